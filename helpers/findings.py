@@ -1,0 +1,129 @@
+"""The ledger `data/<pair>/findings.json`: what was claimed, measured and decided, one entry a finding."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from helpers.pairs import Pair
+from helpers.stats import Interval
+from helpers.store import UserError, data_dir, read_json, write_records
+
+Verdict = Literal["holds", "does not hold", "inconclusive"]
+
+CLAIMS = {
+    "F01": "The distilled model answers simple prompts at greater length before it stops.",
+    "F02": "“Just give the answer.” makes the answers cleaner.",
+    "F03": "The base gives memorised answers, sometimes good, sometimes wrong; the distilled does so too.",
+    "F04": "The distilled sometimes repeats the question or adds questions of its own.",
+    "F05": "On combined prompts the base stops at once.",
+    "F06": "There the stop token's logit is much lower on the distilled, while reasoning tokens' logits rise moderately.",
+    "F07": "Logit and probability of “ Wait” change with the length of the text.",
+    "F08": "The period has a strong bigram link to the stop token on both models.",
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Written before the result: a claim holds when the whole interval is above (or below) `threshold`,
+    fails when the whole interval is on the other side, and is inconclusive otherwise."""
+
+    threshold: float
+    above: bool = True
+
+    def verdict(self, *intervals: Interval) -> Verdict:
+        """Decide on one interval, or on several that must all pass (one that fails decides)."""
+        signs = [(i if self.above else Interval(-i.estimate, -i.high, -i.low, i.n)) for i in intervals]
+        line = self.threshold if self.above else -self.threshold
+        if all(interval.low > line for interval in signs):
+            return "holds"
+        return "does not hold" if any(interval.high < line for interval in signs) else "inconclusive"
+
+    def __str__(self) -> str:
+        return f"95 % interval {'above' if self.above else 'below'} {self.threshold:g}"
+
+
+def record(
+    pair: Pair,
+    finding: str,
+    *,
+    notebook: str,
+    quantity: str,
+    unit: str,
+    interval: Interval,
+    control: Interval,
+    control_name: str,
+    rule: Rule,
+    verdict: Verdict,
+    detail: str = "",
+    split: str = "confirm",
+) -> dict[str, Any]:
+    """Write one finding into the pair's ledger and return it. Raises UserError for an unknown id."""
+    if finding not in CLAIMS:
+        raise UserError(f"unknown finding {finding!r}: the ledger knows {', '.join(CLAIMS)}")
+    entry = {
+        "id": finding,
+        "claim": CLAIMS[finding],
+        "notebook": notebook,
+        "quantity": quantity,
+        "unit": unit,
+        **_numbers(interval),
+        "split": split,
+        "control": {"name": control_name, **_numbers(control)},
+        "rule": str(rule),
+        "verdict": verdict,
+        "detail": detail,
+        "models": [member.identity for member in pair.members],
+    }
+    path = data_dir(pair.name) / "findings.json"
+    others = [row for row in load_findings(pair.name) if row["id"] != finding]
+    write_records(path, sorted([*others, entry], key=lambda row: row["id"]))
+    return entry
+
+
+def _numbers(interval: Interval) -> dict[str, Any]:
+    return {key: round(value, 4) if key != "n" else value for key, value in asdict(interval).items()}
+
+
+def load_findings(pair: str) -> list[dict[str, Any]]:
+    """All findings of one pair, or none when it has not been run."""
+    path = data_dir(pair) / "findings.json"
+    return read_json(path) if path.exists() else []
+
+
+def sentence(entry: dict[str, Any]) -> str:
+    """A finding in one sentence: verdict, number, interval, n, control."""
+    control = entry["control"]
+    return (
+        f"**{entry['id']} {entry['verdict']}.** {entry['claim']} Measured: {entry['quantity']} "
+        f"{entry['estimate']:.3g} {entry['unit']} (95 % interval {entry['low']:.3g} to {entry['high']:.3g}, "
+        f"n = {entry['n']} {entry['split']} prompts); control, {control['name']}: "
+        f"{control['estimate']:.3g} ({control['low']:.3g} to {control['high']:.3g})."
+        + (f" {entry['detail']}" if entry["detail"] else "")
+    )
+
+
+def claim(pair: str, *findings: str) -> str:
+    """The sentences of the last run on this pair for a notebook's abstract, or that there was none."""
+    entries = {row["id"]: row for row in load_findings(pair)}
+    known = [sentence(entries[name]) for name in findings if name in entries]
+    return "\n\n".join(known) or f"Pair `{pair}` has not been run yet: run the cells below."
+
+
+def table(pair: str) -> pd.DataFrame:
+    """The ledger as a table, one row a finding."""
+    rows = [
+        {
+            "id": row["id"],
+            "quantity": row["quantity"],
+            "estimate": f"{row['estimate']:.3g} {row['unit']}",
+            "95 %": f"{row['low']:.3g} to {row['high']:.3g}",
+            "n": row["n"],
+            "control": f"{row['control']['name']}: {row['control']['estimate']:.3g}",
+            "verdict": row["verdict"],
+        }
+        for row in load_findings(pair)
+    ]
+    return pd.DataFrame(rows, columns=["id", "quantity", "estimate", "95 %", "n", "control", "verdict"])

@@ -1,0 +1,277 @@
+"""Batched generation: greedy or seeded sampling, finished rows dropped, results kept on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from accelerate.utils import find_executable_batch_size
+from tqdm.auto import tqdm
+from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+from helpers.pairs import Member, Pair
+from helpers.prompts import Form, Question, ask, final_answer, is_right
+from helpers.store import (
+    ROOT,
+    UserError,
+    data_dir,
+    package_versions,
+    read_json,
+    reusable,
+    sha256,
+    write_records,
+    write_sidecar,
+)
+
+LIMIT = "limit"
+CHUNK = 32  # tokens between two looks for finished rows
+FORMAT = 1  # raise it when stored completions of older code must not be reused
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote after a prompt. `tokens` and `text` leave the stop token out."""
+
+    prompt: str
+    text: str
+    length: int
+    stop: str
+    first_word: str
+    repetition: float
+    tokens: list[int]
+
+
+class SeededChoice(LogitsProcessor):
+    """Leave one token a row, drawn by inverse CDF from a number that depends on (seed, prompt, step) alone,
+    so that sampling does not depend on how prompts are batched."""
+
+    def __init__(self, seed: int, prompts: list[str], step: int) -> None:
+        self.keys = [f"{seed}\0{prompt}" for prompt in prompts]
+        self.step = step
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        draws = [int(sha256(f"{key}\0{self.step}")[:13], 16) / 16**13 for key in self.keys]
+        self.step += 1
+        ranked, order = scores.float().softmax(-1).sort(descending=True)
+        cumulative = ranked.cumsum(-1)
+        target = torch.tensor(draws, device=scores.device, dtype=cumulative.dtype)[:, None] * cumulative[:, -1:]
+        place = torch.searchsorted(cumulative, target, right=True).clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(-1, order.gather(-1, place), 0.0)
+
+
+def repetition(tokens: list[int], n: int = 4) -> float:
+    """Share of n-grams that stood before in the same completion, in [0, 1]."""
+    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def first_word(text: str) -> str:
+    """First word of a completion, think tags and punctuation aside."""
+    found = re.search(r"\w[\w'’-]*", re.sub(r"</?think>", " ", text))
+    return found.group() if found else ""
+
+
+def complete(
+    member: Member,
+    prompts: list[str],
+    *,
+    max_new_tokens: int = 400,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 128,
+    lm: Any = None,
+    processors: tuple[LogitsProcessor, ...] = (),
+) -> list[Completion]:
+    """Complete every prompt; greedy at temperature 0. `lm` is an edited nnsight model, `processors`
+    change the logits of every step. Raises UserError for a prompt that does not fit. Used in 01, 04, 06, 07."""
+    done: list[Completion | None] = [None] * len(prompts)
+    options = (max_new_tokens, temperature, top_p, seed, lm or member.lm, processors)
+    for index, completion in _complete_each(member, prompts, batch_size, options):
+        done[index] = completion
+    return [completion for completion in done if completion is not None]
+
+
+def _complete_each(
+    member: Member, prompts: list[str], batch_size: int, options: tuple[Any, ...]
+) -> Iterator[tuple[int, Completion]]:
+    """Yield (index, completion), longest prompts first; a batch that does not fit in memory is halved."""
+    if options[0] < 1:
+        raise UserError(f"max_new_tokens is {options[0]}: give at least 1")
+    if options[1] < 0 or not 0 < options[2] <= 1:
+        raise UserError(f"temperature {options[1]} and top_p {options[2]}: use at least 0, and above 0 up to 1")
+    member.encode(prompts, room=options[0])
+    waiting = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    while waiting:
+
+        @find_executable_batch_size(starting_batch_size=min(batch_size, len(waiting)))
+        def run(size: int) -> list[tuple[int, Completion]]:
+            chosen = waiting[:size]
+            return list(zip(chosen, _complete_batch(member, [prompts[i] for i in chosen], *options), strict=True))
+
+        finished = run()
+        batch_size = max(len(finished), 1)
+        waiting = waiting[len(finished) :]
+        yield from finished
+
+
+def _complete_batch(
+    member: Member,
+    prompts: list[str],
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    lm: Any,
+    processors: tuple[LogitsProcessor, ...],
+) -> list[Completion]:
+    """Decode one batch in chunks; after each, rows that have stopped leave the batch and its cache."""
+    encoded = member.encode(prompts, room=max_new_tokens)
+    start = encoded["input_ids"].shape[1]
+    ids, mask, cache = encoded["input_ids"], encoded["attention_mask"], None
+    rows, written = list(range(len(prompts))), [[] for _ in prompts]
+    stops = set(member.groups.stop)
+    while rows:
+        step = ids.shape[1] - start
+        chain = list(processors)
+        if temperature > 0:
+            chain += [TemperatureLogitsWarper(float(temperature)), TopPLogitsWarper(top_p)]
+            chain.append(SeededChoice(seed, [prompts[row] for row in rows], step))
+        with member.lock, torch.no_grad():
+            out = lm.generate(
+                BatchEncoding({"input_ids": ids, "attention_mask": mask}),
+                past_key_values=cache,
+                max_new_tokens=min(CHUNK, max_new_tokens - step),
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                repetition_penalty=1.0,
+                eos_token_id=list(member.groups.stop),
+                pad_token_id=member.tokenizer.pad_token_id,
+                logits_processor=LogitsProcessorList(chain),
+                return_dict_in_generate=True,
+            )
+        grown = out.sequences[:, start:].tolist()
+        for row, tokens in zip(rows, grown, strict=True):
+            written[row] = tokens
+        full = out.sequences.shape[1] - start >= max_new_tokens
+        going = [k for k, tokens in enumerate(grown) if not full and stops.isdisjoint(tokens)]
+        rows = [rows[k] for k in going]
+        if rows:
+            keep = torch.tensor(going, device=ids.device)
+            added = out.sequences.shape[1] - ids.shape[1]
+            ids = out.sequences[keep]
+            mask = torch.cat([mask[keep], mask.new_ones(len(going), added)], dim=1)
+            cache = out.past_key_values
+            cache.batch_select_indices(keep)
+    return [_finish(member, prompt, tokens) for prompt, tokens in zip(prompts, written, strict=True)]
+
+
+def _finish(member: Member, prompt: str, tokens: list[int]) -> Completion:
+    end = next((place for place, token in enumerate(tokens) if token in member.groups.stop), None)
+    kept = tokens[:end]
+    text = member.tokenizer.decode(kept)
+    return Completion(
+        prompt=prompt,
+        text=text,
+        length=len(kept),
+        stop=LIMIT if end is None else member.tokenizer.decode([tokens[end]]),
+        first_word=first_word(text),
+        repetition=round(repetition(kept), 4),
+        tokens=kept,
+    )
+
+
+def stored_completions(
+    pair: Pair,
+    member: Member,
+    prompts: list[str],
+    *,
+    name: str,
+    fresh: bool = False,
+    batch_size: int = 128,
+    **settings: Any,
+) -> list[Completion]:
+    """`complete`, kept in `data/<pair>/<name>.json` row by row and saved after every batch.
+
+    Rows are reused when model, dtype, settings and package versions match; says how many were.
+    """
+    path = data_dir(pair.name) / f"{name}.json"
+    settings = {"max_new_tokens": 400, "temperature": 0.0, "top_p": 1.0, "seed": 0, **settings}
+    provenance = {
+        "model": member.identity,
+        "dtype": str(member.dtype),
+        "settings": settings,
+        "versions": package_versions(),
+        "format": FORMAT,
+    }
+    known = {}
+    if not fresh and reusable(path, provenance):
+        known = {row["prompt"]: Completion(**row) for row in read_json(path)}
+    missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
+    print(f"{_short(path)}: {len(set(prompts)) - len(missing)} completions reused, {len(missing)} to compute")
+    if missing:
+        _fill(member, missing, path, provenance, known, batch_size, settings)
+    return [known[prompt] for prompt in prompts]
+
+
+def _fill(
+    member: Member,
+    missing: list[str],
+    path: Path,
+    provenance: dict[str, Any],
+    known: dict[str, Completion],
+    batch_size: int,
+    settings: dict[str, Any],
+) -> None:
+    options = (*(settings[key] for key in ("max_new_tokens", "temperature", "top_p", "seed")), member.lm, ())
+    found: dict[str, Completion] = {}
+    with tqdm(total=len(missing), desc=path.stem, leave=False, disable=None) as bar:
+        for place in range(0, len(missing), batch_size):
+            block = missing[place : place + batch_size]
+            for index, completion in _complete_each(member, block, batch_size, options):
+                found[block[index]] = completion
+                bar.update()
+            known |= {prompt: found[prompt] for prompt in block}
+            write_records(path, [asdict(completion) for completion in known.values()])
+            write_sidecar(path, provenance, str(member.device))
+
+
+def answers(
+    pair: Pair,
+    member: Member,
+    questions: list[Question],
+    *,
+    form: Form,
+    just: bool = True,
+    fresh: bool = False,
+    max_new_tokens: int = 400,
+) -> pd.DataFrame:
+    """One row a question: what one model answers, and whether it stopped, closed its thought and was right.
+
+    Index: question id. Stored; see `stored_completions`. Used in every notebook.
+    """
+    prompts = ask(member, questions, form=form, just=just)
+    name = f"answers_{member.role}_{form}_{'just' if just else 'bare'}"
+    done = stored_completions(pair, member, prompts, name=name, fresh=fresh, max_new_tokens=max_new_tokens)
+    opened = member.role == "distilled" and form == "template"
+    frame = pd.DataFrame([asdict(completion) for completion in done])
+    frame.insert(0, "id", [question.id for question in questions])
+    frame["split"] = [question.split for question in questions]
+    frame["category"] = [question.category for question in questions]
+    frame["question"] = [question.text for question in questions]
+    frame["stopped"] = frame["stop"] != LIMIT
+    frame["closed"] = frame["text"].str.contains("</think>", regex=False)
+    frame["answer"] = [final_answer(text, opened=opened).strip() for text in frame["text"]]
+    frame["right"] = [is_right(said, q.answers) for said, q in zip(frame["answer"], questions, strict=True)]
+    return frame.set_index("id")
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

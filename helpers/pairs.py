@@ -1,0 +1,283 @@
+"""Which two models, and how each is loaded: embedded, from the hub, or from local folders."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BatchEncoding
+
+from helpers import embedded
+from helpers.store import UserError, cache_dir, sha256
+from helpers.tokens import TokenGroups, token_groups
+
+HUB = {
+    "r1-1.5b": ("Qwen/Qwen2.5-Math-1.5B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"),
+    "r1-7b": ("Qwen/Qwen2.5-Math-7B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"),
+    "r1-8b": ("meta-llama/Llama-3.1-8B", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"),
+    "r1-14b": ("Qwen/Qwen2.5-14B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"),
+    "r1-32b": ("Qwen/Qwen2.5-32B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"),
+    "r1-70b": ("meta-llama/Llama-3.3-70B-Instruct", "deepseek-ai/DeepSeek-R1-Distill-Llama-70B"),
+}
+NAMES = ("auto", "smol", *HUB)
+
+
+@dataclass
+class Member:
+    """One model of a pair: the nnsight model, its tokenizer and what is known about both."""
+
+    role: str
+    source: str
+    revision: str
+    lm: Any
+    tokenizer: Any
+    groups: TokenGroups
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The transformers model inside nnsight's wrapper."""
+        return self.lm._module
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    @property
+    def n_layers(self) -> int:
+        return self.config.num_hidden_layers
+
+    @property
+    def max_length(self) -> int:
+        return self.config.max_position_embeddings
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unembedding.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.unembedding.device
+
+    @property
+    def unembedding(self) -> torch.Tensor:
+        """Weight of the head, [vocab, d_model]."""
+        return self.model.lm_head.weight
+
+    @property
+    def tied(self) -> bool:
+        """Whether head and embedding are one tensor, read off the loaded weights."""
+        return self.unembedding.data_ptr() == self.model.get_input_embeddings().weight.data_ptr()
+
+    @cached_property
+    def bos(self) -> str:
+        """The mark this tokenizer puts before plain text by itself, or nothing."""
+        ids = self.tokenizer("a").input_ids
+        return self.tokenizer.bos_token if ids[:1] == [self.tokenizer.bos_token_id] else ""
+
+    @property
+    def identity(self) -> str:
+        """Model and revision, as results record them."""
+        return f"{self.source}@{self.revision}"
+
+    def prompt(self, text: str, form: str) -> str:
+        """The text a model sees: plain (with its own BOS) or its chat template, thought opened.
+
+        Raises UserError for an empty text, a special token inside it, or a model without a template.
+        """
+        if not text.strip():
+            raise UserError("an empty prompt was given: write a question")
+        if mark := next((mark for mark in self.tokenizer.all_special_tokens if mark in text), None):
+            raise UserError(f"the prompt contains the special token {mark}: write it another way")
+        if form == "plain":
+            return self.bos + text
+        if form != "template":
+            raise UserError(f"unknown form {form!r}: plain or template")
+        if not self.tokenizer.chat_template:
+            raise UserError(f"{self.source} has no chat template: use the plain form")
+        chat = [{"role": "user", "content": text}]
+        filled = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        opens = self.role == "distilled" and not filled.endswith("<think>\n")
+        return filled + "<think>\n" if opens else filled
+
+    def encode(self, prompts: list[str], *, room: int = 0) -> BatchEncoding:
+        """Left-padded token ids and mask, nothing added; `room` tokens must still fit behind them."""
+        if not prompts:
+            raise UserError("no prompts were given: pass at least one")
+        if empty := [i for i, prompt in enumerate(prompts) if not prompt.strip()]:
+            raise UserError(f"prompt {empty[0]} is empty: write a question")
+        encoded = self.tokenizer(
+            prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
+        )
+        longest = encoded["input_ids"].shape[1]
+        if longest + room > self.max_length:
+            raise UserError(
+                f"a prompt has {longest} tokens and {room} more are asked for, but {self.source} reads at most "
+                f"{self.max_length}: shorten it"
+            )
+        return encoded.to(self.device)
+
+
+@dataclass
+class Pair:
+    """A base and the model distilled from it."""
+
+    name: str
+    base: Member
+    distilled: Member
+
+    @property
+    def members(self) -> tuple[Member, Member]:
+        return self.base, self.distilled
+
+    @classmethod
+    def of(cls, base: str | Path, distilled: str | Path, *, name: str = "own", **options: Any) -> Pair:
+        """A pair of any two local folders or hub ids of one architecture and vocabulary size."""
+        pair = cls(name, load_member("base", str(base), **options), load_member("distilled", str(distilled), **options))
+        one, two = (member.config for member in pair.members)
+        if one.model_type != two.model_type or one.vocab_size != two.vocab_size:
+            raise UserError(
+                f"{base} ({one.model_type}, {one.vocab_size} tokens) and {distilled} ({two.model_type}, "
+                f"{two.vocab_size} tokens) are not a pair: choose two of one architecture and vocabulary"
+            )
+        return pair
+
+    def describe(self) -> str:
+        """One line for captions: pair and revisions."""
+        return f"pair {self.name}: " + ", ".join(f"{m.role} {m.identity}" for m in self.members)
+
+
+def load_pair(name: str = "auto", **options: Any) -> Pair:
+    """A pair by its name in the registry. `auto` says which it took and why.
+
+    Options go to `load_member`: dtype, device, attention ("eager" where weights are needed).
+    Raises UserError for an unknown name, an unreachable hub or a broken cache.
+    """
+    if name == "auto":
+        name, why = choose_pair()
+        print(f"pair {name}: {why}")
+    if name == "smol":
+        return Pair.of(embedded.base_folder(), embedded.distilled_folder(), name="smol", **options)
+    if name not in HUB:
+        raise UserError(f"unknown pair {name!r}: choose one of {', '.join(NAMES)}, or Pair.of(two folders)")
+    return Pair.of(*HUB[name], name=name, **options)
+
+
+def choose_pair() -> tuple[str, str]:
+    """What `auto` means here: R1_PAIR if set, r1-1.5b with CUDA and the hub, else smol."""
+    if chosen := os.environ.get("R1_PAIR"):
+        return chosen, "named by R1_PAIR"
+    if not torch.cuda.is_available():
+        return "smol", "no CUDA device here, so the embedded pair"
+    if not hub_reachable():
+        return "smol", "the model hub cannot be reached, so the embedded pair"
+    return "r1-1.5b", "CUDA and the model hub are there"
+
+
+def hub_reachable(seconds: float = 3.0) -> bool:
+    """Whether huggingface.co answers on its port; false when HF_HUB_OFFLINE is set."""
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        return False
+    try:
+        socket.create_connection(("huggingface.co", 443), timeout=seconds).close()
+    except OSError:
+        return False
+    return True
+
+
+def load_member(
+    role: str,
+    source: str,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | None = None,
+    attention: str = "sdpa",
+) -> Member:
+    """Load one model from a local folder or the hub: safetensors only, no remote code."""
+    from nnsight import TransformersModel
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    revision = _revision(source)
+    at = {"revision": revision} if not Path(source).is_dir() else {}
+    tokenizer = _load(AutoTokenizer, source, **at)
+    chosen = dtype or _best_dtype(device)
+    placement = "auto" if device == "cuda" and torch.cuda.device_count() > 1 else device
+    how = {"device_map": placement, "use_safetensors": True, "attn_implementation": attention, **at}
+    model = _load(AutoModelForCausalLM, source, dtype=chosen, **how)
+    if chosen == torch.float16 and not _is_finite(model, tokenizer):
+        del model
+        model = _load(AutoModelForCausalLM, source, dtype=torch.float32, **how)
+    model.requires_grad_(False).eval()
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    groups = token_groups(tokenizer, _eos_ids(model, tokenizer))
+    with embedded.quiet():
+        lm = TransformersModel(model, tokenizer=tokenizer, task="text-generation")
+    return Member(role, _label(source), revision, lm, tokenizer, groups)
+
+
+def _load(factory: Any, source: str, **options: Any) -> Any:
+    """`from_pretrained` whose failures are one line."""
+    try:
+        with embedded.quiet():
+            return factory.from_pretrained(source, trust_remote_code=False, **options)
+    except Exception as error:
+        if not _looks_like_loading(error):
+            raise
+        raise UserError(_advice(source, error)) from error
+
+
+def _looks_like_loading(error: Exception) -> bool:
+    return isinstance(error, (OSError, ValueError, KeyError)) or "Safetensor" in type(error).__name__
+
+
+def _advice(source: str, error: Exception) -> str:
+    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if str(cache_dir()) in source:
+        return f"the converted weights in {source} do not load ({said}): delete that folder and try again"
+    if Path(source).is_dir():
+        return f"{source} does not load ({said}): it needs config.json, a tokenizer and weights in safetensors"
+    return f"cannot load {source} from the model hub ({said}): check name and network, or use the pair smol"
+
+
+def _revision(source: str) -> str:
+    """Commit of a hub repository, or a hash of a local folder's weights."""
+    folder = Path(source)
+    if folder.is_dir():
+        if folder.parent == cache_dir():
+            return folder.name.rpartition("-")[2]
+        files = sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json"), *folder.glob("config.json")])
+        return sha256("".join(sha256(path) for path in files))[:12]
+    config = _load(AutoConfig, source)
+    return getattr(config, "_commit_hash", None) or "main"
+
+
+def _label(source: str) -> str:
+    folder = Path(source)
+    if folder.is_dir() and folder.parent == cache_dir():
+        return folder.name.rpartition("-")[0]
+    return folder.name if folder.is_dir() else source
+
+
+def _best_dtype(device: str) -> torch.dtype:
+    if not device.startswith("cuda"):
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def _is_finite(model: Any, tokenizer: Any) -> bool:
+    ids = tokenizer("What is the capital of France?", return_tensors="pt").to(model.device)
+    with torch.no_grad():
+        return bool(torch.isfinite(model(**ids).logits).all())
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> list[int]:
+    named = model.generation_config.eos_token_id
+    ids = named if isinstance(named, list) else [named]
+    return [index for index in dict.fromkeys([*ids, tokenizer.eos_token_id]) if index is not None]

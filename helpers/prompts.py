@@ -1,0 +1,96 @@
+"""Questions, plain and template forms, and combined prompts.
+
+A prompt is the exact text a model sees, marks included; `Member.encode` adds nothing to it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from helpers.pairs import Member
+from helpers.store import ROOT, UserError, sha256
+
+JUST = "Just give the answer."
+Form = Literal["plain", "template"]
+Split = Literal["explore", "confirm"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One simple question with its accepted answers."""
+
+    id: str
+    category: str
+    text: str
+    answers: tuple[str, ...]
+
+    @property
+    def split(self) -> Split:
+        """Half of the questions choose (`explore`), the other half report (`confirm`), by a fixed hash."""
+        return "explore" if int(sha256(self.id)[:8], 16) % 2 == 0 else "confirm"
+
+
+def load_questions(n: int | None = None, *, split: Split | None = None, path: Path | None = None) -> list[Question]:
+    """The questions in a fixed random order, so that the first n are a sample of all.
+
+    Raises UserError that names file and line when a line is not a question.
+    """
+    path = path or ROOT / "data" / "prompts.jsonl"
+    if n is not None and n < 1:
+        raise UserError(f"{n} questions asked for: give at least 1, or None for all")
+    if not path.exists():
+        raise UserError(f"{path} does not exist: restore it with git, or name another file of questions")
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+    questions = [_parse(line, path, number) for number, line in lines if line.strip()]
+    chosen = [question for question in questions if split in (None, question.split)]
+    return sorted(chosen, key=lambda question: sha256("order" + question.id))[:n]
+
+
+def _parse(line: str, path: Path, number: int) -> Question:
+    try:
+        row = json.loads(line)
+        question = Question(row["id"], row["category"], row["question"].strip(), tuple(row["answers"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}:{number} is not a question ({type(error).__name__}: {error}): "
+            "one JSON object a line with id, category, question, answers"
+        ) from error
+    if not question.text or not question.answers:
+        raise UserError(f"{path}:{number} has an empty question or no answers: fill them in")
+    return question
+
+
+def normalise(text: str) -> str:
+    """Lower case, letters and digits of any script, single spaces."""
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def is_right(text: str, answers: tuple[str, ...]) -> bool:
+    """Whether an accepted answer stands in the text as whole words, not inside a longer number or compound."""
+    said = text.casefold().replace("’", "'")
+    before, after = r"(?<![\w-])(?<!\d[.,])", r"(?![\w-])(?![.,]\d)"
+    return any(re.search(before + re.escape(answer.casefold()) + after, said) for answer in answers)
+
+
+def final_answer(completion: str, *, opened: bool) -> str:
+    """What a completion offers as its answer: after `</think>` where a thought was opened or closed,
+    else all of it. A thought that never closes has none."""
+    _, mark, after = completion.rpartition("</think>")
+    return after if mark or opened else completion
+
+
+def ask(member: Member, questions: list[Question], *, form: Form, just: bool = True) -> list[str]:
+    """The prompts that put the questions to one model, with or without "Just give the answer."."""
+    texts = [f"{question.text} {JUST}" if just else question.text for question in questions]
+    return [member.prompt(text, form) for text in texts]
+
+
+def combine(member: Member, questions: list[Question], answers: list[str], *, form: Form) -> list[str]:
+    """Combined prompts: the question, "Just give the answer.", and a complete answer after it."""
+    gap = " " if form == "plain" else ""
+    prompts = ask(member, questions, form=form)
+    return [prompt + gap + answer.strip() for prompt, answer in zip(prompts, answers, strict=True)]

@@ -1,0 +1,93 @@
+"""What a model says at the last position: logits, log-probabilities, the parts of stopping.
+
+Everything is read from one vector a prompt, the last position after the final norm, so the full
+[prompt, position, vocab] tensor never exists.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helpers.pairs import Member
+
+VOCAB_CHUNK = 16384
+
+
+def last_hidden(member: Member, prompts: list[str], *, batch_size: int = 64) -> Float[Tensor, "prompt d_model"]:
+    """The last position after the final norm, in float32 on the CPU; prompts batched by length."""
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    parts = []
+    for place in range(0, len(order), batch_size):
+        batch = member.encode([prompts[index] for index in order[place : place + batch_size]])
+        lm = member.lm
+        with member.lock:
+            with torch.no_grad(), lm.trace(batch) as tracer:
+                hidden = lm.model.norm.output[:, -1].clone().save()
+                tracer.stop()
+        parts.append(hidden.float().cpu())
+    if not parts:
+        member.encode(prompts)
+    back = torch.tensor(order).argsort()
+    return torch.cat(parts)[back]
+
+
+def logits_of(
+    member: Member, hidden: Float[Tensor, "prompt d_model"], token_ids: tuple[int, ...] | list[int]
+) -> Float[Tensor, "prompt token"]:
+    """Logits of chosen tokens only, float32."""
+    rows = member.unembedding[list(token_ids)].float().cpu()
+    return hidden @ rows.T
+
+
+def log_normaliser(member: Member, hidden: Float[Tensor, "prompt d_model"]) -> Float[Tensor, " prompt"]:
+    """log of the sum of exp(logit) over the vocabulary, in chunks of it, float32."""
+    chunks = member.unembedding.split(VOCAB_CHUNK)
+    sums = [(hidden @ chunk.float().cpu().T).logsumexp(-1) for chunk in chunks]
+    return torch.stack(sums).logsumexp(0)
+
+
+def next_logits(
+    member: Member, prompts: list[str], token_ids: tuple[int, ...] | list[int]
+) -> Float[Tensor, "prompt token"]:
+    """Logits of chosen next tokens after each prompt. Used in notebooks 02, 04, 05."""
+    return logits_of(member, last_hidden(member, prompts), token_ids)
+
+
+def next_logprobs(
+    member: Member, prompts: list[str], token_ids: tuple[int, ...] | list[int]
+) -> Float[Tensor, "prompt token"]:
+    """Natural log-probabilities of chosen next tokens, in nats. Used in notebooks 02, 06, 07."""
+    hidden = last_hidden(member, prompts)
+    return logits_of(member, hidden, token_ids) - log_normaliser(member, hidden)[:, None]
+
+
+def stop_parts(member: Member, prompts: list[str]) -> pd.DataFrame:
+    """P(next token), split: a column for each stop token, `</think>`, the Wait set, and the rest.
+
+    `stop` is the sum of the stop tokens. One row a prompt. Used in notebooks 02 and 07.
+    """
+    groups = member.groups
+    hidden = last_hidden(member, prompts)
+    normaliser = log_normaliser(member, hidden)[:, None]
+    columns = {member.tokenizer.decode([index]): [index] for index in groups.stop}
+    columns["</think>"] = [groups.end_think] if groups.end_think is not None else []
+    columns["Wait set"] = list(groups.wait)
+    share = {
+        name: (logits_of(member, hidden, ids) - normaliser).exp().sum(1).tolist() if ids else [0.0] * len(prompts)
+        for name, ids in columns.items()
+    }
+    frame = pd.DataFrame(share)
+    frame["rest"] = (1 - frame.sum(axis=1)).clip(lower=0)
+    frame.insert(0, "stop", frame[[member.tokenizer.decode([index]) for index in groups.stop]].sum(axis=1))
+    return frame
+
+
+def top_tokens(member: Member, prompts: list[str], *, k: int = 10) -> list[list[tuple[str, float]]]:
+    """The k likeliest next tokens of each prompt with their probabilities."""
+    hidden = last_hidden(member, prompts)
+    best = (hidden @ member.unembedding.float().cpu().T).softmax(-1).topk(k)
+    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [[(member.tokenizer.decode([i]), p) for i, p in zip(ids, ps, strict=True)] for ids, ps in rows]

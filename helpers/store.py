@@ -1,0 +1,133 @@
+"""Paths, and results on disk that carry their provenance."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "transformers", "nnsight")
+
+
+class UserError(Exception):
+    """Something the user can mend; its message is one line that says how."""
+
+
+def cache_dir() -> Path:
+    """Folder for converted weights; the variable R1_CACHE moves it."""
+    default = Path.home() / ".cache" / "why-r1-does-not-stop"
+    return Path(os.environ.get("R1_CACHE") or default).expanduser()
+
+
+def data_dir(pair: str) -> Path:
+    """`data/<pair>`, where the results of one pair lie."""
+    return ROOT / "data" / pair
+
+
+def figures_dir(pair: str) -> Path:
+    """`figures/<pair>`, where the figures of one pair lie."""
+    return ROOT / "figures" / pair
+
+
+def sha256(source: Path | str | bytes) -> str:
+    """SHA-256 of a file, a text or bytes, as hex digits."""
+    digest = hashlib.sha256()
+    if isinstance(source, Path):
+        with source.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    else:
+        digest.update(source.encode() if isinstance(source, str) else source)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary file that becomes `path` at the end, or vanishes on an error.
+
+    Raises UserError when the disk is full or the folder cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some room there, or make it writable"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_records(path: Path, records: list[dict[str, Any]]) -> None:
+    """Write a JSON array with one record a line, so that a diff can be read."""
+    lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+    write_text(path, f"[\n{lines}\n]\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a broken one is named in the UserError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); delete it or restore it with git") from error
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on, without local build marks."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name).split("+")[0]
+    return found
+
+
+def is_fresh_run(sidecar: dict[str, Any]) -> bool:
+    """Whether a stored result may be reused by this process (`run --fresh` sets R1_FRESH)."""
+    run = os.environ.get("R1_FRESH")
+    return not run or sidecar.get("run") == run
+
+
+def sidecar_path(path: Path) -> Path:
+    """`NN_name.json` -> `NN_name.meta.json`."""
+    return path.with_suffix(".meta.json")
+
+
+def reusable(path: Path, provenance: dict[str, Any]) -> bool:
+    """Whether `path` exists and was made from exactly this provenance."""
+    meta = sidecar_path(path)
+    if not (path.exists() and meta.exists()):
+        return False
+    sidecar = read_json(meta)
+    return sidecar.get("provenance") == provenance and is_fresh_run(sidecar)
+
+
+def write_sidecar(path: Path, provenance: dict[str, Any], device: str) -> None:
+    """Write what a result was made from beside it; date and device are told, not compared."""
+    sidecar = {
+        "provenance": provenance,
+        "device": device,
+        "date": datetime.now(UTC).date().isoformat(),
+        "run": os.environ.get("R1_FRESH"),
+    }
+    write_text(sidecar_path(path), json.dumps(sidecar, indent=1, ensure_ascii=False) + "\n")

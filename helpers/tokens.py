@@ -1,0 +1,157 @@
+"""Stop, think and reasoning tokens as named groups; the keyword catalogue; the token table."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+WAIT = ("Wait", " Wait", " wait", "wait")
+REASONING = (" Wait", " Correct", " Yes", "?", "\n", " I", " But", " So", " That", " To", " It", " This")
+THINK = ("<think>", "</think>")
+END_MARKS = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<｜end▁of▁sentence｜>")
+
+KEYWORDS: dict[str, tuple[str, ...]] = {
+    "opening": (
+        "okay, let me think about this",
+        "let me think",
+        "let's see",
+        "okay,",
+        "嗯，这个问题看起来有点意思",
+        "让我仔细想想",
+        "嗯，",
+    ),
+    "ordering": (
+        "right, so that's the key here",
+        "i remember",
+        "first off",
+        "first,",
+        "next,",
+        "then,",
+        "lastly",
+        "首先，",
+        "另一个思路是",
+    ),
+    "doubting": (
+        "wait",
+        "but hold on",
+        "hold on",
+        "no, that's not right",
+        "hmm, i'm not sure",
+        "but maybe",
+        "不过这里可能需要更仔细地分析",
+        "不过再仔细想想，",
+        "不过，",
+        "但是",
+    ),
+    "alternatives": (
+        "alternatively",
+        "so, perhaps",
+        "hmm, perhaps",
+        "hmm, it seems like",
+        "perhaps",
+        "maybe",
+        "also,",
+        "another",
+        "或者这样：",
+        "或者",
+    ),
+    "limits": ("i've reached the limit", "limit of my ability"),
+}
+
+
+@dataclass(frozen=True)
+class TokenGroups:
+    """Token ids of one model, by name. `missing` names what is not one token in its vocabulary."""
+
+    stop: tuple[int, ...]
+    wait: tuple[int, ...]
+    reasoning: tuple[int, ...]
+    control: tuple[int, ...]
+    think: int | None
+    end_think: int | None
+    missing: tuple[str, ...]
+
+
+def single_id(tokenizer: Any, text: str) -> int | None:
+    """Id of `text` if it is exactly one token and decodes to itself, else None."""
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    return ids[0] if len(ids) == 1 and tokenizer.decode(ids) == text else None
+
+
+def token_groups(tokenizer: Any, eos_ids: list[int], n_vocab: int | None = None) -> TokenGroups:
+    """Look every group up in one tokenizer. `eos_ids` are those that end its generation."""
+    found = {text: single_id(tokenizer, text) for text in (*WAIT, *REASONING, *THINK)}
+    special = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
+    ends = [tokenizer.convert_tokens_to_ids(mark) for mark in END_MARKS if mark in special]
+    reasoning = tuple(index for text in REASONING if (index := found[text]) is not None)
+    wait = tuple(index for text in WAIT if (index := found[text]) is not None)
+    return TokenGroups(
+        stop=tuple(dict.fromkeys([*eos_ids, *ends])),
+        wait=wait,
+        reasoning=reasoning,
+        control=control_ids(tokenizer, reasoning, avoid={*reasoning, *wait}),
+        think=found["<think>"],
+        end_think=found["</think>"],
+        missing=tuple(text for text in (*WAIT, *REASONING) if found[text] is None),
+    )
+
+
+def control_ids(tokenizer: Any, targets: tuple[int, ...], avoid: set[int]) -> tuple[int, ...]:
+    """For each target the nearest id that is a plain word: byte-pair ids are ordered by merge rank,
+    so neighbours are of like frequency in the tokenizer's training text. Used in notebook 02."""
+    taken, chosen = set(avoid), []
+    for target in targets:
+        for step in range(1, len(tokenizer)):
+            near = [index for index in (target + step, target - step) if 0 <= index < len(tokenizer)]
+            match = next((i for i in near if i not in taken and _is_word(tokenizer, i)), None)
+            if match is not None:
+                taken.add(match)
+                chosen.append(match)
+                break
+    return tuple(chosen)
+
+
+def _is_word(tokenizer: Any, index: int) -> bool:
+    text = tokenizer.decode([index])
+    return bool(re.fullmatch(r" [a-z]{3,}", text)) and single_id(tokenizer, text) == index
+
+
+def count_keywords(text: str) -> dict[str, int]:
+    """Occurrences of each family of keywords, each stretch of text counted once in a family."""
+    lowered = text.lower().replace("’", "'")
+    return {family: len(_pattern(words).findall(lowered)) for family, words in KEYWORDS.items()}
+
+
+def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(words, key=len, reverse=True)
+    parts = [rf"\b{re.escape(word)}" if word[0].isascii() else re.escape(word) for word in longest_first]
+    ended = [part + r"\b" if part[-1].isascii() and part[-1].isalpha() else part for part in parts]
+    return re.compile("|".join(ended))
+
+
+def token_table(
+    tokenizer: Any,
+    words: tuple[str, ...] = (
+        " John",
+        "John",
+        "Wait",
+        "wait",
+        " Wait",
+        " wait",
+        "Wait ",
+        "wait ",
+        "Wait,",
+        "wait,",
+        "Wait, ",
+        "wait, ",
+    ),
+) -> pd.DataFrame:
+    """Words, their token ids and pieces: spaces decide which token a word is."""
+    rows = []
+    for word in words:
+        ids = tokenizer(word, add_special_tokens=False).input_ids
+        rows.append({"word": repr(word), "ids": ids, "pieces": [tokenizer.decode([i]) for i in ids]})
+    return pd.DataFrame(rows)
