@@ -113,7 +113,12 @@ def claim(pair: str, *findings: str) -> str:
 
 
 def table(pair: str) -> pd.DataFrame:
-    """The ledger as a table, one row a finding."""
+    """The ledger of a pair as a table, one row a finding."""
+    return frame(load_findings(pair))
+
+
+def frame(entries: list[dict[str, Any]]) -> pd.DataFrame:
+    """Entries of a ledger as a table."""
     rows = [
         {
             "id": row["id"],
@@ -124,6 +129,6 @@ def table(pair: str) -> pd.DataFrame:
             "control": f"{row['control']['name']}: {row['control']['estimate']:.3g}",
             "verdict": row["verdict"],
         }
-        for row in load_findings(pair)
+        for row in entries
     ]
     return pd.DataFrame(rows, columns=["id", "quantity", "estimate", "95 %", "n", "control", "verdict"])

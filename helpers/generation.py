@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from helpers.store import (
     package_versions,
     read_json,
     reusable,
+    say,
     sha256,
     write_records,
     write_sidecar,
@@ -215,7 +217,7 @@ def stored_completions(
     if not fresh and reusable(path, provenance):
         known = {row["prompt"]: Completion(**row) for row in read_json(path)}
     missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
-    print(f"{_short(path)}: {len(set(prompts)) - len(missing)} completions reused, {len(missing)} to compute")
+    say(f"{_short(path)}: {len(set(prompts)) - len(missing)} completions reused, {len(missing)} to compute")
     if missing:
         _fill(member, missing, path, provenance, known, batch_size, settings)
     return [known[prompt] for prompt in prompts]
@@ -232,7 +234,7 @@ def _fill(
 ) -> None:
     options = (*(settings[key] for key in ("max_new_tokens", "temperature", "top_p", "seed")), member.lm, ())
     found: dict[str, Completion] = {}
-    with tqdm(total=len(missing), desc=path.stem, leave=False, disable=None) as bar:
+    with tqdm(total=len(missing), desc=path.stem, leave=False, disable="R1_SAY" in os.environ) as bar:
         for place in range(0, len(missing), batch_size):
             block = missing[place : place + batch_size]
             for index, completion in _complete_each(member, block, batch_size, options):

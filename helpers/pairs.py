@@ -153,20 +153,27 @@ class Pair:
         return f"pair {self.name}: " + ", ".join(f"{m.role} {m.identity}" for m in self.members)
 
 
-def load_pair(name: str = "auto", **options: Any) -> Pair:
-    """A pair by its name in the registry. `auto` says which it took and why.
+def load_pair(name: str | tuple[str, str] = "auto", **options: Any) -> Pair:
+    """A pair by its name in the registry, or of two folders or hub ids. `auto` says which it took and why.
 
     Options go to `load_member`: dtype, device, attention ("eager" where weights are needed).
     Raises UserError for an unknown name, an unreachable hub or a broken cache.
     """
+    if not isinstance(name, str):
+        return Pair.of(*name, **options)
     if name == "auto":
         name, why = choose_pair()
         print(f"pair {name}: {why}")
     if name == "smol":
         return Pair.of(embedded.base_folder(), embedded.distilled_folder(), name="smol", **options)
-    if name not in HUB:
-        raise UserError(f"unknown pair {name!r}: choose one of {', '.join(NAMES)}, or Pair.of(two folders)")
+    check_name(name)
     return Pair.of(*HUB[name], name=name, **options)
+
+
+def check_name(name: str) -> None:
+    """Raise UserError for a name that is not in the registry."""
+    if name not in NAMES:
+        raise UserError(f"unknown pair {name!r}: choose one of {', '.join(NAMES)}, or Pair.of(two folders)")
 
 
 def choose_pair() -> tuple[str, str]:

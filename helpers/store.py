@@ -102,6 +102,16 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def say(text: str) -> None:
+    """Tell the reader what was reused or computed: printed, or collected by `python -m helpers run`
+    (R1_SAY names a file), so that a rerun leaves the notebooks' outputs as they were."""
+    if log := os.environ.get("R1_SAY"):
+        with open(log, "a", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+    else:
+        print(text)
+
+
 def is_fresh_run(sidecar: dict[str, Any]) -> bool:
     """Whether a stored result may be reused by this process (`run --fresh` sets R1_FRESH)."""
     run = os.environ.get("R1_FRESH")

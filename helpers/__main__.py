@@ -1,0 +1,76 @@
+"""`python -m helpers`: the commands that act on the whole series."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from helpers.store import UserError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Why doesn't R1 stop? Commands of the study.")
+PairName = Annotated[str, typer.Option("--pair", help="smol, r1-1.5b, r1-7b, ... or auto")]
+
+
+@app.command()
+def run(
+    pair: PairName = "smol",
+    quick: Annotated[bool, typer.Option(help="few prompts, in a scratch copy")] = False,
+    fresh: Annotated[bool, typer.Option(help="recompute stored completions")] = False,
+    only: Annotated[str | None, typer.Option(help="one notebook, by the start of its name, e.g. 02")] = None,
+) -> None:
+    """Execute every notebook in order, write outputs, figures and results, print the findings."""
+    from helpers.pairs import check_name, choose_pair
+    from helpers.series.run import run as run_series
+
+    check_name(pair)
+    run_series(pair=choose_pair()[0] if pair == "auto" else pair, quick=quick, fresh=fresh, only=only)
+
+
+@app.command()
+def check(pair: PairName = "auto") -> None:
+    """Load a pair and check what the study takes for granted."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from helpers.pairs import load_pair
+    from helpers.preflight import preflight
+
+    loaded = load_pair(pair)
+    frame = preflight(loaded)
+    grid = Table(title=loaded.describe())
+    for name in frame.columns:
+        grid.add_column(name)
+    for row in frame.itertuples(index=False):
+        grid.add_row(*("pass" if value is True else "FAIL" if value is False else str(value) for value in row))
+    Console().print(grid)
+    if not frame["ok"].all():
+        failed = ", ".join(frame.loc[~frame["ok"], "check"])
+        raise UserError(f"{(~frame['ok']).sum()} of {len(frame)} checks failed: {failed}")
+
+
+@app.command()
+def distill(
+    traces: Annotated[list[str], typer.Argument(help="JSONL files of traces, or data sets of the hub")],
+    out: Annotated[Path | None, typer.Option(help="folder of the adapter; default data/smol/adapter")] = None,
+    practice: Annotated[Path | None, typer.Option(help="questions for rejection sampling")] = None,
+) -> None:
+    """Train the distilled half of smol from reasoning traces (a GPU makes it minutes)."""
+    from helpers.series.distill import distill as train_adapter
+
+    print(f"adapter written to {train_adapter(traces, out, practice)}")
+
+
+def main() -> None:
+    """Run a command; what a user can cause ends in one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""ipywidgets views, one a notebook. Each returns a widget to be shown last in its cell."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as widgets
+
+from helpers.generation import complete
+from helpers.pairs import Pair
+from helpers.prompts import JUST
+from helpers.readouts import stop_parts, top_tokens
+from helpers.store import UserError
+
+WIDE = widgets.Layout(width="98%")
+DESCRIBED = {"description_width": "90px"}
+
+
+def _shown(output: widgets.HTML, make: Callable[[], str]) -> None:
+    """Put the made HTML into the output, or the one line of a user's error."""
+    try:
+        output.value = make()
+    except UserError as error:
+        output.value = f"<p style='color:#882255'>{html.escape(str(error))}</p>"
+
+
+def ask_both(pair: Pair) -> widgets.Widget:
+    """Notebook 01: put a question to both models and read what each writes."""
+    question = widgets.Text(value="What is the capital of Italy?", description="Question", style=DESCRIBED, layout=WIDE)
+    form = widgets.Dropdown(options=["template", "plain"], description="Form", style=DESCRIBED)
+    just = widgets.Checkbox(value=True, description=JUST)
+    length = widgets.IntSlider(value=120, min=20, max=400, step=20, description="New tokens", style=DESCRIBED)
+    button = widgets.Button(description="Ask both", button_style="primary")
+    output = widgets.HTML()
+
+    def show(_: Any = None) -> None:
+        text = f"{question.value} {JUST}" if just.value and question.value.strip() else question.value
+        _shown(output, lambda: _answers_table(pair, text, form.value, length.value))
+
+    button.on_click(show)
+    return widgets.VBox([question, widgets.HBox([form, just]), length, button, output])
+
+
+def _answers_table(pair: Pair, text: str, form: str, length: int) -> str:
+    cells = []
+    for member in pair.members:
+        done = complete(member, [member.prompt(text, form)], max_new_tokens=length)[0]
+        body = html.escape(done.text).replace("\n", "<br>")
+        cells.append(f"<td style='vertical-align:top;width:50%'><b>{member.role}</b>, {done.length} tokens, "
+                     f"ends by {html.escape(done.stop)}<br><br>{body}</td>")  # fmt: skip
+    return f"<table style='width:100%'><tr>{''.join(cells)}</tr></table>"
+
+
+def next_token(pair: Pair) -> widgets.Widget:
+    """Notebook 02: edit a text and see what each model would do next, as bars."""
+    text = widgets.Textarea(
+        value=f"What is the capital of France? {JUST} The capital of France is Paris.",
+        description="Text",
+        style=DESCRIBED,
+        layout=WIDE,
+    )
+    form = widgets.Dropdown(options=["plain", "exact"], description="Form", style=DESCRIBED)
+    button = widgets.Button(description="Read out", button_style="primary")
+    output = widgets.HTML()
+
+    def show(_: Any = None) -> None:
+        _shown(output, lambda: _next_token_table(pair, text.value, form.value))
+
+    button.on_click(show)
+    text.continuous_update = False
+    text.observe(show, names="value")
+    return widgets.VBox([text, form, button, output])
+
+
+def _next_token_table(pair: Pair, text: str, form: str) -> str:
+    cells = []
+    for member in pair.members:
+        prompt = member.prompt(text, "plain") if form == "plain" else text
+        parts = stop_parts(member, [prompt]).iloc[0]
+        rows = [(name, parts[name], "#000000") for name in ("stop", "</think>", "Wait set")]
+        rows += [(repr(token), share, "#332288") for token, share in top_tokens(member, [prompt], k=8)[0]]
+        body = "".join(_bar(name, share, colour) for name, share, colour in rows)
+        cells.append(f"<td style='vertical-align:top;width:50%'><b>{member.role}</b>{body}</td>")
+    return f"<table style='width:100%'><tr>{''.join(cells)}</tr></table>"
+
+
+def _bar(name: str, share: float, colour: str) -> str:
+    return (
+        f"<div>{html.escape(name)} {share:.1%}"
+        f"<div style='background:{colour};height:8px;width:{100 * share:.1f}%'></div></div>"
+    )

@@ -1,0 +1,171 @@
+"""Execute the notebooks: from their `.py` twins, in order, outputs in place or in a scratch copy."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from helpers.findings import frame
+from helpers.store import ROOT, UserError, atomic, read_json, sha256
+
+QUICK = {"N_PROMPTS": "32", "MAX_NEW_TOKENS": "200"}
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+CELL_SECONDS = 3600
+
+
+class NotebookFailed(Exception):
+    """A cell raised; the message names notebook and error."""
+
+
+def run(
+    *,
+    pair: str = "smol",
+    quick: bool = False,
+    fresh: bool = False,
+    only: str | None = None,
+    knobs: dict[str, str] | None = None,
+    root: Path | None = None,
+) -> Path:
+    """Execute the notebooks on a pair and return the folder that holds the results.
+
+    `quick` works in a scratch copy with small knobs. Raises UserError, or NotebookFailed for a failing cell.
+    """
+    console, started = Console(), time.time()
+    root = root or ROOT
+    chosen = find_notebooks(root, only)
+    for source in chosen:
+        refuse_unsynced(source)
+    if quick:
+        root = scratch_copy(root)
+        chosen = [root / "notebooks" / source.name for source in chosen]
+        knobs = {**QUICK, **(knobs or {})}
+    log = Path(tempfile.mkstemp(prefix="r1-said-")[1])
+    environment = {"R1_PAIR": pair, "R1_SAY": str(log), "PYTHONPATH": str(root), "TQDM_DISABLE": "1"}
+    if fresh:
+        environment["R1_FRESH"] = uuid.uuid4().hex
+    try:
+        _execute_all(chosen, environment, knobs or {}, console)
+        for line in dict.fromkeys(log.read_text(encoding="utf-8").splitlines()):
+            console.print(f"  {line}", highlight=False)
+    finally:
+        log.unlink(missing_ok=True)
+    show_findings(pair, root, console)
+    console.print(f"{len(chosen)} notebooks in {time.time() - started:.0f} s; outputs in {root}", highlight=False)
+    return root
+
+
+def find_notebooks(root: Path, only: str | None = None) -> list[Path]:
+    """The numbered `.py` twins, in order; `only` keeps those whose name starts with it."""
+    found = sorted((root / "notebooks").glob("[0-9][0-9]_*.py"))
+    chosen = [path for path in found if path.name.startswith(only or "")]
+    if not chosen:
+        names = ", ".join(path.stem for path in found) or "none"
+        raise UserError(f"no notebook starts with {only!r}: there are {names}")
+    return chosen
+
+
+def refuse_unsynced(source: Path) -> None:
+    """Stop when the `.ipynb` was edited after its `.py`: running would overwrite that edit."""
+    built = source.with_suffix(".ipynb")
+    if not built.exists() or same_cells(source, built):
+        return
+    if built.stat().st_mtime > source.stat().st_mtime:
+        raise UserError(
+            f"{built.name} was edited but {source.name} was not: run `jupytext --sync notebooks/{built.name}` first"
+        )
+
+
+def same_cells(source: Path, built: Path) -> bool:
+    """Whether twin and notebook hold the same cells."""
+    one, two = jupytext.read(source), jupytext.read(built)
+    return [(c.cell_type, c.source) for c in one.cells] == [(c.cell_type, c.source) for c in two.cells]
+
+
+def scratch_copy(root: Path) -> Path:
+    """A copy of the project without its figures and outputs, in a temporary folder."""
+    scratch = Path(tempfile.mkdtemp(prefix="r1-quick-"))
+    for name in ("notebooks", "helpers", "data"):
+        shutil.copytree(root / name, scratch / name, ignore=shutil.ignore_patterns("__pycache__", "*.ipynb"))
+    for ledger in (scratch / "data").glob("*/findings.json"):
+        ledger.unlink()
+    return scratch
+
+
+def build(source: Path, knobs: dict[str, str]) -> Any:
+    """The notebook of a `.py` twin with stable cell ids; knobs replace lines of the cell tagged `parameters`."""
+    notebook = jupytext.read(source)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"{source.stem}-{number:02d}"
+        if "parameters" in cell.metadata.get("tags", []):
+            for name, value in knobs.items():
+                cell.source = re.sub(rf"^{name} = .*$", f"{name} = {value}", cell.source, flags=re.M)
+    notebook.metadata = nbformat.from_dict(
+        {
+            "jupytext": {"formats": "ipynb,py:percent"},
+            "kernelspec": KERNEL,
+            "language_info": {"name": "python"},
+            "executed_source_sha256": sha256(source),
+        }
+    )
+    return notebook
+
+
+def _execute_all(chosen: list[Path], environment: dict[str, str], knobs: dict[str, str], console: Console) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        for source in chosen:
+            notebook = build(source, knobs)
+            task = progress.add_task(source.stem, total=len(notebook.cells))
+            execute(source, notebook, environment, lambda task=task: progress.advance(task))
+            with atomic(source.with_suffix(".ipynb")) as temporary:
+                nbformat.write(notebook, temporary)
+
+
+def execute(source: Path, notebook: Any, environment: dict[str, str], advance: Any = lambda: None) -> None:
+    """Run all cells in a fresh kernel; the notebook keeps its outputs only if none failed."""
+    kept = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        NotebookClient(
+            notebook,
+            timeout=CELL_SECONDS,
+            kernel_name="python3",
+            record_timing=False,
+            resources={"metadata": {"path": str(source.parent)}},
+            on_cell_complete=lambda **_: advance(),
+        ).execute()
+    except CellExecutionError as error:
+        said = "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()[-12:])
+        raise NotebookFailed(f"{source.name} failed and keeps its old outputs.\n{said}") from error
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+    notebook.metadata["language_info"] = nbformat.from_dict({"name": "python"})
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+
+
+def show_findings(pair: str, root: Path, console: Console) -> None:
+    """Print the ledger of the run."""
+    path = root / "data" / pair / "findings.json"
+    entries = frame(read_json(path) if path.exists() else [])
+    grid = Table(title=f"Findings on {pair}")
+    for name in entries.columns:
+        grid.add_column(name)
+    for row in entries.itertuples(index=False):
+        grid.add_row(*(str(value) for value in row))
+    console.print(grid)
