@@ -60,7 +60,15 @@ def distill(
     """Train the distilled half of smol from reasoning traces (a GPU makes it minutes)."""
     from helpers.series.distill import distill as train_adapter
 
-    print(f"adapter written to {train_adapter(traces, out, practice)}")
+    print(f"adapter written to {train_adapter(traces, out, practice)}; now `python -m helpers card` measures it")
+
+
+@app.command()
+def card() -> None:
+    """Measure the embedded pair on the confirm prompts and write its model card."""
+    from helpers.series.card import write_card
+
+    print(f"card written to {write_card()}")
 
 
 def main() -> None:

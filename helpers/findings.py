@@ -27,22 +27,36 @@ CLAIMS = {
 
 @dataclass(frozen=True)
 class Rule:
-    """Written before the result: a claim holds when the whole interval is above (or below) `threshold`,
-    fails when the whole interval is on the other side, and is inconclusive otherwise."""
+    """Written before the result. A claim holds when the whole 95 % interval is on the named side of the
+    threshold, fails when it is whole on the other side, and is inconclusive when it straddles.
 
+    Sides: above, below, or away (beyond the threshold in either direction).
+    """
+
+    side: Literal["above", "below", "away"]
     threshold: float
-    above: bool = True
 
-    def verdict(self, *intervals: Interval) -> Verdict:
-        """Decide on one interval, or on several that must all pass (one that fails decides)."""
-        signs = [(i if self.above else Interval(-i.estimate, -i.high, -i.low, i.n)) for i in intervals]
-        line = self.threshold if self.above else -self.threshold
-        if all(interval.low > line for interval in signs):
-            return "holds"
-        return "does not hold" if any(interval.high < line for interval in signs) else "inconclusive"
+    def verdict(self, interval: Interval) -> Verdict:
+        """Decide on one interval."""
+        if self.side == "away":
+            inside = max(abs(interval.low), abs(interval.high)) < self.threshold
+            outside = interval.low > self.threshold or interval.high < -self.threshold
+        else:
+            sign = 1 if self.side == "above" else -1
+            ends = sorted((sign * interval.low, sign * interval.high))
+            outside, inside = ends[0] > sign * self.threshold, ends[1] < sign * self.threshold
+        return "holds" if outside else "does not hold" if inside else "inconclusive"
 
     def __str__(self) -> str:
-        return f"95 % interval {'above' if self.above else 'below'} {self.threshold:g}"
+        where = f"more than {self.threshold:g} from zero" if self.side == "away" else f"{self.side} {self.threshold:g}"
+        return f"95 % interval {where}"
+
+
+def all_of(*verdicts: Verdict) -> Verdict:
+    """A claim of several parts holds when all hold, and fails when any fails."""
+    if "does not hold" in verdicts:
+        return "does not hold"
+    return "holds" if set(verdicts) == {"holds"} else "inconclusive"
 
 
 def record(
@@ -55,7 +69,7 @@ def record(
     interval: Interval,
     control: Interval,
     control_name: str,
-    rule: Rule,
+    rule: Rule | str,
     verdict: Verdict,
     detail: str = "",
     split: str = "confirm",

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from helpers.pairs import Member, Pair
-from helpers.prompts import Form, Question, ask, final_answer, is_right
+from helpers.prompts import Form, Question, Suffix, ask, final_answer, is_right
 from helpers.store import (
     ROOT,
     UserError,
@@ -31,7 +31,7 @@ from helpers.store import (
 )
 
 LIMIT = "limit"
-CHUNK = 32  # tokens between two looks for finished rows
+CHUNK = 16  # tokens between two looks for finished rows
 FORMAT = 1  # raise it when stored completions of older code must not be reused
 
 
@@ -86,7 +86,7 @@ def complete(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
-    batch_size: int = 128,
+    batch_size: int = 384,
     lm: Any = None,
     processors: tuple[LogitsProcessor, ...] = (),
 ) -> list[Completion]:
@@ -197,7 +197,7 @@ def stored_completions(
     *,
     name: str,
     fresh: bool = False,
-    batch_size: int = 128,
+    batch_size: int = 384,
     **settings: Any,
 ) -> list[Completion]:
     """`complete`, kept in `data/<pair>/<name>.json` row by row and saved after every batch.
@@ -251,7 +251,7 @@ def answers(
     questions: list[Question],
     *,
     form: Form,
-    just: bool = True,
+    suffix: Suffix = "just",
     fresh: bool = False,
     max_new_tokens: int = 400,
 ) -> pd.DataFrame:
@@ -259,8 +259,8 @@ def answers(
 
     Index: question id. Stored; see `stored_completions`. Used in every notebook.
     """
-    prompts = ask(member, questions, form=form, just=just)
-    name = f"answers_{member.role}_{form}_{'just' if just else 'bare'}"
+    prompts = ask(member, questions, form=form, suffix=suffix)
+    name = f"answers_{member.role}_{form}_{suffix}"
     done = stored_completions(pair, member, prompts, name=name, fresh=fresh, max_new_tokens=max_new_tokens)
     opened = member.role == "distilled" and form == "template"
     frame = pd.DataFrame([asdict(completion) for completion in done])
@@ -273,6 +273,14 @@ def answers(
     frame["answer"] = [final_answer(text, opened=opened).strip() for text in frame["text"]]
     frame["right"] = [is_right(said, q.answers) for said, q in zip(frame["answer"], questions, strict=True)]
     return frame.set_index("id")
+
+
+def select_combined(base: pd.DataFrame, distilled: pd.DataFrame, *, quick: int = 30) -> pd.DataFrame:
+    """Questions that the base finishes within `quick` tokens and the distilled does not, with the base's
+    answer as `base_answer`. Used in notebooks 01 to 07."""
+    kept = base["stopped"] & base["length"].between(1, quick) & ~(distilled["stopped"] & (distilled["length"] <= quick))
+    chosen = base.loc[kept, ["split", "category", "question", "text", "right"]]
+    return chosen.rename(columns={"text": "base_answer", "right": "base_right"})
 
 
 def _short(path: Path) -> str:

@@ -15,8 +15,10 @@ from helpers.pairs import Member
 from helpers.store import ROOT, UserError, sha256
 
 JUST = "Just give the answer."
+SUFFIXES = {"just": JUST, "bare": "", "thanks": "Thank you very much."}
 Form = Literal["plain", "template"]
 Split = Literal["explore", "confirm"]
+Suffix = Literal["just", "bare", "thanks"]
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,22 @@ def final_answer(completion: str, *, opened: bool) -> str:
     """What a completion offers as its answer: after `</think>` where a thought was opened or closed,
     else all of it. A thought that never closes has none."""
     _, mark, after = completion.rpartition("</think>")
-    return after if mark or opened else completion
+    if mark:
+        return after
+    return "" if opened else completion
 
 
-def ask(member: Member, questions: list[Question], *, form: Form, just: bool = True) -> list[str]:
-    """The prompts that put the questions to one model, with or without "Just give the answer."."""
-    texts = [f"{question.text} {JUST}" if just else question.text for question in questions]
+def echo_share(text: str, question: str, n: int = 4) -> float:
+    """Share of the question's n-word stretches that a text repeats, in [0, 1]."""
+    words, said = normalise(question).split(), f" {normalise(text)} "
+    stretches = [" ".join(words[i : i + n]) for i in range(max(len(words) - n + 1, 1))]
+    return sum(f" {stretch} " in said for stretch in stretches) / len(stretches)
+
+
+def ask(member: Member, questions: list[Question], *, form: Form, suffix: Suffix = "just") -> list[str]:
+    """The prompts that put the questions to one model: followed by "Just give the answer.", by nothing,
+    or by a polite sentence of like length (the control)."""
+    texts = [f"{question.text} {SUFFIXES[suffix]}".strip() for question in questions]
     return [member.prompt(text, form) for text in texts]
 
 
@@ -94,3 +106,8 @@ def combine(member: Member, questions: list[Question], answers: list[str], *, fo
     gap = " " if form == "plain" else ""
     prompts = ask(member, questions, form=form)
     return [prompt + gap + answer.strip() for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+def neutral_sentences(n: int | None = None) -> list[str]:
+    """Plain statements that ask and answer nothing, each ending in a period. Used in notebooks 02 and 03."""
+    return (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8").split("\n")[:n]

@@ -85,6 +85,20 @@ def stop_parts(member: Member, prompts: list[str]) -> pd.DataFrame:
     return frame
 
 
+def bigram_logits(
+    member: Member, sources: list[int], targets: list[int], *, first_mlp: bool = False
+) -> Float[Tensor, "source token"]:
+    """What a token alone says about the next one, from the weights: its embedding, with `first_mlp` plus what
+    layer 0's MLP adds to it, through the final norm and the head; no attention, no context. Used in notebook 02."""
+    model = member.model.model
+    with torch.no_grad():
+        stream = model.embed_tokens.weight[sources]
+        if first_mlp:
+            layer = model.layers[0]
+            stream = stream + layer.mlp(layer.post_attention_layernorm(stream))
+        return logits_of(member, model.norm(stream).float().cpu(), targets)
+
+
 def top_tokens(member: Member, prompts: list[str], *, k: int = 10) -> list[list[tuple[str, float]]]:
     """The k likeliest next tokens of each prompt with their probabilities."""
     hidden = last_hidden(member, prompts)

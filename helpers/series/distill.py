@@ -23,7 +23,7 @@ from helpers.embedded import THINK_IDS, adapter_dir, base_folder, distilled_fold
 from helpers.generation import complete
 from helpers.pairs import load_member
 from helpers.prompts import JUST, Question, is_right, load_questions, normalise
-from helpers.store import ROOT, UserError, sha256, write_text
+from helpers.store import ROOT, UserError, read_json, sha256, write_text
 
 IGNORED = -100
 OPTIONS = re.compile(r"^\s*\(?[A-D][.)]", re.M)
@@ -59,16 +59,22 @@ def distill(sources: list[str], out: Path | None = None, practice: Path | None =
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".distill-") as temporary:
         folder = Path(temporary)
         train(sources, folder / "first", FIRST)
-        own = rejection_sample(folder / "first", load_questions(path=practice or ROOT / "data" / "practice.jsonl"))
+        questions = load_questions(path=practice or ROOT / "data" / "practice.jsonl")
+        own, sampling = rejection_sample(folder / "first", questions)
         write_text(folder / "own.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in own))
         train([*sources, str(folder / "own.jsonl")], folder / "final", Settings())
+        first, final = (read_json(folder / name / "training.json") for name in ("first", "final"))
+        final["first_stage"] = {"settings": first["settings"], "rows": first["rows"]}
+        write_text(
+            folder / "final" / "training.json", json.dumps(final | {"rejection_sampling": sampling}, indent=1) + "\n"
+        )
         shutil.rmtree(out, ignore_errors=True)
         (folder / "final").rename(out)
     return out
 
 
-def rejection_sample(adapter: Path, questions: list[Question]) -> list[dict[str, Any]]:
-    """Own traces that stop, close their thought and are right, at most four a question, waits first."""
+def rejection_sample(adapter: Path, questions: list[Question]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Own traces that stop, close their thought and are right, at most four a question, waits first; and counts."""
     member = load_member("distilled", str(distilled_folder(adapter)))
     asked = [(question, text) for question in questions for text in (question.text, f"{question.text} {JUST}")]
     prompts = [member.prompt(text, "template") for _, text in asked]
@@ -79,7 +85,18 @@ def rejection_sample(adapter: Path, questions: list[Question]) -> list[dict[str,
             row = _own_trace(text, completion.text, completion.stop, question)
             good[question.id] += [row] if row else []
     waits_first = [sorted(rows, key=lambda row: "wait" not in row["thinking"].lower()) for rows in good.values()]
-    return [row for rows in waits_first for row in rows[:KEPT]]
+    kept = [row for rows in waits_first for row in rows[:KEPT]]
+    counts = {
+        "questions": len(questions),
+        "samples_a_question": SAMPLES,
+        "temperature": TEMPERATURE,
+        "top_p": TOP_P,
+        "drawn": SAMPLES * len(questions),
+        "right": sum(len(rows) for rows in good.values()),
+        "questions_solved": sum(bool(rows) for rows in good.values()),
+        "kept": len(kept),
+    }
+    return kept, counts
 
 
 def _own_trace(asked: str, text: str, stop: str, question: Question) -> dict[str, Any] | None:
@@ -260,6 +277,7 @@ def _save(
     record = {
         "adapter_sha256": sha256(weights),
         "settings": asdict(settings),
+        "traces": sum("model" in row for row in rows),
         "rows": len(rows),
         "sequences": used,
         "seconds": round(seconds),

@@ -139,15 +139,19 @@ def execute(source: Path, notebook: Any, environment: dict[str, str], advance: A
     """Run all cells in a fresh kernel; the notebook keeps its outputs only if none failed."""
     kept = dict(os.environ)
     os.environ.update(environment)
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(source.parent)}},
+    )
     try:
-        NotebookClient(
-            notebook,
-            timeout=CELL_SECONDS,
-            kernel_name="python3",
-            record_timing=False,
-            resources={"metadata": {"path": str(source.parent)}},
-            on_cell_complete=lambda **_: advance(),
-        ).execute()
+        with client.setup_kernel():
+            for number, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, number)
+                advance()
+            repeat_claims(client)
     except CellExecutionError as error:
         said = "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()[-12:])
         raise NotebookFailed(f"{source.name} failed and keeps its old outputs.\n{said}") from error
@@ -157,6 +161,18 @@ def execute(source: Path, notebook: Any, environment: dict[str, str], advance: A
     notebook.metadata["language_info"] = nbformat.from_dict({"name": "python"})
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+
+
+def repeat_claims(client: NotebookClient) -> None:
+    """Run the cell tagged `claim` once more, so that the abstract tells this run's numbers."""
+    for number, cell in enumerate(client.nb.cells):
+        if "claim" in cell.metadata.get("tags", []):
+            count = cell["execution_count"]
+            client.execute_cell(cell, number)
+            cell["execution_count"] = count
+            for output in cell["outputs"]:
+                if "execution_count" in output:
+                    output["execution_count"] = count
 
 
 def show_findings(pair: str, root: Path, console: Console) -> None:

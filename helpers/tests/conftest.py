@@ -1,0 +1,135 @@
+"""Tiny random checkpoints on disk with the headline pair's quirks, and the embedded pair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from helpers.pairs import Pair, load_pair
+from helpers.prompts import load_questions, neutral_sentences
+from helpers.tokens import REASONING, WAIT
+
+BASE_MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>"]
+DISTILLED_MARKS = ["<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>"]
+BASE_TEMPLATE = (
+    "<|im_start|>system\nReason step by step.<|im_end|>\n{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+DISTILLED_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<｜User｜>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<｜Assistant｜>{% endif %}"
+)
+
+
+def make_tokenizer(role: str) -> PreTrainedTokenizerFast:
+    """Byte-level BPE; the same ids carry other names in the distilled, which prepends BOS and knows the tags."""
+    words = [*WAIT, *REASONING, " the", " and", " that", " park", " house", " river", " table", " market"]
+    text = ["".join([word] * 3) for word in words] * 50 + [q.text for q in load_questions(60)] + neutral_sentences()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        text, trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False)
+    )
+    marks = BASE_MARKS if role == "base" else DISTILLED_MARKS
+    tokenizer.add_special_tokens(marks)
+    options = {"eos_token": marks[0], "pad_token": marks[0], "additional_special_tokens": marks[1:3]}
+    if role == "distilled":
+        tokenizer.add_tokens([AddedToken("<think>", special=False), AddedToken("</think>", special=False)])
+        bos = marks[3]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+        )
+        options["bos_token"] = bos
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **options)
+    wrapped.chat_template = BASE_TEMPLATE if role == "base" else DISTILLED_TEMPLATE
+    return wrapped
+
+
+def make_checkpoint(folder: Path, role: str, *, family: str = "qwen2", tied: bool, seed: int) -> Path:
+    """Save one tiny random model and its tokenizer; the distilled one's generation config samples."""
+    tokenizer = make_tokenizer(role)
+    torch.manual_seed(seed)
+    shape = dict(
+        vocab_size=736,
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        intermediate_size=80,
+        max_position_embeddings=2048,
+        tie_word_embeddings=tied,
+        initializer_range=0.2,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+    )
+    config, kind = (Qwen2Config, Qwen2ForCausalLM) if family == "qwen2" else (LlamaConfig, LlamaForCausalLM)
+    model = kind(config(**shape))
+    for name, value in model.named_parameters():
+        if name.endswith(("bias", "norm.weight")):
+            torch.nn.init.normal_(value, mean=float("norm" in name), std=0.1)
+    sampling = {"do_sample": True, "temperature": 0.6, "top_p": 0.95} if role == "distilled" else {}
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, **sampling)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def qwen_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tied base and an untied distilled Qwen2, as the headline pair has them."""
+    root = tmp_path_factory.mktemp("qwen")
+    return (
+        make_checkpoint(root / "base", "base", tied=True, seed=0),
+        make_checkpoint(root / "distilled", "distilled", tied=False, seed=1),
+    )
+
+
+@pytest.fixture(scope="session")
+def qwen(qwen_folders: tuple[Path, Path]) -> Pair:
+    return Pair.of(*qwen_folders, name="tiny-qwen2", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    root = tmp_path_factory.mktemp("llama")
+    folders = [make_checkpoint(root / role, role, family="llama", tied=True, seed=2) for role in ("base", "distilled")]
+    return Pair.of(*folders, name="tiny-llama", device="cpu")
+
+
+@pytest.fixture(params=["qwen", "llama"])
+def tiny(request: pytest.FixtureRequest) -> Pair:
+    """Each tiny pair in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def smol() -> Pair:
+    return load_pair("smol", device="cpu")
+
+
+@pytest.fixture
+def data_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results of this test go to a temporary folder."""
+    import helpers.findings
+    import helpers.generation
+
+    def here(pair: str) -> Path:
+        return tmp_path / pair
+
+    monkeypatch.setattr(helpers.generation, "data_dir", here)
+    monkeypatch.setattr(helpers.findings, "data_dir", here)
+    monkeypatch.delenv("R1_FRESH", raising=False)
+    return tmp_path

@@ -1,0 +1,113 @@
+import json
+
+import pytest
+
+from helpers.embedded import adapter_dir
+from helpers.prompts import (
+    JUST,
+    ask,
+    combine,
+    echo_share,
+    final_answer,
+    is_right,
+    load_questions,
+    neutral_sentences,
+    normalise,
+)
+from helpers.series.distill import question_hash
+from helpers.store import ROOT, UserError
+
+
+def test_there_are_enough_questions():
+    questions = load_questions()
+    assert len(questions) >= 240 and len({q.category for q in questions}) >= 8
+    assert len({normalise(q.text) for q in questions}) == len({q.id for q in questions}) == len(questions)
+
+
+def test_splits_are_fixed_and_near_half():
+    questions = load_questions()
+    confirm = load_questions(split="confirm")
+    assert 0.4 < len(confirm) / len(questions) < 0.6
+    assert {q.id: q.split for q in questions}["facts-01"] == {q.id: q.split for q in questions[::-1]}["facts-01"]
+    assert load_questions(20) == questions[:20]
+
+
+def test_no_question_was_trained_on():
+    trained = set(json.loads((adapter_dir() / "training.json").read_text())["question_sha256"])
+    assert len(trained) > 1000
+    assert not trained & {question_hash(q.text) for q in load_questions()}
+    practice = {question_hash(q.text) for q in load_questions(path=ROOT / "data" / "practice.jsonl")}
+    assert trained & practice, "the hashes cover what was trained on"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", ":2 is not a question"),
+        ('{"id": "x"}', ":2 is not a question"),
+        ("[]", ":2 is not a question"),
+        ('{"id": "x", "category": "c", "question": " ", "answers": ["a"]}', ":2 has an empty question"),
+        ('{"id": "x", "category": "c", "question": "Who?", "answers": []}', ":2 has an empty question"),
+    ],
+)
+def test_bad_line_is_named(tmp_path, line, said):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"id": "a", "category": "c", "question": "Who?", "answers": ["I"]}\n' + line + "\n")
+    with pytest.raises(UserError, match=said):
+        load_questions(path=path)
+
+
+def test_missing_file_and_no_questions(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        load_questions(path=tmp_path / "none.jsonl")
+    with pytest.raises(UserError, match="at least 1"):
+        load_questions(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "answers", "right"),
+    [
+        ("The capital is Paris.", ("paris",), True),
+        ("Parisian", ("Paris",), False),
+        ("It is 100,000.", ("100",), False),
+        ("It is 3.5", ("3",), False),
+        ("It is 3.", ("3",), True),
+        ("sixty-four", ("sixty",), False),
+        ("**twenty-six**", ("twenty-six",), True),
+        ("The answer is “don’t”", ("don't",), True),
+        ("", ("a",), False),
+    ],
+)
+def test_right_means_whole_words(text, answers, right):
+    assert is_right(text, answers) is right
+
+
+def test_final_answer_is_what_follows_the_thought():
+    assert final_answer("4 or 5?\n</think>\n\nIt is 4.", opened=True).strip() == "It is 4."
+    assert final_answer("4 or 5?", opened=True) == ""
+    assert final_answer("It is 4.", opened=False) == "It is 4."
+    assert final_answer("a</think>b</think>c", opened=False) == "c"
+
+
+def test_echo_share():
+    assert echo_share("So: what is the capital of France? Hmm", "What is the capital of France?") == 1
+    assert echo_share("Paris", "What is the capital of France?") == 0
+
+
+def test_combined_prompt_is_question_sentence_answer(qwen):
+    questions = load_questions(2)
+    plain = combine(qwen.base, questions, [" A. ", "B."], form="plain")
+    assert plain[0] == f"{questions[0].text} {JUST} A."
+    template = combine(qwen.distilled, questions, ["A.", "B."], form="template")
+    assert template[1].endswith("<think>\nB.") and template[1].count("<｜begin▁of▁sentence｜>") == 1
+
+
+def test_suffixes(qwen):
+    question = load_questions(1)
+    assert ask(qwen.base, question, form="plain", suffix="bare") == [question[0].text]
+    assert ask(qwen.base, question, form="plain", suffix="thanks")[0].endswith("Thank you very much.")
+
+
+def test_neutral_sentences_end_in_a_period():
+    sentences = neutral_sentences()
+    assert len(sentences) >= 40 and all(s.endswith(".") and "?" not in s for s in sentences)

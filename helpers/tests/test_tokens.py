@@ -1,0 +1,56 @@
+import pytest
+
+from helpers.tokens import KEYWORDS, REASONING, WAIT, count_keywords, single_id, token_table
+
+
+def test_groups_are_the_words(tiny):
+    for member in tiny.members:
+        assert [member.tokenizer.decode([i]) for i in member.groups.wait] == list(WAIT)
+        assert [member.tokenizer.decode([i]) for i in member.groups.reasoning] == list(REASONING)
+
+
+def test_think_tags_only_in_the_distilled(qwen):
+    assert qwen.base.groups.think is None and qwen.base.groups.end_think is None
+    assert qwen.distilled.tokenizer.decode([qwen.distilled.groups.end_think]) == "</think>"
+
+
+def test_control_words_are_apart_and_near(qwen):
+    groups = qwen.base.groups
+    assert len(groups.control) == len(groups.reasoning) == len(set(groups.control))
+    assert not set(groups.control) & {*groups.reasoning, *groups.wait, *groups.stop}
+    assert all(qwen.base.tokenizer.decode([i]).strip().isalpha() for i in groups.control)
+
+
+def test_a_word_of_two_tokens_is_reported_not_cut(qwen):
+    assert single_id(qwen.base.tokenizer, " Zyxgrumbel") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "count"),
+    [
+        ("Okay, let me think about this. Okay, so", "opening", 3),
+        ("Wait, no. But hold on, waiting is not a wait", "doubting", 3),
+        ("Wait, maybe. Alternatively, perhaps another", "alternatives", 4),
+        ("嗯，这个问题看起来有点意思。让我仔细想想。", "opening", 2),
+        ("不过，但是不过再仔细想想，", "doubting", 3),
+        ("首先，另一个思路是", "ordering", 2),
+        ("或者这样：或者", "alternatives", 2),
+        ("I think I’ve reached the limit of my ability", "limits", 1),
+        ("Nothing of the kind", "doubting", 0),
+    ],
+)
+def test_keyword_counts(text, family, count):
+    expected = count + (family == "opening" and "let me think about this" in text and -1)
+    assert count_keywords(text)[family] == expected
+
+
+def test_every_catalogue_word_is_found_in_itself():
+    for family, words in KEYWORDS.items():
+        for word in words:
+            assert count_keywords(f"{word} x")[family] >= 1, word
+
+
+def test_token_table_agrees_with_the_tokenizer(qwen):
+    frame = token_table(qwen.base.tokenizer)
+    assert len(frame) == 12
+    assert all("".join(row.pieces) == eval(row.word) for row in frame.itertuples())

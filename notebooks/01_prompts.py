@@ -1,0 +1,470 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · Does the distilled model really go on where its base stops?
+#
+# **Claim.** Given the same simple question, the distilled model writes many times as many tokens as its base before it stops. The sentences with the numbers are printed below the set-up, from the ledger of the last run.
+#
+# **Evidence.** The survival curves of lengths (figure 1), with both models, and the same base without "Just give the answer." as the control.
+#
+# **Caveat.** Length is not reasoning. A model that loops is long too, so repetition and right answers stand beside every length.
+#
+# **Reads** `data/prompts.jsonl` and, where they match, stored completions. **Writes** `data/<pair>/answers_*.json`, `data/<pair>/01_combined.json`, findings F01 to F04, figures `01_*`.
+
+# %% jupyter={"source_hidden": true}
+import subprocess, sys
+from pathlib import Path
+
+REPOSITORY = ""  # @param {type:"string"}
+root = next((folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "helpers" / "pairs.py").exists()), None)
+if root is None:  # the notebook was opened alone: fetch the rest, install what is missing
+    root = Path("why-r1-does-not-stop").resolve()
+    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
+sys.path.insert(0, str(root))
+
+# %% tags=["parameters"]
+PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
+N_PROMPTS = 240  # of 342, in a fixed random order; None: all
+SEED = 0
+RECOMPUTE = False
+MAX_NEW_TOKENS = 400
+QUICK = 30  # a "clean" or "quick" answer stops within this many tokens
+
+# %% tags=["claim"] jupyter={"source_hidden": true}
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown, display
+
+from helpers import explorers, figures, findings, preflight, stats, tokens
+from helpers.generation import answers, select_combined
+from helpers.pairs import load_pair
+from helpers.prompts import echo_share, is_right, load_questions
+from helpers.store import data_dir, write_records
+
+pair = load_pair(PAIR) if "pair" not in globals() else pair
+Markdown(findings.claim(pair.name, "F01", "F02", "F03", "F04"))
+
+# %% [markdown]
+# ## Where such a pair comes from
+#
+# DeepSeek-V3 is a large base model. **R1-Zero** is V3 trained with reinforcement learning alone: GRPO, with rewards from fixed rules (is the final answer right, is the format kept) and no fine-tuning first. It learned to think longer and to come back on its own steps, but its texts mixed languages and were hard to read. **R1** begins with a small supervised cold start, runs the same kind of reinforcement learning with a reward for staying in one language, then uses that model to collect about 800,000 samples, fine-tunes V3 on them and runs reinforcement learning once more (DeepSeek-AI 2025).
+#
+# The **distilled** models are something else: existing open models, here Qwen2.5-Math-1.5B, fine-tuned on those 800,000 samples *without any reinforcement learning*. So all that separates base from distilled is supervised learning on another model's thoughts. That is what makes the pair a good place to ask why one of them does not stop: same architecture, same vocabulary, same starting weights.
+
+# %% [markdown]
+# Two families of reasoning models came out of 2024. **o1-like**: a closed model that thinks before it answers and shows a summary; how it was trained was not published. **R1-like**: the thought is part of the text, between `<think>` and `</think>`, and the weights are open.
+#
+# | year | model | what it brought to this story |
+# |---|---|---|
+# | 2019 | GPT-2 | decoder only, next token, 1.5 billion parameters |
+# | 2020 | GPT-3 | the same at 175 billion: tasks from a few examples |
+# | 2022 | GPT-3.5 / InstructGPT | supervised fine-tuning and RLHF: a model that answers, and stops |
+# | 2023 | GPT-4 | images in, longer context |
+# | 2024 | DeepSeekMath | GRPO: reinforcement learning without a value model |
+# | 2024 | DeepSeek-V2 | 236 billion parameters, 21 active a token: latent attention, mixture of experts |
+# | 2024 | OpenAI o1 | long hidden chains of thought |
+# | 2024 | DeepSeek-V3 | 671 billion parameters, 37 active: the base of R1 |
+# | 2025 | DeepSeek-R1-Zero, R1 | reasoning from reinforcement learning with rule rewards |
+# | 2025 | R1-Distill-Qwen, -Llama | supervised fine-tuning of small models on R1's samples: our distilled model |
+# | 2025 | DeepScaleR | reinforcement learning on top of R1-Distill-Qwen-1.5B |
+
+# %% [markdown]
+# <details><summary>Aside: the words in two sentences each</summary>
+#
+# - **RLHF.** A reward model is fitted to people's choices between outputs; the language model is then trained by reinforcement learning (usually PPO) to score high while a penalty keeps it near where it began.
+# - **DPO.** The same preferences, without a separate reward model or sampling: a loss on pairs of outputs raises the preferred one relative to a frozen copy of the model.
+# - **GRPO.** For each prompt a group of outputs is sampled, and each is scored against the mean of its own group. That replaces PPO's value network (DeepSeekMath 2024).
+# - **Process and outcome rewards.** A process reward scores every step of a solution, an outcome reward only its end. R1-Zero used outcomes and format, both checked by rules.
+# - **Mixture of experts.** The MLP of a layer exists in several copies and a small router sends each token to a few of them, so parameters grow without the cost of a token growing. Balance losses keep all of them in use.
+# - **LoRA.** Fine-tuning learns a product of two thin matrices beside each weight matrix instead of the matrix itself. Our embedded pair `smol` is made this way, so its weight difference has a low rank by construction.
+#
+# Sources: DeepSeek-AI 2025 (R1), 2024 (V3); Shao et al. 2024 (DeepSeekMath, GRPO); Ouyang et al. 2022 (InstructGPT); Rafailov et al. 2023 (DPO); Hu et al. 2021 (LoRA).
+# </details>
+
+# %% [markdown]
+# ## Preflight: is this a pair the study can trust?
+#
+# Everything below rests on facts that are easy to assume and easy to get wrong: that words are single tokens, that ids mean the same in both models, that left padding changes nothing, that an edit reaches every generated step. They are checked here on the loaded models.
+
+# %%
+checks = preflight.preflight(pair)
+display(Markdown(f"**{pair.describe()}**: {checks['ok'].sum()} of {len(checks)} checks pass."))
+checks.style.hide(axis="index").set_properties(**{"text-align": "left"})
+
+# %% [markdown]
+# A space decides which token a word is: "Wait", " Wait", "wait" and " wait" are four tokens, and a model that waits after a blank line uses the first. In published outputs of the R1 pair three quarters of all waits are "Wait" after a blank line (thinking-llms-interp), so the study always reads the set of four.
+
+# %%
+tokens.token_table(pair.distilled.tokenizer)
+
+# %% [markdown]
+# ## The questions
+#
+# 342 simple questions in ten categories were written for this project. A fixed hash puts each into `explore`, where anything may be chosen, or `confirm`, where effects are reported.
+
+# %%
+questions = load_questions(N_PROMPTS)
+confirm = [question for question in questions if question.split == "confirm"]
+counts = pd.crosstab([q.category for q in questions], [q.split for q in questions], rownames=["category"], colnames=[""])
+counts.T
+
+# %% [markdown]
+# Each model gets each question in its own chat template, followed by "Just give the answer.". The distilled model's template ends in `<think>` and a new line. Decoding is greedy, with a limit on new tokens; a run that reaches the limit is *censored*: its true length is unknown, only that it is longer.
+
+# %%
+base = answers(pair, pair.base, questions, form="template", fresh=RECOMPUTE, max_new_tokens=MAX_NEW_TOKENS)
+distilled = answers(pair, pair.distilled, questions, form="template", fresh=RECOMPUTE, max_new_tokens=MAX_NEW_TOKENS)
+base_confirm, distilled_confirm = (frame[frame["split"] == "confirm"] for frame in (base, distilled))
+
+# %% [markdown]
+# ### Three raw examples, before any average
+
+# %%
+for row in base_confirm.sample(3, random_state=SEED).itertuples():
+    other = distilled.loc[row.Index]
+    text = f"**{row.question}**\n\n- *base*, {row.length} tokens, ends by `{row.stop}`: {row.text}\n"
+    display(Markdown(text + f"- *distilled*, {other.length} tokens, ends by `{other.stop}`:\n\n```\n{other.text}\n```"))
+
+# %% [markdown]
+# ## F01 · How long do both go on?
+#
+# **Question.** How many tokens does each model write before it stops? The metric is the ratio of medians over the same prompts, $\mathrm{median}(L_\mathrm{distilled}) / \mathrm{median}(L_\mathrm{base})$; at the limit $L$ is the limit, which can only make the ratio smaller.
+#
+# **Control.** The base without "Just give the answer.": how much longer does the *wording* of a prompt make a model that does not reason?
+
+# %% [markdown]
+# **Rule, written before the result.** F01 holds if the whole 95 % interval of the ratio lies above 2.
+
+# %%
+base_bare = answers(pair, pair.base, confirm, form="template", suffix="bare", fresh=RECOMPUTE, max_new_tokens=MAX_NEW_TOKENS)
+ratio = stats.ratio_of_medians(distilled_confirm["length"], base_confirm["length"])
+wording = stats.ratio_of_medians(base_bare["length"], base_confirm["length"])
+loops = stats.paired(distilled_confirm["repetition"], base_confirm["repetition"])
+
+# %%
+rule = findings.Rule("above", 2)
+hit = [int((~frame["stopped"]).sum()) for frame in (base_confirm, distilled_confirm)]
+F01 = findings.record(
+    pair, "F01", notebook="01_prompts", quantity="median length, distilled over base", unit="times",
+    interval=ratio, control=wording, control_name="the base without “Just give the answer.”, over the base with it",
+    rule=rule, verdict=rule.verdict(ratio),
+    detail=f"{hit[0]} base and {hit[1]} distilled runs reach the limit of {MAX_NEW_TOKENS} tokens; "
+    f"share of repeated 4-grams, distilled minus base: {loops}.",
+)  # fmt: skip
+Markdown(findings.sentence(F01))
+
+# %%
+runs = {
+    "base": (base_confirm["length"], base_confirm["stopped"], figures.BASE),
+    "distilled": (distilled_confirm["length"], distilled_confirm["stopped"], figures.DISTILLED),
+    "control: base, bare question": (base_bare["length"], base_bare["stopped"], figures.CONTROL),
+}
+title = f"The distilled model writes {ratio.estimate:.1f} times as many tokens as its base before it stops"
+fig = figures.survival_curves(runs, title=title, limit=MAX_NEW_TOKENS)
+figures.save_figure(fig, "01_survival", pair=pair.name, alt=f"Survival curves of answer length. {title}.")
+
+# %% [markdown]
+# **Figure 1: share of prompts still being answered after so many tokens.** Kaplan-Meier curves with 95 % bands, chat template, greedy, confirm prompts; runs at the limit count as censored. A curve further right is a model that goes on longer. The dashed grey control is the base asked without "Just give the answer.".
+#
+# **What it does not show.** Whether the extra tokens do any work. The repetition difference printed above is small or large in its own right, and F03 below asks whether the answers get better.
+
+# %% [markdown]
+# ## What does it do instead of stopping? Stop reasons and right answers
+#
+# **Question.** Of the runs in each form, how many stop, close their thought, and end in a right answer? A right answer is an accepted string in what follows `</think>` (in the whole text where no thought was opened). The plain form is the question as raw text, as the notes used it; there neither template nor `<think>` is given.
+
+# %%
+settings = dict(fresh=RECOMPUTE, max_new_tokens=MAX_NEW_TOKENS)
+distilled_bare = answers(pair, pair.distilled, confirm, form="template", suffix="bare", **settings)
+base_plain, distilled_plain = (answers(pair, member, confirm, form="plain", **settings) for member in pair.members)
+frames = {
+    "base, template": base_confirm, "base, bare": base_bare, "base, plain": base_plain,
+    "distilled, template": distilled_confirm, "distilled, bare": distilled_bare, "distilled, plain": distilled_plain,
+}  # fmt: skip
+
+# %%
+summary = pd.DataFrame(
+    {
+        name: {
+            "median length": frame["length"].median(),
+            "stops": frame["stopped"].mean(),
+            f"stops within {QUICK}": (frame["stopped"] & (frame["length"] <= QUICK)).mean(),
+            "closes </think>": frame["closed"].mean(),
+            "right": frame["right"].mean(),
+            "repeated 4-grams": frame["repetition"].mean(),
+        }
+        for name, frame in frames.items()
+    }
+).T
+summary.style.format("{:.2f}").format("{:.0f}", subset=["median length"])
+
+# %%
+shares = {"stops": "stopped", "closes its thought": "closed", "right answer": "right"}
+panels = {
+    label: [
+        (name, stats.bootstrap(frame[column]), figures.ROLE[name.split(",")[0]]) for name, frame in frames.items()
+    ]
+    for label, column in shares.items()
+}
+fig = figures.interval_rows(panels, title="Both models stop in the end; only the distilled one thinks first", unit="share of prompts")
+figures.save_figure(fig, "01_stop_reasons", pair=pair.name, alt="Share of runs that stop, close a thought and are right, by model and form.")
+
+# %% [markdown]
+# **Figure 2: how runs end, by model and form.** Dots are shares of the confirm prompts with 95 % bootstrap intervals. "Plain" rows are raw text without a template: a base that stops at once there has said nothing, which is why a stop alone is not an answer.
+#
+# **What it does not show.** Why the shares differ; the forms differ in more than one way (system message, tags, wording).
+
+# %% [markdown]
+# ## F02 · Does "Just give the answer." make answers cleaner?
+#
+# **Question.** A *clean* answer stops within 30 tokens. Metric: share of clean answers with the sentence minus without, over the same questions, base, template.
+#
+# **Control.** A polite sentence of like length in the same place ("Thank you very much."): is it the meaning, or only that something follows the question?
+
+# %% [markdown]
+# **Rule, written before the result.** F02 holds if the interval of the difference lies above 0.1, with the sentence against the polite control as the number that decides.
+
+# %%
+base_thanks = answers(pair, pair.base, confirm, form="template", suffix="thanks", **settings)
+clean = {
+    name: (frame["stopped"] & frame["length"].between(1, QUICK)).astype(float)
+    for name, frame in {"just": base_confirm, "bare": base_bare, "thanks": base_thanks,
+                        "distilled just": distilled_confirm, "distilled bare": distilled_bare}.items()
+}  # fmt: skip
+cleaner = stats.paired(clean["just"], clean["thanks"])
+polite = stats.paired(clean["thanks"], clean["bare"])
+
+# %%
+rule = findings.Rule("above", 0.1)
+against_bare = stats.paired(clean["just"], clean["bare"])
+on_distilled = stats.paired(clean["distilled just"], clean["distilled bare"])
+F02 = findings.record(
+    pair, "F02", notebook="01_prompts", quantity="share of clean answers, “Just give the answer.” minus a polite sentence, base",
+    unit="of prompts", interval=cleaner, control=polite, control_name="the polite sentence minus the bare question",
+    rule=rule, verdict=rule.verdict(cleaner),
+    detail=f"Against the bare question: {against_bare}; on the distilled model: {on_distilled}.",
+)  # fmt: skip
+Markdown(findings.sentence(F02))
+
+# %%
+kinds = {"base: just": ("just", figures.BASE), "base: bare": ("bare", figures.BASE), "base: polite control": ("thanks", figures.CONTROL),
+         "distilled: just": ("distilled just", figures.DISTILLED), "distilled: bare": ("distilled bare", figures.DISTILLED)}  # fmt: skip
+rows = [(label, stats.bootstrap(clean[key]), colour) for label, (key, colour) in kinds.items()]
+effects = [("just − polite, base", cleaner, figures.BASE), ("just − bare, base", against_bare, figures.BASE),
+           ("polite − bare, base", polite, figures.CONTROL), ("just − bare, distilled", on_distilled, figures.DISTILLED)]  # fmt: skip
+panels = {"share clean": rows, "difference": effects}
+title = f"“Just give the answer.” changes the share of clean answers by {cleaner.estimate:+.0%} points against a polite sentence"
+fig = figures.interval_rows(panels, title=title.replace("% points", " points"), unit="of prompts", zero=True)
+figures.save_figure(fig, "01_just_give_the_answer", pair=pair.name, alt=title)
+
+# %% [markdown]
+# **Figure 3: clean answers by what follows the question.** Left: share of answers that stop within 30 tokens. Right: paired differences; the grey square is the control. 95 % bootstrap over confirm prompts.
+#
+# **What it does not show.** Whether the clean answers are better: the table above has the right answers of both wordings.
+
+# %% [markdown]
+# ## F03 · Memorised answers: good and bad
+#
+# **Question.** When the base answers at once, without any working, is it right? The claim needs both: a good share right *and* a good share wrong among quick answers. Metric: share right among answers that stop within 30 tokens.
+#
+# **Control.** The same answers held against another question's accepted answers from the same category: how often is a string right by chance?
+
+# %% [markdown]
+# **Rule, written before the result.** F03 holds if the share right and the share wrong both have intervals above 0.1, on both models (for the distilled: whatever length it takes).
+
+# %%
+def right_by_chance(frame: pd.DataFrame) -> pd.Series:
+    """Each answer judged by the next question of its category."""
+    accepted = pd.Series({question.id: question.answers for question in questions})
+    shifted = accepted[frame.index].groupby(frame["category"]).transform(lambda group: np.roll(group.to_numpy(), 1))
+    return pd.Series([is_right(said, other) for said, other in zip(frame["answer"], shifted, strict=True)], frame.index)
+
+
+fast = base_confirm[base_confirm["stopped"] & base_confirm["length"].between(1, QUICK)]
+right, chance = stats.bootstrap(fast["right"]), stats.bootstrap(right_by_chance(fast))
+right_distilled = stats.bootstrap(distilled_confirm["right"])
+
+# %%
+rule = findings.Rule("above", 0.1)
+wrong, wrong_distilled = stats.bootstrap(~fast["right"]), stats.bootstrap(~distilled_confirm["right"])
+F03 = findings.record(
+    pair, "F03", notebook="01_prompts", quantity="share right among the base's quick answers", unit="of answers",
+    interval=right, control=chance, control_name="the same answers put to another question of the category",
+    rule="right and wrong shares above 0.1 on both models",
+    verdict=findings.all_of(*(rule.verdict(share) for share in (right, wrong, right_distilled, wrong_distilled))),
+    detail=f"Wrong at once: {wrong}. Distilled, after its thought: {right_distilled} right.",
+)  # fmt: skip
+Markdown(findings.sentence(F03))
+
+# %%
+order = base_confirm.groupby("category")["right"].mean().sort_values(ascending=False).index
+rows = [
+    (category, stats.bootstrap(frame.loc[frame["category"] == category, "right"]), colour)
+    for category in order
+    for frame, colour in ((base_confirm, figures.BASE), (distilled_confirm, figures.DISTILLED))
+    if (frame["category"] == category).sum() > 1
+]
+rows += [("all: by chance", chance, figures.CONTROL)]
+title = f"Quick answers of the base are right in {right.estimate:.0%} and wrong in {wrong.estimate:.0%} of cases"
+fig = figures.interval_rows({"": rows}, title=title, unit="share of right answers")
+figures.colour_key(fig, {"base": figures.BASE, "distilled": figures.DISTILLED, "control": figures.CONTROL})
+figures.save_figure(fig, "01_right_by_category", pair=pair.name, alt=title)
+
+# %% [markdown]
+# **Figure 4: right answers by category.** Blue the base, orange the distilled model, grey the chance level of matching another question's answer. Few questions stand behind each category, so the intervals are wide.
+#
+# **What it does not show.** That an answer was *memorised*: only that it came without visible work.
+
+# %%
+wanted = ["What is one plus one?", "How much is 5 + 5?", "What is 2 + 3?"]
+shown = base[base["question"].isin(wanted)].join(distilled["answer"].rename("distilled says"))
+shown[["question", "text", "distilled says"]].rename(columns={"text": "base says"}).style.hide(axis="index")
+
+# %% [markdown]
+# ## F04 · Does the distilled repeat the question, or add questions?
+#
+# **Question.** How often does a completion repeat the question, or ask one of its own? *Repeats*: at least half of the question's four-word stretches stand in the completion. *Adds*: the completion contains a question mark. Metric: share of completions that do either, distilled minus base. Control: the same count with another prompt's question.
+
+# %% [markdown]
+# **Rule, written before the result.** F04 holds if the distilled model's share has an interval above 0.05 *and* so does its excess over the base.
+
+# %%
+def repeats_or_adds(frame: pd.DataFrame, asked: list[str]) -> pd.Series:
+    """Whether each completion repeats the question given for it, or holds a question mark."""
+    echoes = [echo_share(text, question) >= 0.5 for text, question in zip(frame["text"], asked, strict=True)]
+    return (pd.Series(echoes, frame.index) | frame["text"].str.contains("?", regex=False)).astype(float)
+
+
+own, of_base = (repeats_or_adds(frame, list(frame["question"])) for frame in (distilled_confirm, base_confirm))
+others = repeats_or_adds(distilled_confirm, list(np.roll(distilled_confirm["question"], 1)))
+share, excess, shuffled = stats.bootstrap(own), stats.paired(own, of_base), stats.bootstrap(others)
+
+# %%
+rule = findings.Rule("above", 0.05)
+adds = stats.bootstrap(distilled_confirm["text"].str.contains("?", regex=False))
+F04 = findings.record(
+    pair, "F04", notebook="01_prompts", quantity="completions that repeat the question or add one, distilled minus base",
+    unit="of prompts", interval=excess, control=shuffled, control_name="the distilled's share with another prompt's question",
+    rule="share and excess over the base above 0.05",
+    verdict=findings.all_of(rule.verdict(share), rule.verdict(excess)),
+    detail=f"Distilled: {share}, of which adding a question mark: {adds}; base: {stats.bootstrap(of_base)}.",
+)  # fmt: skip
+Markdown(findings.sentence(F04))
+
+# %%
+rows = [("distilled: either", share, figures.DISTILLED), ("distilled: adds a question", adds, figures.DISTILLED),
+        ("base: either", stats.bootstrap(of_base), figures.BASE), ("another prompt's question", shuffled, figures.CONTROL)]  # fmt: skip
+title = f"The distilled model repeats or adds questions in {share.estimate:.0%} of its answers"
+fig = figures.interval_rows({"": rows}, title=title, unit="share of completions")
+figures.save_figure(fig, "01_questions_repeated", pair=pair.name, alt=title)
+
+# %% [markdown]
+# **Figure 5: questions in the completions.** Grey: the distilled model's completions judged by another prompt's question; what remains there are question marks of its own.
+#
+# **What it does not show.** A four-word stretch misses paraphrase ("The question is asking about..."), so the share is a lower bound.
+
+# %% [markdown]
+# ## First words and lengths
+#
+# **Question.** In published outputs of the R1 pair the first word predicts the length: "First," is short and never waits, "Okay," is long and nearly always does (thinking-llms-interp, 500 GSM8K tasks). Is it so here? This is a description, on all questions; notebook 06 forces first words to see whether they cause anything. Metric: median length by first word, for words that open at least five completions.
+
+# %%
+everything = pd.concat([distilled.assign(form="template"), distilled_bare.assign(form="bare"), distilled_plain.assign(form="plain")])
+common = everything["first_word"].value_counts().loc[lambda counts: counts >= 5].head(8)
+rows = [
+    (f"{word} (n={count})", stats.bootstrap(everything.loc[everything["first_word"] == word, "length"], statistic=np.median), figures.DISTILLED)
+    for word, count in common.items()
+]
+rows.append((f"all (n={len(everything)})", stats.bootstrap(everything["length"], statistic=np.median), figures.CONTROL))
+
+# %%
+top = common.index[0]
+Markdown(
+    f"**On pair `{pair.name}`, {common.iloc[0] / len(everything):.0%} of the distilled model's completions begin with “{top}”**, "
+    f"and {everything['text'].str.contains('wait', case=False).mean():.0%} contain a wait. "
+    f"{len(common)} first words open at least five completions."
+)
+
+# %%
+title = f"“{top}” opens {common.iloc[0] / len(everything):.0%} of the distilled model's completions"
+fig = figures.interval_rows({"": rows}, title=title, unit="median length (new tokens)")
+figures.save_figure(fig, "01_first_words", pair=pair.name, alt=title)
+
+# %% [markdown]
+# **Figure 6: median length by first word, distilled model, three forms together.** Grey square: all completions. 95 % bootstrap of the median.
+#
+# **What it does not show.** Cause. And where one first word opens nearly everything, there is little to predict from.
+
+# %% [markdown]
+# ## Keywords by family
+#
+# **Question.** Which words of reasoning does each model use? The catalogue of the notes, English and Chinese, falls into five families: opening, ordering, doubting, alternatives, limits. Metric: occurrences per 100 tokens. Control: the base under the same counter.
+
+# %%
+families = list(tokens.KEYWORDS)
+rates = {
+    role: pd.DataFrame([tokens.count_keywords(text) for text in frame["text"]], index=frame.index).mul(
+        100 / frame["length"].clip(lower=1), axis=0
+    )
+    for role, frame in (("base", base_confirm), ("distilled", distilled_confirm))
+}
+rows = [(family, stats.bootstrap(rates[role][family]), figures.ROLE[role]) for family in families for role in ("distilled", "base")]
+
+# %%
+doubt = stats.paired(rates["distilled"]["doubting"], rates["base"]["doubting"])
+Markdown(f"**Per 100 tokens the distilled model doubts {doubt} more often than its base** (pair `{pair.name}`, n = {doubt.n}).")
+
+# %%
+title = f"The distilled model uses {doubt.estimate:.1f} more doubting words per 100 tokens than its base"
+fig = figures.interval_rows({"": rows}, title=title, unit="keywords per 100 tokens")
+figures.colour_key(fig, {"distilled": figures.DISTILLED, "base (control)": figures.BASE})
+figures.save_figure(fig, "01_keywords", pair=pair.name, alt=title)
+
+# %% [markdown]
+# **Figure 7: keyword families.** Each stretch of text counts once in a family. Both models wrote on the same confirm prompts.
+#
+# **What it does not show.** Whether a doubt is acted on. A "Wait" that repeats the sentence before it is in the count as well.
+
+# %% [markdown]
+# ## The prompts that separate the models, and the combined prompts
+#
+# The rest of the study looks at one moment: right after a complete answer. For that it needs questions that the base finishes quickly and the distilled model does not. Each becomes a **combined prompt**: the question, "Just give the answer.", and the base's own complete answer.
+
+# %%
+combined = select_combined(base, distilled, quick=QUICK)
+write_records(data_dir(pair.name) / "01_combined.json", combined.reset_index().to_dict("records"))
+sizes = combined["split"].value_counts()
+Markdown(
+    f"**{len(combined)} of {len(questions)} questions separate the models** on pair `{pair.name}` "
+    f"({sizes.get('explore', 0)} explore, {sizes.get('confirm', 0)} confirm); the base's answer is right in "
+    f"{combined['base_right'].mean():.0%} of them. For example: *{combined['question'].iloc[0]} Just give the answer. "
+    f"{combined['base_answer'].iloc[0].strip()}*"
+)
+
+# %% [markdown]
+# ## Try it
+#
+# Ask both models something of your own. Without a running kernel, the raw examples above show the same kind of thing.
+
+# %%
+explorers.ask_both(pair)
+
+# %% [markdown]
+# ## Summary
+#
+# The sentences below are printed from this run's ledger.
+
+# %%
+Markdown(findings.claim(pair.name, "F01", "F02", "F03", "F04"))
+
+# %% [markdown]
+# Next: [02_logits](02_logits.ipynb) looks at the moment after the answer, when the base stops and the distilled model does not.

@@ -1,0 +1,377 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 02 · At the moment after the answer, what does each model want to say next?
+#
+# **Claim.** Right after a complete answer the base's likeliest token is the stop token. On the distilled model its logit falls and those of reasoning tokens such as " Wait" rise. The sentences with the numbers are printed below the set-up.
+#
+# **Evidence.** The split of the next-token probability before and after the answer (figure 1), and the paired shift of every token's logit beside frequency-matched control tokens (figure 3).
+#
+# **Caveat.** A logit has no zero: only differences within one model mean anything. So each shift is told relative to control tokens, and log-probabilities stand beside it.
+#
+# **Reads** `data/prompts.jsonl`, `data/neutral.txt` and stored completions where they match (else computes them). **Writes** `data/<pair>/02_logits.csv`, findings F05 to F08, figures `02_*`.
+
+# %% jupyter={"source_hidden": true}
+import subprocess, sys
+from pathlib import Path
+
+REPOSITORY = ""  # @param {type:"string"}
+root = next((folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "helpers" / "pairs.py").exists()), None)
+if root is None:  # the notebook was opened alone: fetch the rest, install what is missing
+    root = Path("why-r1-does-not-stop").resolve()
+    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
+sys.path.insert(0, str(root))
+
+# %% tags=["parameters"]
+PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
+N_PROMPTS = 240  # of 342, in a fixed random order; None: all
+SEED = 0
+RECOMPUTE = False
+MAX_NEW_TOKENS = 400
+REPEATS = [0, 1, 2, 4, 8]  # how often a piece of text is appended (F07)
+N_GROWN = 40  # prompts to which text is appended
+
+# %% tags=["claim"] jupyter={"source_hidden": true}
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown, display
+
+from helpers import explorers, figures, findings, stats
+from helpers.generation import answers, select_combined
+from helpers.pairs import load_pair
+from helpers.prompts import ask, combine, load_questions, neutral_sentences
+from helpers.readouts import bigram_logits, next_logits, next_logprobs, stop_parts, top_tokens
+from helpers.store import data_dir, write_text
+
+pair = load_pair(PAIR) if "pair" not in globals() else pair
+Markdown(findings.claim(pair.name, "F05", "F06", "F07", "F08"))
+
+# %% [markdown]
+# ## The prompts
+#
+# A **combined prompt** is a question, "Just give the answer." and the base's own complete answer, for questions that the base finishes within 30 tokens and the distilled model does not (notebook 01). *Plain* is raw text, as in the notes; *template* puts the question into each model's own chat template, whose distilled form opens `<think>`, and the answer behind it.
+#
+# Stopping is several events. The stop tokens of a model are summed into P(stop); `</think>`, which ends a thought and not the answer, is told apart; so is the **Wait set** {"Wait", " Wait", " wait", "wait"}.
+
+# %%
+questions = {question.id: question for question in load_questions(N_PROMPTS)}
+settings = dict(form="template", fresh=RECOMPUTE, max_new_tokens=MAX_NEW_TOKENS)
+base_answers, distilled_answers = (answers(pair, member, list(questions.values()), **settings) for member in pair.members)
+combined = select_combined(base_answers, distilled_answers)
+combined = combined[combined["split"] == "confirm"] if (combined["split"] == "confirm").sum() > 1 else base_answers.assign(base_answer="It is so.")
+asked, given = [questions[name] for name in combined.index], list(combined["base_answer"])
+Markdown(f"{len(asked)} combined prompts of the confirm split on {pair.describe()}.")
+
+# %% [markdown]
+# ### Three raw examples, before any average
+
+# %%
+prompts = {(m.role, form): combine(m, asked, given, form=form) for m in pair.members for form in ("plain", "template")}
+for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
+    lines = [f"`{prompts['base', 'plain'][index]}`\n"]
+    for member in pair.members:
+        best = top_tokens(member, [prompts[member.role, "plain"][index]], k=5)[0]
+        lines.append(f"- *{member.role}*: " + ", ".join(f"`{token!r}` {share:.0%}" for token, share in best))
+    display(Markdown("\n".join(lines)))
+
+# %% [markdown]
+# ## F05 · Does the base stop at once?
+#
+# **Question.** What probability does each model give to stopping right after the base's own complete answer? Metric: mean P(stop) over combined prompts.
+#
+# **Controls.** The same question with *another* question's answer (does any sentence make it stop?), and the same answer *cut before its last word* (does any position?).
+
+# %% [markdown]
+# **Rule, written before the result.** F05 holds if the interval of the base's mean P(stop), plain form, lies above 0.5; the number that it must be held against is the answer cut short.
+
+# %%
+controls = {
+    "another question's answer": given[1:] + given[:1],
+    "answer cut before its last word": [" ".join(answer.split()[:-1]) or answer[:-1] for answer in given],
+}
+states = {"before the answer": None, "after the answer": given, **controls}
+parts = {}
+for member in pair.members:
+    for form in ("plain", "template"):
+        for state, texts in states.items():
+            rows = ask(member, asked, form=form) if texts is None else combine(member, asked, texts, form=form)
+            parts[member.role, form, state] = stop_parts(member, rows)
+
+# %%
+p_stop = {key: frame["stop"].to_numpy() for key, frame in parts.items()}
+rule = findings.Rule("above", 0.5)
+at_once = stats.bootstrap(p_stop["base", "plain", "after the answer"])
+cut = stats.bootstrap(p_stop["base", "plain", "answer cut before its last word"])
+fall = stats.paired(p_stop["distilled", "plain", "after the answer"], p_stop["base", "plain", "after the answer"])
+in_template = stats.bootstrap(p_stop["base", "template", "after the answer"])
+F05 = findings.record(
+    pair, "F05", notebook="02_logits", quantity="the base's mean P(stop) after its own complete answer, plain form", unit="probability",
+    interval=at_once, control=cut, control_name="the same answers cut before their last word", rule=rule, verdict=rule.verdict(at_once),
+    detail=f"In the template: {in_template}. Distilled minus base, plain: {fall}.",
+)  # fmt: skip
+Markdown(findings.sentence(F05))
+
+# %%
+names = {"stop": figures.STOP, "</think>": figures.THIRD, "Wait set": figures.WAIT, "rest": "#E3E3E3"}
+rows = {
+    f"{role}, {form}: {state}": parts[role, form, state][list(names)].mean().to_dict()
+    for form in ("plain", "template") for role in ("base", "distilled") for state in ("before the answer", "after the answer")
+}  # fmt: skip
+title = f"After a complete answer the base stops with {at_once.estimate:.0%}; the distilled model, {-fall.estimate:.0%} less".replace("% less", " points less")
+fig = figures.stacked_rows(rows, names, title=title, unit="mean probability of the next token")
+figures.save_figure(fig, "02_stop_parts", pair=pair.name, alt=title)
+
+# %% [markdown]
+# **Figure 1: what comes next, before and after the answer.** Black the stop tokens, indigo `</think>`, wine the Wait set, grey all else; means over the combined prompts of the confirm split.
+#
+# **What it does not show.** The spread over prompts; that is figure 2.
+
+# %%
+rows = [
+    (f"{form}: {state}", stats.bootstrap(p_stop[role, form, state]), figures.ROLE[role] if state == "after the answer" else figures.CONTROL)
+    for form in ("plain", "template") for state in list(states)[1:] for role in ("base", "distilled")
+]  # fmt: skip
+panels = {role: [row for row, key in zip(rows, [r for _ in range(6) for r in ("base", "distilled")], strict=True) if key == role] for role in ("base", "distilled")}
+title = f"Cut one word short, the base's P(stop) is {cut.estimate:.2f} instead of {at_once.estimate:.2f}: it is completeness that stops it"
+fig = figures.interval_rows(panels, title=title, unit="mean P(stop)")
+figures.save_figure(fig, "02_stop_controls", pair=pair.name, alt=title)
+
+# %% [markdown]
+# **Figure 2: P(stop) after the answer and after its controls.** Grey squares: another question's answer, and the answer cut before its last word. 95 % bootstrap over prompts.
+#
+# **What it does not show.** That the model judges the answer: where another question's answer stops it just as well, a full sentence is enough.
+
+# %% [markdown]
+# ## F06 · Which logits fell, which rose?
+#
+# **Question.** How do the logits of the stop token and of the twelve reasoning tokens of the notes differ between the models on the same plain prompts? Metric: paired shift, distilled minus base, of each token's logit, minus the mean shift of twelve control tokens of like frequency: $\Delta_t = (z^D_t - z^B_t) - \overline{(z^D_c - z^B_c)}$.
+#
+# **Control.** The twelve frequency-matched words, each against the mean of the others. P-values come from flipping signs over prompts and are corrected over all tokens (Benjamini-Hochberg).
+
+# %% [markdown]
+# **Rule, written before the result.** F06 holds if the stop token's $\Delta$ has an interval below -2 *and* the mean $\Delta$ of the twelve reasoning tokens has one above 0.
+
+# %%
+groups, decode = pair.base.groups, pair.base.tokenizer.decode
+ids = list(dict.fromkeys([groups.stop[0], *groups.reasoning, *groups.wait, *groups.control]))
+logit = {member.role: next_logits(member, prompts[member.role, "plain"], ids).numpy() for member in pair.members}
+logprob = {member.role: next_logprobs(member, prompts[member.role, "plain"], ids).numpy() for member in pair.members}
+place = {token: k for k, token in enumerate(ids)}
+in_control = [place[token] for token in groups.control]
+raw = logit["distilled"] - logit["base"]
+shift = raw - raw[:, in_control].mean(axis=1, keepdims=True)
+
+# %%
+table = pd.DataFrame({
+    "token": [decode([token]) for token in ids],
+    "group": ["stop" if t == groups.stop[0] else "reasoning" if t in groups.reasoning else "Wait set" if t in groups.wait else "control" for t in ids],
+    **{f"logit {role}": logit[role].mean(0) for role in logit}, **{f"logprob {role}": logprob[role].mean(0) for role in logprob},
+    "shift": shift.mean(0), "p": [stats.sign_flip_p(column) for column in shift.T],
+})  # fmt: skip
+table["p corrected"] = stats.false_discovery(table["p"])
+write_text(data_dir(pair.name) / "02_logits.csv", table.to_csv(index=False, float_format="%.4f"))
+table.assign(token=table["token"].map(repr)).style.format(precision=2).format("{:.4f}", subset=["p", "p corrected"]).hide(axis="index")
+
+# %%
+rule_stop, rule_up = findings.Rule("below", -2), findings.Rule("above", 0)
+stop_shift = stats.bootstrap(shift[:, place[groups.stop[0]]])
+reasoning_shift = stats.bootstrap(shift[:, [place[token] for token in groups.reasoning]].mean(1))
+control_spread = stats.bootstrap(np.abs(shift[:, in_control].mean(0)))
+wait_gain = stats.paired(*(np.logaddexp.reduce(logprob[role][:, [place[t] for t in groups.wait]], axis=1) for role in ("distilled", "base")))
+stop_gain = stats.paired(logprob["distilled"][:, 0], logprob["base"][:, 0])
+F06 = findings.record(
+    pair, "F06", notebook="02_logits", quantity="shift of the stop token's logit against control tokens, distilled minus base", unit="nats",
+    interval=stop_shift, control=control_spread, control_name="mean size of a control token's own shift (n counts tokens)",
+    rule=f"stop: {rule_stop}; mean of the reasoning tokens: {rule_up}",
+    verdict=findings.all_of(rule_stop.verdict(stop_shift), rule_up.verdict(reasoning_shift)),
+    detail=f"Reasoning tokens: {reasoning_shift}. In log-probability: stop {stop_gain}, Wait set {wait_gain} nats, "
+    f"which is {np.exp(wait_gain.estimate):.3g} times as likely.",
+)  # fmt: skip
+Markdown(findings.sentence(F06))
+
+# %%
+colours = {"stop": figures.STOP, "Wait set": figures.WAIT, "reasoning": figures.WAIT, "control": figures.CONTROL}
+rows = [(repr(row.token), stats.bootstrap(shift[:, place_]), colours[row.group]) for place_, row in enumerate(table.itertuples())]
+order = np.argsort([interval.estimate for _, interval, _ in rows])[::-1]
+title = f"The stop token's logit moves by {stop_shift.estimate:+.1f} nats against control words; reasoning tokens by {reasoning_shift.estimate:+.1f}"
+fig = figures.interval_rows({"": [rows[k] for k in order]}, title=title, unit="shift of the logit against control tokens (nats)", zero=True)
+figures.colour_key(fig, {"stop token": figures.STOP, "reasoning tokens and Wait set": figures.WAIT, "control": figures.CONTROL})
+figures.save_figure(fig, "02_logit_shift", pair=pair.name, alt=title)
+
+# %% [markdown]
+# **Figure 3: paired shift of each token's logit, distilled minus base.** Black diamond the stop token, wine the reasoning tokens and the Wait set, grey squares the control words, against whose mean all are measured. Plain form, 95 % bootstrap over confirm prompts; corrected p-values in the table above.
+#
+# **What it does not show.** Where in the model the shift arises (notebooks 03 to 05), or that it is these tokens that matter: a shift against words that were never likely changes little.
+
+# %% [markdown]
+# ## F07 · Does " Wait" depend on the length of the text?
+#
+# **Question.** After the answer, text is appended: neutral sentences, blank lines, periods, or `<answer></answer>`, each alone and once to eight times. Metric: change of the log-probability and of the logit (against control tokens) of the Wait set from none to the most, distilled model, plain form.
+#
+# **Control.** The frequency-matched control words under the same texts: does *everything* unlikely become likelier as text grows?
+
+# %% [markdown]
+# **Rule, written before the result.** F07 holds if the change with neutral sentences, Wait set minus control words in log-probability, is more than 0.5 nats from zero over the whole interval, in either direction; it does not hold if the interval lies inside.
+
+# %%
+few = min(N_GROWN, len(asked))
+sentences = neutral_sentences(max(REPEATS))
+pieces = {
+    "neutral sentences": lambda k: "".join(f" {sentence}" for sentence in sentences[:k]),
+    "blank lines": lambda k: "\n\n" * k,
+    "periods": lambda k: "." * k,
+    "<answer></answer>": lambda k: "<answer></answer>" * k,
+}
+wait_at, control_at = slice(0, len(groups.wait)), slice(len(groups.wait), None)
+grown = {}
+for member in pair.members:
+    for kind, piece in pieces.items():
+        texts = [prompt + piece(k) for k in REPEATS for prompt in prompts[member.role, "plain"][:few]]
+        read = next_logprobs(member, texts, [*groups.wait, *groups.control]).numpy().reshape(len(REPEATS), few, -1)
+        grown[member.role, kind] = np.logaddexp.reduce(read[..., wait_at], -1), read[..., control_at].mean(-1)
+
+# %%
+rule = findings.Rule("away", 0.5)
+change = {key: (wait[-1] - wait[0], control[-1] - control[0]) for key, (wait, control) in grown.items()}
+against = {key: stats.paired(*value) for key, value in change.items()}
+main = against["distilled", "neutral sentences"]
+others = "; ".join(f"{kind} {against['distilled', kind]}" for kind in list(pieces)[1:])
+F07 = findings.record(
+    pair, "F07", notebook="02_logits",
+    quantity=f"change of the Wait set's log-probability against control words, {REPEATS[-1]} neutral sentences against none, distilled",
+    unit="nats", interval=main, control=stats.bootstrap(change["distilled", "neutral sentences"][1]),
+    control_name="change of the control words' own log-probability", rule=rule, verdict=rule.verdict(main),
+    detail=f"With other text of {REPEATS[-1]} pieces: {others}. Base, neutral sentences: {against['base', 'neutral sentences']}.",
+)  # fmt: skip
+Markdown(findings.sentence(F07))
+
+# %%
+panels = {
+    kind: {
+        **{role: ([stats.bootstrap(row) for row in grown[role, kind][0]], figures.ROLE[role]) for role in ("base", "distilled")},
+        "control words": ([stats.bootstrap(row) for row in grown["distilled", kind][1]], figures.CONTROL),
+    }
+    for kind in pieces
+}
+title = f"Neutral text changes the distilled model's Wait set by {main.estimate:+.1f} nats against control words"
+fig = figures.lines(panels, REPEATS, title=title, xlabel="pieces appended", ylabel="log-probability of the Wait set (nats)")
+figures.save_figure(fig, "02_growth", pair=pair.name, alt=title)
+
+# %% [markdown]
+# **Figure 4: the Wait set as text is appended after the answer.** Blue the base, orange the distilled model, dashed grey the mean log-probability of control words on the distilled model. Bands: 95 % bootstrap over prompts, plain form.
+#
+# **What it does not show.** Length alone: each kind of text also ends in its own last character, and the first piece is the largest step.
+
+# %%
+p_wait = {key: np.exp(wait).mean(1) for key, (wait, _) in grown.items()}
+frame = pd.DataFrame({f"{role}, {kind}": p_wait[role, kind] for role, kind in grown}, index=pd.Index(REPEATS, name="pieces")).T
+frame.style.format("{:.4f}").set_caption("mean P(Wait set) by number of appended pieces")
+
+# %% [markdown]
+# ## F08 · Does the period point to the stop token?
+#
+# **Question.** Is there a strong bigram from "." to the stop token? Two ways to ask. From *behaviour*: neutral statements, which neither ask nor answer; metric: log P(stop) with the final period minus without it. From the *weights*: the embedding of each token straight through the final norm and the head, and again after layer 0's MLP.
+#
+# **Control.** The same statements ending in a comma instead of a period; in the weights, a sample of 500 plain words and other punctuation.
+
+# %% [markdown]
+# **Rule, written before the result.** F08 holds if the behavioural difference, period minus comma, has an interval above 1 nat on *both* models.
+
+# %%
+bare = [sentence.rstrip(".") for sentence in neutral_sentences()]
+log_stop = {}
+for member in pair.members:
+    stop = list(member.groups.stop)
+    for end in (".", ",", "!", ""):
+        texts = [member.prompt(sentence + end, "plain") for sentence in bare]
+        log_stop[member.role, end] = np.logaddexp.reduce(next_logprobs(member, texts, stop).numpy(), axis=1)
+gain = {key: log_stop[key] - log_stop[key[0], ""] for key in log_stop if key[1]}
+
+# %%
+rule = findings.Rule("above", 1)
+bigram = {role: stats.paired(gain[role, "."], gain[role, ","]) for role in ("base", "distilled")}
+weakest = min(bigram, key=lambda role: bigram[role].low)
+F08 = findings.record(
+    pair, "F08", notebook="02_logits", quantity=f"log P(stop) after a period minus after a comma, neutral statements, {weakest} (the weaker model)",
+    unit="nats", interval=bigram[weakest], control=stats.bootstrap(gain[weakest, ","]), control_name="a comma minus no mark",
+    rule=f"{rule} on both models", verdict=findings.all_of(*(rule.verdict(value) for value in bigram.values())), split="neutral",
+    detail=f"Base {bigram['base']}, distilled {bigram['distilled']}; exclamation mark minus none: base {stats.bootstrap(gain['base', '!'])}.",
+)  # fmt: skip
+Markdown(findings.sentence(F08))
+
+# %%
+marks = {".": "period", "!": "exclamation mark", ",": "comma (control)"}
+panels = {
+    role: [(label, stats.bootstrap(gain[role, mark]), figures.CONTROL if mark == "," else figures.ROLE[role]) for mark, label in marks.items()]
+    for role in ("base", "distilled")
+}
+title = f"A period raises log P(stop) by {stats.bootstrap(gain['base', '.']).estimate:+.1f} nats on the base, {stats.bootstrap(gain['distilled', '.']).estimate:+.1f} on the distilled"
+fig = figures.interval_rows(panels, title=title, unit="log P(stop) against the same text without a mark (nats)", zero=True)
+figures.save_figure(fig, "02_period_behaviour", pair=pair.name, alt=title)
+
+# %% [markdown]
+# **Figure 5: what a closing mark does to P(stop) on neutral text.** 95 % bootstrap over statements; the grey square is the comma.
+#
+# **What it does not show.** A bigram in the strict sense: here the sentence before the mark is read as well.
+
+# %%
+tokenizer, rng = pair.base.tokenizer, np.random.default_rng(SEED)
+sources = [tokenizer(mark, add_special_tokens=False).input_ids[0] for mark in (".", "!", "?", ",", ";", ":", ")")]
+words = [i for i in rng.permutation(len(tokenizer)) if tokenizer.decode([int(i)]).strip().isalpha()][:500]
+weights = {}
+for member in pair.members:
+    for first_mlp in (False, True):
+        read = bigram_logits(member, [*sources, *map(int, words)], [member.groups.stop[0], *groups.control], first_mlp=first_mlp).numpy()
+        weights[member.role, first_mlp] = read[:, 0] - read[:, 1:].mean(1)
+
+# %%
+ranks = {key: float((value[len(sources) :] < value[0]).mean()) for key, value in weights.items()}
+told = ", ".join(f"{role} {'after the first MLP' if mlp else 'embedding alone'} {share:.0%}" for (role, mlp), share in ranks.items())
+Markdown(f"**From the weights, the period points to the stop token more than this share of plain words does:** {told} (pair `{pair.name}`, 500 words).")
+
+# %%
+names = {".": figures.DISTILLED, "!": figures.THIRD, "?": figures.THIRD, ",": figures.CONTROL, ";": figures.CONTROL, ":": figures.CONTROL, ")": figures.CONTROL}
+panels = {
+    f"{role}, {'with first MLP' if mlp else 'embedding alone'}": [
+        *((repr(mark), stats.Interval(float(v), float(v), float(v), 1), names[mark]) for mark, v in zip(names, value, strict=False)),
+        ("words, 95 % of them", stats.Interval(float(np.median(value[7:])), *map(float, np.quantile(value[7:], [0.025, 0.975])), 500), figures.CONTROL),
+    ]
+    for (role, mlp), value in weights.items()
+}
+title = f"In the weights alone the period beats {ranks['base', False]:.0%} of plain words on the base (embedding to head)"
+fig = figures.interval_rows(panels, title=title, unit="logit(stop) − control tokens")
+fig.set_size_inches(11, 3.4)
+figures.save_figure(fig, "02_period_weights", pair=pair.name, alt=title)
+
+# %% [markdown]
+# **Figure 6: the direct path from a token to the stop token.** Each token's embedding through the final norm and the head, minus the mean of the control tokens; right of each pair, with layer 0's MLP. The lowest row spans the middle 95 % of 500 plain words.
+#
+# **What it does not show.** Attention and the other layers, which do most of the work: a weak direct path does not speak against the behaviour in figure 5.
+
+# %% [markdown]
+# ## Try it
+#
+# Edit the text and read out what each model would do next. Figures 1 and 5 hold the same readout for readers without a kernel.
+
+# %%
+explorers.next_token(pair)
+
+# %% [markdown]
+# ## Summary
+#
+# The sentences below are printed from this run's ledger.
+
+# %%
+Markdown(findings.claim(pair.name, "F05", "F06", "F07", "F08"))
+
+# %% [markdown]
+# Back: [01_prompts](01_prompts.ipynb). Next in the series: `03_logit_lens` asks at which depth the two models part.
