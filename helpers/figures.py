@@ -20,6 +20,7 @@ from helpers.store import atomic, figures_dir
 
 BASE, DISTILLED, CONTROL = "#0072B2", "#D55E00", "#8C8C8C"
 STOP, WAIT, THIRD = "#000000", "#882255", "#332288"
+REST, PALE = "#E3E3E3", "#CC99BB"
 ROLE = {"base": BASE, "distilled": DISTILLED}
 STYLE = {
     "figure.dpi": 100,
@@ -49,15 +50,15 @@ def survival_curves(
 ) -> Figure:
     """Share of runs still going by length, Kaplan-Meier with 95 % band; runs: name -> (lengths, stopped, colour)."""
     fig, (axis,) = _start(title)
-    for name, (lengths, stopped, colour) in runs.items():
+    for level, (name, (lengths, stopped, colour)) in zip((0.85, 0.6, 0.35, 0.2), runs.items(), strict=False):
         at, share, low, high = survival(lengths, stopped)
         at, share = np.concatenate([[0], at, [limit]]), np.concatenate([[1], share, share[-1:]])
         low, high = np.concatenate([[1], low, low[-1:]]), np.concatenate([[1], high, high[-1:]])
         style = "--" if colour == CONTROL else "-"
         axis.step(at, share, where="post", color=colour, linestyle=style)
         axis.fill_between(at, low, high, step="post", color=colour, alpha=0.18, linewidth=0)
-        middle = int(np.searchsorted(-share, -0.5).clip(0, len(at) - 1))
-        axis.annotate(name, (at[middle], 0.5), xytext=(6, 6), textcoords="offset points", color=colour)
+        place = int(np.searchsorted(-share, -level).clip(0, len(at) - 1))
+        axis.annotate(name, (at[place], level), xytext=(8, 4), textcoords="offset points", color=colour)
     axis.axvline(limit, color=CONTROL, linewidth=0.8, linestyle=":")
     axis.annotate("limit", (limit, 1), xytext=(-4, -2), textcoords="offset points", ha="right", va="top", color=CONTROL)
     axis.set(xlabel=f"length ({unit})", ylabel="share of prompts still going", ylim=(0, 1.02), xlim=(0, limit * 1.01))
@@ -68,40 +69,44 @@ def interval_rows(
     panels: Mapping[str, Sequence[Point]], *, title: str, unit: str, zero: bool = False, height: float | None = None
 ) -> Figure:
     """Dots with 95 % intervals, one row a label; panels: axis title -> [(label, interval, colour)]."""
-    longest = max(len(rows) for rows in panels.values())
-    fig, axes = _start(title, width=7.6, height=height or 1.3 + 0.27 * longest, panels=len(panels))
+    longest = max(len({label for label, _, _ in rows}) for rows in panels.values())
+    fig, axes = _start(title, width=7.6, height=height or 1.5 + 0.32 * longest, panels=len(panels))
+    written: list[str] = []
     for axis, (name, rows) in zip(axes, panels.items(), strict=True):
         labels = list(dict.fromkeys(label for label, _, _ in rows))
-        places = {label: len(labels) - 1 - k for k, label in enumerate(labels)}
-        seen: dict[str, int] = {}
-        for label, interval, colour in rows:
-            shift = 0.16 * seen.get(label, 0)
-            seen[label] = seen.get(label, 0) + 1
-            height_ = places[label] - shift
-            marker = {CONTROL: "s", THIRD: "^", STOP: "D"}.get(colour, "o")
-            axis.plot([interval.low, interval.high], [height_] * 2, color=colour, linewidth=1.6)
-            axis.plot(interval.estimate, height_, marker=marker, color=colour, markersize=5)
-        axis.set(xlabel=unit, title=name)
-        axis.set_yticks(list(places.values()), list(places), fontsize=9)
+        entries = {label: [(i, c) for other, i, c in rows if other == label] for label in labels}
+        for k, group in enumerate(entries.values()):
+            for j, (interval, colour) in enumerate(group):
+                at = len(labels) - 1 - k + 0.22 * ((len(group) - 1) / 2 - j)
+                marker = {CONTROL: "s", THIRD: "^", STOP: "D"}.get(colour, "o")
+                axis.plot([interval.low, interval.high], [at, at], color=colour, linewidth=1.6)
+                axis.plot(interval.estimate, at, marker=marker, color=colour, markersize=5)
+        axis.set_title(name)
+        axis.set_yticks(range(len(labels)), [] if labels == written else labels[::-1], fontsize=9)
         axis.set_ylim(-0.6, len(labels) - 0.4)
         axis.grid(axis="x", color="#E5E5E5", linewidth=0.6)
         axis.set_axisbelow(True)
+        written = labels
         if zero:
             axis.axvline(0, color="#444444", linewidth=0.8)
+    fig.supxlabel(unit, fontsize=10)
     return fig
 
 
 def colour_key(fig: Figure, names: Mapping[str, str]) -> Figure:
     """Name the colours of a dense figure once, below it, in their own colour."""
     for k, (name, colour) in enumerate(names.items()):
-        fig.text(0.02 + k / max(len(names), 3), -0.02, f"● {name}", color=colour, fontsize=9, va="top")
+        ink = "#555555" if colour == REST else colour
+        fig.text(0.02 + k / max(len(names), 3), -0.02, f"■ {name}", color=ink, fontsize=9, va="top")
     return fig
 
 
-def stacked_rows(rows: Mapping[str, Mapping[str, float]], colours: Mapping[str, str], *, title: str, unit: str) -> Figure:
+def stacked_rows(
+    rows: Mapping[str, Mapping[str, float]], colours: Mapping[str, str], *, title: str, unit: str
+) -> Figure:
     """One bar a row, split into named parts that sum to one; parts above 6 % carry their share."""
     fig, (axis,) = _start(title, width=7.6, height=1.5 + 0.36 * len(rows))
-    for k, (label, parts) in enumerate(rows.items()):
+    for k, parts in enumerate(rows.values()):
         left, place = 0.0, len(rows) - 1 - k
         for name, colour in colours.items():
             share = parts.get(name, 0.0)
@@ -118,7 +123,7 @@ def stacked_rows(rows: Mapping[str, Mapping[str, float]], colours: Mapping[str, 
 
 def lines(
     panels: Mapping[str, Mapping[str, tuple[Sequence[Interval], str]]],
-    at: Sequence[float],
+    at: Sequence[float | int],
     *,
     title: str,
     xlabel: str,
@@ -146,13 +151,15 @@ def lines(
     return fig
 
 
-def _end_labels(axis: Any, x: float, ends: list[tuple[float, str, str]]) -> None:
+def _end_labels(axis: Any, x: float | int, ends: list[tuple[float, str, str]]) -> None:
     """Labels at the line ends, pushed apart where they would overlap."""
     low, high = axis.get_ylim()
     gap, last = 0.075 * (high - low), -np.inf
     for value, label, colour in sorted(ends):
         last = max(value, last + gap)
-        axis.annotate(label, (x, last), xytext=(4, 0), textcoords="offset points", color=colour, va="center", fontsize=8)
+        axis.annotate(
+            label, (x, last), xytext=(4, 0), textcoords="offset points", color=colour, va="center", fontsize=8
+        )
 
 
 def save_figure(fig: Figure, slug: str, *, pair: str, alt: str) -> Any:

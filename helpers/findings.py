@@ -19,7 +19,7 @@ CLAIMS = {
     "F03": "The base gives memorised answers, sometimes good, sometimes wrong; the distilled does so too.",
     "F04": "The distilled sometimes repeats the question or adds questions of its own.",
     "F05": "On combined prompts the base stops at once.",
-    "F06": "There the stop token's logit is much lower on the distilled, while reasoning tokens' logits rise moderately.",
+    "F06": "There the stop token's logit is much lower on the distilled; those of reasoning tokens rise moderately.",
     "F07": "Logit and probability of “ Wait” change with the length of the text.",
     "F08": "The period has a strong bigram link to the stop token on both models.",
 }

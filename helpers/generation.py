@@ -112,7 +112,7 @@ def _complete_each(
     while waiting:
 
         @find_executable_batch_size(starting_batch_size=min(batch_size, len(waiting)))
-        def run(size: int) -> list[tuple[int, Completion]]:
+        def run(size: int, waiting: list[int] = waiting) -> list[tuple[int, Completion]]:
             chosen = waiting[:size]
             return list(zip(chosen, _complete_batch(member, [prompts[i] for i in chosen], *options), strict=True))
 
@@ -277,8 +277,12 @@ def answers(
 
 def select_combined(base: pd.DataFrame, distilled: pd.DataFrame, *, quick: int = 30) -> pd.DataFrame:
     """Questions that the base finishes within `quick` tokens and the distilled does not, with the base's
-    answer as `base_answer`. Used in notebooks 01 to 07."""
+    answer as `base_answer`. Where no two of either split do, all questions are kept, and it says so.
+    Used in notebooks 01 to 07."""
     kept = base["stopped"] & base["length"].between(1, quick) & ~(distilled["stopped"] & (distilled["length"] <= quick))
+    if kept.groupby(base["split"]).sum().min() < 2:
+        say(f"no questions separate this pair at {quick} tokens: all {len(base)} are used as combined prompts")
+        kept[:] = True
     chosen = base.loc[kept, ["split", "category", "question", "text", "right"]]
     return chosen.rename(columns={"text": "base_answer", "right": "base_right"})
 

@@ -6,12 +6,15 @@ Everything is read from one vector a prompt, the last position after the final n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from helpers.pairs import Member
+from helpers.tokens import single_id
 
 VOCAB_CHUNK = 16384
 
@@ -23,10 +26,9 @@ def last_hidden(member: Member, prompts: list[str], *, batch_size: int = 64) -> 
     for place in range(0, len(order), batch_size):
         batch = member.encode([prompts[index] for index in order[place : place + batch_size]])
         lm = member.lm
-        with member.lock:
-            with torch.no_grad(), lm.trace(batch) as tracer:
-                hidden = lm.model.norm.output[:, -1].clone().save()
-                tracer.stop()
+        with member.lock, torch.no_grad(), lm.trace(batch) as tracer:
+            hidden = lm.model.norm.output[:, -1].clone().save()
+            tracer.stop()
         parts.append(hidden.float().cpu())
     if not parts:
         member.encode(prompts)
@@ -65,23 +67,31 @@ def next_logprobs(
 
 
 def stop_parts(member: Member, prompts: list[str]) -> pd.DataFrame:
-    """P(next token), split: a column for each stop token, `</think>`, the Wait set, and the rest.
+    """P(next token), split into parts that sum to one, one row a prompt.
 
-    `stop` is the sum of the stop tokens. One row a prompt. Used in notebooks 02 and 07.
+    `stop` (all stop tokens; each also in a column of its own name), `</think>`, `<think>`, the Wait set, a new
+    line, and the rest. Used in notebooks 02 and 07.
     """
     groups = member.groups
     hidden = last_hidden(member, prompts)
     normaliser = log_normaliser(member, hidden)[:, None]
-    columns = {member.tokenizer.decode([index]): [index] for index in groups.stop}
-    columns["</think>"] = [groups.end_think] if groups.end_think is not None else []
-    columns["Wait set"] = list(groups.wait)
-    share = {
-        name: (logits_of(member, hidden, ids) - normaliser).exp().sum(1).tolist() if ids else [0.0] * len(prompts)
-        for name, ids in columns.items()
+
+    def share(ids: Iterable[int | None]) -> list[float]:
+        known = [index for index in ids if index is not None]
+        return (logits_of(member, hidden, known) - normaliser).exp().sum(1).tolist()
+
+    lines = [single_id(member.tokenizer, mark) for mark in ("\n", "\n\n")]
+    parts = {
+        "stop": share(groups.stop),
+        "</think>": share([groups.end_think]),
+        "<think>": share([groups.think]),
+        "Wait set": share(groups.wait),
+        "new line": share(lines),
     }
-    frame = pd.DataFrame(share)
+    frame = pd.DataFrame(parts)
     frame["rest"] = (1 - frame.sum(axis=1)).clip(lower=0)
-    frame.insert(0, "stop", frame[[member.tokenizer.decode([index]) for index in groups.stop]].sum(axis=1))
+    for index in groups.stop:
+        frame[member.tokenizer.decode([index])] = share([index])
     return frame
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from helpers.store import UserError
 
-RESAMPLES = 2000
+RESAMPLES, FLIPS = 2000, 5000
 
 
 @dataclass(frozen=True)
@@ -66,20 +68,20 @@ def ratio_of_medians(numerator: Any, denominator: Any) -> Interval:
     return bootstrap(numerator, denominator, statistic=ratio)
 
 
-def sign_flip_p(differences: Any, *, seed: int = 0) -> float:
-    """Two-sided p of a mean difference of zero, by flipping the signs of the prompts' differences."""
+def sign_flip_p(differences: Any, *, seed: int = 0) -> np.ndarray:
+    """Two-sided p of a mean difference of zero, by flipping the signs of prompts; one p a column of [prompt, token]."""
     values = np.asarray(differences, dtype=float)
-    if not values.any():
-        return 1.0
     found = stats.permutation_test(
         (values,),
         lambda x, axis: x.mean(axis=axis),
         permutation_type="samples",
         vectorized=True,
-        n_resamples=5000,
+        n_resamples=FLIPS,
+        batch=500,
+        axis=0,
         rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue)
+    return np.asarray(found.pvalue)
 
 
 def false_discovery(p_values: Any) -> np.ndarray:
@@ -88,11 +90,15 @@ def false_discovery(p_values: Any) -> np.ndarray:
 
 
 def survival(lengths: Any, stopped: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Kaplan-Meier: (length, share still going, low, high); runs that hit the limit are right-censored."""
+    """Kaplan-Meier: (length, share still going, low, high); runs that hit the limit are right-censored.
+
+    Where no run is left the band has no formula and keeps its last width.
+    """
     lengths, stopped = np.asarray(lengths, dtype=float), np.asarray(stopped, dtype=bool)
     data = stats.CensoredData.right_censored(lengths, ~stopped)
     curve = stats.ecdf(data).sf
-    band = curve.confidence_interval(method="log-log")
-    with np.errstate(invalid="ignore"):
-        low, high = (np.nan_to_num(side.probabilities, nan=value) for side, value in ((band.low, 0.0), (band.high, 1.0)))
-    return curve.quantiles, curve.probabilities, low, high
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the formula has no value where no run is left
+        band = curve.confidence_interval(method="log-log")
+    low, high = (pd.Series(side.probabilities).ffill().fillna(1.0).to_numpy() for side in (band.low, band.high))
+    return curve.quantiles, curve.probabilities, np.minimum(low, curve.probabilities), high

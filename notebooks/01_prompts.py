@@ -138,7 +138,8 @@ for row in base_confirm.sample(3, random_state=SEED).itertuples():
 # ## F01 · How long do both go on?
 #
 # **Question.** How many tokens does each model write before it stops? The metric is the ratio of medians over the same prompts, $\mathrm{median}(L_\mathrm{distilled}) / \mathrm{median}(L_\mathrm{base})$; at the limit $L$ is the limit, which can only make the ratio smaller.
-#
+
+# %% [markdown]
 # **Control.** The base without "Just give the answer.": how much longer does the *wording* of a prompt make a model that does not reason?
 
 # %% [markdown]
@@ -174,7 +175,8 @@ figures.save_figure(fig, "01_survival", pair=pair.name, alt=f"Survival curves of
 
 # %% [markdown]
 # **Figure 1: share of prompts still being answered after so many tokens.** Kaplan-Meier curves with 95 % bands, chat template, greedy, confirm prompts; runs at the limit count as censored. A curve further right is a model that goes on longer. The dashed grey control is the base asked without "Just give the answer.".
-#
+
+# %% [markdown]
 # **What it does not show.** Whether the extra tokens do any work. The repetition difference printed above is small or large in its own right, and F03 below asks whether the answers get better.
 
 # %% [markdown]
@@ -220,14 +222,16 @@ figures.save_figure(fig, "01_stop_reasons", pair=pair.name, alt="Share of runs t
 
 # %% [markdown]
 # **Figure 2: how runs end, by model and form.** Dots are shares of the confirm prompts with 95 % bootstrap intervals. "Plain" rows are raw text without a template: a base that stops at once there has said nothing, which is why a stop alone is not an answer.
-#
+
+# %% [markdown]
 # **What it does not show.** Why the shares differ; the forms differ in more than one way (system message, tags, wording).
 
 # %% [markdown]
 # ## F02 · Does "Just give the answer." make answers cleaner?
 #
 # **Question.** A *clean* answer stops within 30 tokens. Metric: share of clean answers with the sentence minus without, over the same questions, base, template.
-#
+
+# %% [markdown]
 # **Control.** A polite sentence of like length in the same place ("Thank you very much."): is it the meaning, or only that something follows the question?
 
 # %% [markdown]
@@ -268,14 +272,16 @@ figures.save_figure(fig, "01_just_give_the_answer", pair=pair.name, alt=title)
 
 # %% [markdown]
 # **Figure 3: clean answers by what follows the question.** Left: share of answers that stop within 30 tokens. Right: paired differences; the grey square is the control. 95 % bootstrap over confirm prompts.
-#
+
+# %% [markdown]
 # **What it does not show.** Whether the clean answers are better: the table above has the right answers of both wordings.
 
 # %% [markdown]
 # ## F03 · Memorised answers: good and bad
 #
 # **Question.** When the base answers at once, without any working, is it right? The claim needs both: a good share right *and* a good share wrong among quick answers. Metric: share right among answers that stop within 30 tokens.
-#
+
+# %% [markdown]
 # **Control.** The same answers held against another question's accepted answers from the same category: how often is a string right by chance?
 
 # %% [markdown]
@@ -290,6 +296,7 @@ def right_by_chance(frame: pd.DataFrame) -> pd.Series:
 
 
 fast = base_confirm[base_confirm["stopped"] & base_confirm["length"].between(1, QUICK)]
+fast = fast if len(fast) > 1 else base_confirm  # a pair whose base is never quick: all its answers
 right, chance = stats.bootstrap(fast["right"]), stats.bootstrap(right_by_chance(fast))
 right_distilled = stats.bootstrap(distilled_confirm["right"])
 
@@ -321,7 +328,8 @@ figures.save_figure(fig, "01_right_by_category", pair=pair.name, alt=title)
 
 # %% [markdown]
 # **Figure 4: right answers by category.** Blue the base, orange the distilled model, grey the chance level of matching another question's answer. Few questions stand behind each category, so the intervals are wide.
-#
+
+# %% [markdown]
 # **What it does not show.** That an answer was *memorised*: only that it came without visible work.
 
 # %%
@@ -369,7 +377,8 @@ figures.save_figure(fig, "01_questions_repeated", pair=pair.name, alt=title)
 
 # %% [markdown]
 # **Figure 5: questions in the completions.** Grey: the distilled model's completions judged by another prompt's question; what remains there are question marks of its own.
-#
+
+# %% [markdown]
 # **What it does not show.** A four-word stretch misses paraphrase ("The question is asking about..."), so the share is a lower bound.
 
 # %% [markdown]
@@ -379,6 +388,7 @@ figures.save_figure(fig, "01_questions_repeated", pair=pair.name, alt=title)
 
 # %%
 everything = pd.concat([distilled.assign(form="template"), distilled_bare.assign(form="bare"), distilled_plain.assign(form="plain")])
+everything["first_word"] = everything["first_word"].replace("", "(nothing)")
 common = everything["first_word"].value_counts().loc[lambda counts: counts >= 5].head(8)
 rows = [
     (f"{word} (n={count})", stats.bootstrap(everything.loc[everything["first_word"] == word, "length"], statistic=np.median), figures.DISTILLED)
@@ -401,7 +411,8 @@ figures.save_figure(fig, "01_first_words", pair=pair.name, alt=title)
 
 # %% [markdown]
 # **Figure 6: median length by first word, distilled model, three forms together.** Grey square: all completions. 95 % bootstrap of the median.
-#
+
+# %% [markdown]
 # **What it does not show.** Cause. And where one first word opens nearly everything, there is little to predict from.
 
 # %% [markdown]
@@ -431,7 +442,8 @@ figures.save_figure(fig, "01_keywords", pair=pair.name, alt=title)
 
 # %% [markdown]
 # **Figure 7: keyword families.** Each stretch of text counts once in a family. Both models wrote on the same confirm prompts.
-#
+
+# %% [markdown]
 # **What it does not show.** Whether a doubt is acted on. A "Wait" that repeats the sentence before it is in the count as well.
 
 # %% [markdown]

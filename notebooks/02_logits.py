@@ -37,8 +37,9 @@ N_PROMPTS = 240  # of 342, in a fixed random order; None: all
 SEED = 0
 RECOMPUTE = False
 MAX_NEW_TOKENS = 400
-REPEATS = [0, 1, 2, 4, 8]  # how often a piece of text is appended (F07)
-N_GROWN = 40  # prompts to which text is appended
+N_COMBINED = 64  # combined prompts of the confirm split
+REPEATS = [0, 1, 3, 6]  # how often a piece of text is appended (F07)
+N_GROWN = 24  # prompts to which text is appended
 
 # %% tags=["claim"] jupyter={"source_hidden": true}
 import numpy as np
@@ -49,7 +50,7 @@ from helpers import explorers, figures, findings, stats
 from helpers.generation import answers, select_combined
 from helpers.pairs import load_pair
 from helpers.prompts import ask, combine, load_questions, neutral_sentences
-from helpers.readouts import bigram_logits, next_logits, next_logprobs, stop_parts, top_tokens
+from helpers.readouts import bigram_logits, last_hidden, log_normaliser, logits_of, next_logprobs, stop_parts, top_tokens
 from helpers.store import data_dir, write_text
 
 pair = load_pair(PAIR) if "pair" not in globals() else pair
@@ -67,7 +68,7 @@ questions = {question.id: question for question in load_questions(N_PROMPTS)}
 settings = dict(form="template", fresh=RECOMPUTE, max_new_tokens=MAX_NEW_TOKENS)
 base_answers, distilled_answers = (answers(pair, member, list(questions.values()), **settings) for member in pair.members)
 combined = select_combined(base_answers, distilled_answers)
-combined = combined[combined["split"] == "confirm"] if (combined["split"] == "confirm").sum() > 1 else base_answers.assign(base_answer="It is so.")
+combined = combined[combined["split"] == "confirm"].head(N_COMBINED)
 asked, given = [questions[name] for name in combined.index], list(combined["base_answer"])
 Markdown(f"{len(asked)} combined prompts of the confirm split on {pair.describe()}.")
 
@@ -87,7 +88,8 @@ for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
 # ## F05 · Does the base stop at once?
 #
 # **Question.** What probability does each model give to stopping right after the base's own complete answer? Metric: mean P(stop) over combined prompts.
-#
+
+# %% [markdown]
 # **Controls.** The same question with *another* question's answer (does any sentence make it stop?), and the same answer *cut before its last word* (does any position?).
 
 # %% [markdown]
@@ -112,16 +114,18 @@ rule = findings.Rule("above", 0.5)
 at_once = stats.bootstrap(p_stop["base", "plain", "after the answer"])
 cut = stats.bootstrap(p_stop["base", "plain", "answer cut before its last word"])
 fall = stats.paired(p_stop["distilled", "plain", "after the answer"], p_stop["base", "plain", "after the answer"])
+before = stats.bootstrap(p_stop["base", "plain", "before the answer"])
 in_template = stats.bootstrap(p_stop["base", "template", "after the answer"])
 F05 = findings.record(
     pair, "F05", notebook="02_logits", quantity="the base's mean P(stop) after its own complete answer, plain form", unit="probability",
     interval=at_once, control=cut, control_name="the same answers cut before their last word", rule=rule, verdict=rule.verdict(at_once),
-    detail=f"In the template: {in_template}. Distilled minus base, plain: {fall}.",
+    detail=f"In the template: {in_template}. Already before the answer, plain: {before}. Distilled minus base, plain: {fall}.",
 )  # fmt: skip
 Markdown(findings.sentence(F05))
 
 # %%
-names = {"stop": figures.STOP, "</think>": figures.THIRD, "Wait set": figures.WAIT, "rest": "#E3E3E3"}
+names = {"stop": figures.STOP, "</think>": figures.THIRD, "<think>": figures.PALE, "Wait set": figures.WAIT,
+         "new line": figures.CONTROL, "rest": figures.REST}  # fmt: skip
 rows = {
     f"{role}, {form}: {state}": parts[role, form, state][list(names)].mean().to_dict()
     for form in ("plain", "template") for role in ("base", "distilled") for state in ("before the answer", "after the answer")
@@ -131,30 +135,35 @@ fig = figures.stacked_rows(rows, names, title=title, unit="mean probability of t
 figures.save_figure(fig, "02_stop_parts", pair=pair.name, alt=title)
 
 # %% [markdown]
-# **Figure 1: what comes next, before and after the answer.** Black the stop tokens, indigo `</think>`, wine the Wait set, grey all else; means over the combined prompts of the confirm split.
-#
+# **Figure 1: what comes next, before and after the answer.** Black the stop tokens, indigo `</think>`, pink `<think>`, wine the Wait set, grey a new line, pale all else; means over the combined prompts of the confirm split. In the plain form a model may stop already *before* the answer, after "Just give the answer.": then the stop after the answer is no judgement of the answer.
+
+# %% [markdown]
 # **What it does not show.** The spread over prompts; that is figure 2.
 
 # %%
-rows = [
-    (f"{form}: {state}", stats.bootstrap(p_stop[role, form, state]), figures.ROLE[role] if state == "after the answer" else figures.CONTROL)
-    for form in ("plain", "template") for state in list(states)[1:] for role in ("base", "distilled")
-]  # fmt: skip
-panels = {role: [row for row, key in zip(rows, [r for _ in range(6) for r in ("base", "distilled")], strict=True) if key == role] for role in ("base", "distilled")}
-title = f"Cut one word short, the base's P(stop) is {cut.estimate:.2f} instead of {at_once.estimate:.2f}: it is completeness that stops it"
+def row(role: str, form: str, state: str) -> tuple[str, stats.Interval, str]:
+    """A label, the interval of P(stop), and its colour: grey for the controls."""
+    return f"{form}: {state}", stats.bootstrap(p_stop[role, form, state]), figures.CONTROL if state in controls else figures.ROLE[role]
+
+
+panels = {role: [row(role, form, state) for form in ("plain", "template") for state in states] for role in ("base", "distilled")}
+swapped = stats.bootstrap(p_stop["base", "plain", "another question's answer"])
+title = f"Another question's answer stops the base with {swapped.estimate:.0%}, an unfinished answer with {cut.estimate:.0%}"
 fig = figures.interval_rows(panels, title=title, unit="mean P(stop)")
 figures.save_figure(fig, "02_stop_controls", pair=pair.name, alt=title)
 
 # %% [markdown]
 # **Figure 2: P(stop) after the answer and after its controls.** Grey squares: another question's answer, and the answer cut before its last word. 95 % bootstrap over prompts.
-#
-# **What it does not show.** That the model judges the answer: where another question's answer stops it just as well, a full sentence is enough.
+
+# %% [markdown]
+# **What it does not show.** That the model judges the answer: as far as another question's answer stops it too, a finished sentence is enough, and F08 below asks what finishes one.
 
 # %% [markdown]
 # ## F06 · Which logits fell, which rose?
 #
 # **Question.** How do the logits of the stop token and of the twelve reasoning tokens of the notes differ between the models on the same plain prompts? Metric: paired shift, distilled minus base, of each token's logit, minus the mean shift of twelve control tokens of like frequency: $\Delta_t = (z^D_t - z^B_t) - \overline{(z^D_c - z^B_c)}$.
-#
+
+# %% [markdown]
 # **Control.** The twelve frequency-matched words, each against the mean of the others. P-values come from flipping signs over prompts and are corrected over all tokens (Benjamini-Hochberg).
 
 # %% [markdown]
@@ -163,8 +172,11 @@ figures.save_figure(fig, "02_stop_controls", pair=pair.name, alt=title)
 # %%
 groups, decode = pair.base.groups, pair.base.tokenizer.decode
 ids = list(dict.fromkeys([groups.stop[0], *groups.reasoning, *groups.wait, *groups.control]))
-logit = {member.role: next_logits(member, prompts[member.role, "plain"], ids).numpy() for member in pair.members}
-logprob = {member.role: next_logprobs(member, prompts[member.role, "plain"], ids).numpy() for member in pair.members}
+logit, logprob = {}, {}
+for member in pair.members:
+    hidden = last_hidden(member, prompts[member.role, "plain"])
+    logit[member.role] = logits_of(member, hidden, ids).numpy()
+    logprob[member.role] = logit[member.role] - log_normaliser(member, hidden)[:, None].numpy()
 place = {token: k for k, token in enumerate(ids)}
 in_control = [place[token] for token in groups.control]
 raw = logit["distilled"] - logit["base"]
@@ -175,7 +187,7 @@ table = pd.DataFrame({
     "token": [decode([token]) for token in ids],
     "group": ["stop" if t == groups.stop[0] else "reasoning" if t in groups.reasoning else "Wait set" if t in groups.wait else "control" for t in ids],
     **{f"logit {role}": logit[role].mean(0) for role in logit}, **{f"logprob {role}": logprob[role].mean(0) for role in logprob},
-    "shift": shift.mean(0), "p": [stats.sign_flip_p(column) for column in shift.T],
+    "shift": shift.mean(0), "p": stats.sign_flip_p(shift),
 })  # fmt: skip
 table["p corrected"] = stats.false_discovery(table["p"])
 write_text(data_dir(pair.name) / "02_logits.csv", table.to_csv(index=False, float_format="%.4f"))
@@ -187,13 +199,14 @@ stop_shift = stats.bootstrap(shift[:, place[groups.stop[0]]])
 reasoning_shift = stats.bootstrap(shift[:, [place[token] for token in groups.reasoning]].mean(1))
 control_spread = stats.bootstrap(np.abs(shift[:, in_control].mean(0)))
 wait_gain = stats.paired(*(np.logaddexp.reduce(logprob[role][:, [place[t] for t in groups.wait]], axis=1) for role in ("distilled", "base")))
+raw_stop, raw_control = stats.bootstrap(raw[:, 0]), stats.bootstrap(raw[:, in_control].mean(1))
 stop_gain = stats.paired(logprob["distilled"][:, 0], logprob["base"][:, 0])
 F06 = findings.record(
     pair, "F06", notebook="02_logits", quantity="shift of the stop token's logit against control tokens, distilled minus base", unit="nats",
     interval=stop_shift, control=control_spread, control_name="mean size of a control token's own shift (n counts tokens)",
     rule=f"stop: {rule_stop}; mean of the reasoning tokens: {rule_up}",
     verdict=findings.all_of(rule_stop.verdict(stop_shift), rule_up.verdict(reasoning_shift)),
-    detail=f"Reasoning tokens: {reasoning_shift}. In log-probability: stop {stop_gain}, Wait set {wait_gain} nats, "
+    detail=f"Reasoning tokens: {reasoning_shift}. Raw logits: stop {raw_stop}, control tokens {raw_control}. In log-probability: stop {stop_gain}, Wait set {wait_gain} nats, "
     f"which is {np.exp(wait_gain.estimate):.3g} times as likely.",
 )  # fmt: skip
 Markdown(findings.sentence(F06))
@@ -209,14 +222,16 @@ figures.save_figure(fig, "02_logit_shift", pair=pair.name, alt=title)
 
 # %% [markdown]
 # **Figure 3: paired shift of each token's logit, distilled minus base.** Black diamond the stop token, wine the reasoning tokens and the Wait set, grey squares the control words, against whose mean all are measured. Plain form, 95 % bootstrap over confirm prompts; corrected p-values in the table above.
-#
+
+# %% [markdown]
 # **What it does not show.** Where in the model the shift arises (notebooks 03 to 05), or that it is these tokens that matter: a shift against words that were never likely changes little.
 
 # %% [markdown]
 # ## F07 · Does " Wait" depend on the length of the text?
 #
-# **Question.** After the answer, text is appended: neutral sentences, blank lines, periods, or `<answer></answer>`, each alone and once to eight times. Metric: change of the log-probability and of the logit (against control tokens) of the Wait set from none to the most, distilled model, plain form.
-#
+# **Question.** After the answer, text is appended: neutral sentences, blank lines, periods, or `<answer></answer>`, each alone and once to six times. Metric: change of the log-probability and of the logit (against control tokens) of the Wait set from none to the most, distilled model, plain form.
+
+# %% [markdown]
 # **Control.** The frequency-matched control words under the same texts: does *everything* unlikely become likelier as text grows?
 
 # %% [markdown]
@@ -268,7 +283,8 @@ figures.save_figure(fig, "02_growth", pair=pair.name, alt=title)
 
 # %% [markdown]
 # **Figure 4: the Wait set as text is appended after the answer.** Blue the base, orange the distilled model, dashed grey the mean log-probability of control words on the distilled model. Bands: 95 % bootstrap over prompts, plain form.
-#
+
+# %% [markdown]
 # **What it does not show.** Length alone: each kind of text also ends in its own last character, and the first piece is the largest step.
 
 # %%
@@ -280,7 +296,8 @@ frame.style.format("{:.4f}").set_caption("mean P(Wait set) by number of appended
 # ## F08 · Does the period point to the stop token?
 #
 # **Question.** Is there a strong bigram from "." to the stop token? Two ways to ask. From *behaviour*: neutral statements, which neither ask nor answer; metric: log P(stop) with the final period minus without it. From the *weights*: the embedding of each token straight through the final norm and the head, and again after layer 0's MLP.
-#
+
+# %% [markdown]
 # **Control.** The same statements ending in a comma instead of a period; in the weights, a sample of 500 plain words and other punctuation.
 
 # %% [markdown]
@@ -320,7 +337,8 @@ figures.save_figure(fig, "02_period_behaviour", pair=pair.name, alt=title)
 
 # %% [markdown]
 # **Figure 5: what a closing mark does to P(stop) on neutral text.** 95 % bootstrap over statements; the grey square is the comma.
-#
+
+# %% [markdown]
 # **What it does not show.** A bigram in the strict sense: here the sentence before the mark is read as well.
 
 # %%
@@ -347,14 +365,15 @@ panels = {
     ]
     for (role, mlp), value in weights.items()
 }
-title = f"In the weights alone the period beats {ranks['base', False]:.0%} of plain words on the base (embedding to head)"
+title = f"From the weights alone the period points to the stop token more than {ranks['base', False]:.0%} of plain words do"
 fig = figures.interval_rows(panels, title=title, unit="logit(stop) − control tokens")
 fig.set_size_inches(11, 3.4)
 figures.save_figure(fig, "02_period_weights", pair=pair.name, alt=title)
 
 # %% [markdown]
 # **Figure 6: the direct path from a token to the stop token.** Each token's embedding through the final norm and the head, minus the mean of the control tokens; right of each pair, with layer 0's MLP. The lowest row spans the middle 95 % of 500 plain words.
-#
+
+# %% [markdown]
 # **What it does not show.** Attention and the other layers, which do most of the work: a weak direct path does not speak against the behaviour in figure 5.
 
 # %% [markdown]

@@ -79,7 +79,9 @@ def write_card(pair: Pair | None = None) -> Path:
     measures = measure(pair or load_pair("smol"))
     folder = data_dir("smol")
     write_text(folder / "card.json", json.dumps(measures, indent=1) + "\n")
-    text = CARD.format(measures=measures_table(measures), **training_numbers(read_json(adapter_dir() / "training.json")))
+    text = CARD.format(
+        measures=measures_table(measures), **training_numbers(read_json(adapter_dir() / "training.json"))
+    )
     write_text(folder / "README.md", text)
     return folder / "README.md"
 
@@ -89,7 +91,9 @@ def measures_table(measures: dict[str, dict[str, Any]]) -> str:
     lines = ["| measure | estimate | 95 % interval | n | goal | reached |", "|---|---|---|---|---|---|"]
     for name, row in measures.items():
         reached = {True: "yes", False: "**no**", None: ""}[row["reached"]]
-        shown = f"{row['estimate']:.3g} | {row['low']:.3g} to {row['high']:.3g} | {row['n']} | {row['goal']} | {reached}"
+        shown = (
+            f"{row['estimate']:.3g} | {row['low']:.3g} to {row['high']:.3g} | {row['n']} | {row['goal']} | {reached}"
+        )
         lines.append(f"| {name} | {shown} |")
     return "\n".join(lines)
 

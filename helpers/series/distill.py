@@ -149,7 +149,9 @@ def _read_hub(name: str) -> list[dict[str, Any]]:
 
         return [dict(row) for row in load_dataset(name, split="train")]
     except Exception as error:
-        raise UserError(f"cannot load the data set {name} ({type(error).__name__}): check the name and the network") from error
+        raise UserError(
+            f"cannot load the data set {name} ({type(error).__name__}): check the name and the network"
+        ) from error
 
 
 def question_hash(question: str) -> str:

@@ -144,6 +144,7 @@ def execute(source: Path, notebook: Any, environment: dict[str, str], advance: A
         timeout=CELL_SECONDS,
         kernel_name="python3",
         record_timing=False,
+        extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(source.parent)}},
     )
     try:

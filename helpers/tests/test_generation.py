@@ -1,0 +1,243 @@
+from collections import Counter
+
+import pytest
+import torch
+from transformers import LogitsProcessor
+
+from helpers import generation
+from helpers.generation import (
+    Completion,
+    SeededChoice,
+    answers,
+    complete,
+    first_word,
+    repetition,
+    select_combined,
+    stored_completions,
+)
+from helpers.prompts import ask, load_questions
+from helpers.store import UserError, sidecar_path
+
+PROMPTS = [
+    "The bus stops at the corner",
+    "A cat",
+    "She bought a blue coat at the market and",
+    "My sister painted",
+    "Two",
+]
+
+
+class StopAt(LogitsProcessor):
+    """Force the stop token once a row has grown by `steps` tokens more than its own count of padding."""
+
+    def __init__(self, stop: int, lengths: list[int]) -> None:
+        self.stop, self.lengths, self.calls = stop, lengths, 0
+
+    def __call__(self, input_ids, scores):
+        forced = torch.full_like(scores, -torch.inf)
+        forced[:, self.stop] = 0
+        keep = input_ids.shape[1] < max(self.lengths)
+        return scores if keep else forced
+
+
+def plain_greedy(member, prompt, steps):
+    """Independent: one prompt, no padding, no cache, the argmax of a plain forward pass."""
+    ids = member.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
+    start = ids.shape[1]
+    for _ in range(steps):
+        with torch.no_grad():
+            token = member.model(input_ids=ids).logits[0, -1].argmax()
+        if int(token) in member.groups.stop:
+            break
+        ids = torch.cat([ids, token.view(1, 1)], dim=1)
+    return ids[0, start:].tolist()
+
+
+def test_greedy_equals_a_plain_loop(tiny):
+    for member in tiny.members:
+        done = complete(member, PROMPTS, max_new_tokens=40)
+        assert [c.tokens for c in done] == [plain_greedy(member, p, 40) for p in PROMPTS]
+
+
+def test_batched_equals_single(tiny):
+    together = complete(tiny.distilled, PROMPTS, max_new_tokens=37)
+    assert together == [complete(tiny.distilled, [p], max_new_tokens=37)[0] for p in PROMPTS]
+    assert together == complete(tiny.distilled, PROMPTS, max_new_tokens=37, batch_size=2)
+
+
+def test_finished_rows_leave_and_the_rest_goes_on(qwen):
+    """Rows that stop at different chunks give the same tokens as alone."""
+    member = qwen.base
+    bias = torch.zeros(736)
+
+    class OftenStop(LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            last = input_ids[:, -1]
+            stop = (last % 11 == 0).float() * 1e4
+            out = scores + bias
+            out[:, member.groups.stop[0]] += stop
+            return out
+
+    together = complete(member, PROMPTS, max_new_tokens=120, processors=(OftenStop(),))
+    alone = [complete(member, [p], max_new_tokens=120, processors=(OftenStop(),))[0] for p in PROMPTS]
+    assert together == alone
+    assert len({c.length // generation.CHUNK for c in together}) > 1, "the rows must end in different chunks"
+    assert {c.stop for c in together} >= {"<|endoftext|>"}
+
+
+def test_limit_and_stop_reason(qwen):
+    done = complete(qwen.base, ["A cat"], max_new_tokens=5)[0]
+    assert done.stop == "limit" and done.length == 5 == len(done.tokens)
+    stop = StopAt(qwen.base.groups.stop[1], [0])
+    done = complete(qwen.base, ["A cat"], max_new_tokens=5, processors=(stop,))[0]
+    assert done.stop == "<|im_end|>" and done.length == 0 and done.text == ""
+
+
+def test_the_distilled_config_samples_but_greedy_is_asked_for(qwen):
+    assert qwen.distilled.model.generation_config.do_sample
+    once = complete(qwen.distilled, PROMPTS, max_new_tokens=20)
+    assert once == complete(qwen.distilled, PROMPTS, max_new_tokens=20)
+
+
+def test_sampling_depends_on_seed_and_prompt_alone(qwen):
+    options = dict(max_new_tokens=30, temperature=0.8, top_p=0.95)
+    together = complete(qwen.distilled, PROMPTS, seed=3, **options)
+    assert together[1] == complete(qwen.distilled, PROMPTS[1:2], seed=3, **options)[0]
+    assert [c.tokens for c in together] != [c.tokens for c in complete(qwen.distilled, PROMPTS, seed=4, **options)]
+
+
+def test_seeded_choice_draws_from_the_distribution():
+    scores = torch.tensor([[2.0, 1.0, 0.0, -torch.inf]])
+    counts, ids = Counter(), torch.zeros(1, 1)
+    for step in range(4000):
+        counts[int(SeededChoice(0, ["p"], step)(ids, scores.clone()).argmax())] += 1
+    expected = scores.softmax(-1)[0]
+    assert counts[3] == 0
+    for token in range(3):
+        assert counts[token] / 4000 == pytest.approx(float(expected[token]), abs=0.03)
+
+
+@pytest.mark.parametrize(("tokens", "share"), [([1, 2, 3], 0.0), ([1] * 8, 0.8), (list(range(20)), 0.0)])
+def test_repetition(tokens, share):
+    assert repetition(tokens) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("<think>\n<think>\nOkay, so", "Okay"), ("**Paris** is", "Paris"), ("", ""), ("嗯，这", "嗯")]
+)
+def test_first_word(text, word):
+    assert first_word(text) == word
+
+
+def test_stored_rows_are_reused_and_only_missing_ones_computed(qwen, data_here, capsys, monkeypatch):
+    first = stored_completions(qwen, qwen.base, PROMPTS[:3], name="x", max_new_tokens=8)
+    calls = []
+    original = generation._complete_batch
+    monkeypatch.setattr(generation, "_complete_batch", lambda *a, **k: calls.append(a[1]) or original(*a, **k))
+    again = stored_completions(qwen, qwen.base, PROMPTS, name="x", max_new_tokens=8)
+    assert again[:3] == first and calls == [sorted(PROMPTS[3:], key=lambda p: -len(p))]
+    assert "3 completions reused, 2 to compute" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", ["setting", "model", "version", "fresh", "seed"])
+def test_stale_rows_are_recomputed(qwen, data_here, capsys, monkeypatch, change):
+    stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8)
+    member, options = qwen.base, {"max_new_tokens": 8}
+    if change == "setting":
+        options["max_new_tokens"] = 9
+    if change == "seed":
+        options["seed"] = 1
+    if change == "model":
+        member = qwen.distilled
+    if change == "version":
+        monkeypatch.setattr(generation, "package_versions", lambda: {"torch": "0"})
+    if change == "fresh":
+        options["fresh"] = True
+    capsys.readouterr()
+    stored_completions(qwen, member, PROMPTS[:2], name="x", **options)
+    assert "0 completions reused, 2 to compute" in capsys.readouterr().out
+
+
+def test_run_fresh_reuses_only_its_own_run(qwen, data_here, capsys, monkeypatch):
+    stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8)
+    monkeypatch.setenv("R1_FRESH", "this-run")
+    for expected in ("0 completions reused", "2 completions reused"):
+        capsys.readouterr()
+        stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8)
+        assert expected in capsys.readouterr().out
+
+
+def test_a_crash_keeps_finished_batches(qwen, data_here, capsys, monkeypatch):
+    original, calls = generation._complete_batch, []
+
+    def fails_second(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(generation, "_complete_batch", fails_second)
+    with pytest.raises(KeyboardInterrupt):
+        stored_completions(qwen, qwen.base, PROMPTS, name="x", max_new_tokens=8, batch_size=2)
+    monkeypatch.setattr(generation, "_complete_batch", original)
+    capsys.readouterr()
+    done = stored_completions(qwen, qwen.base, PROMPTS, name="x", max_new_tokens=8)
+    assert "2 completions reused, 3 to compute" in capsys.readouterr().out
+    assert done == complete(qwen.base, PROMPTS, max_new_tokens=8)
+    assert sidecar_path(data_here / "tiny-qwen2" / "x.json").exists()
+
+
+def test_out_of_memory_halves_the_batch(qwen, monkeypatch):
+    original, sizes = generation._complete_batch, []
+
+    def tight(member, prompts, *options):
+        sizes.append(len(prompts))
+        if len(prompts) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate")
+        return original(member, prompts, *options)
+
+    monkeypatch.setattr(generation, "_complete_batch", tight)
+    assert len(complete(qwen.base, PROMPTS, max_new_tokens=4)) == 5
+    assert sizes[0] == 5 and max(sizes[1:]) <= 4 and sizes[-1] <= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_new_tokens": 0}, "at least 1"),
+        ({"temperature": -1.0}, "temperature -1"),
+        ({"top_p": 0.0}, "top_p 0"),
+        ({"max_new_tokens": 2048}, "2048 more"),
+    ],
+)
+def test_bad_numbers_are_named(qwen, options, said):
+    with pytest.raises(UserError, match=said):
+        complete(qwen.base, ["The bus stops at the corner"], **options)
+
+
+def test_answers_frame(qwen, data_here):
+    questions = load_questions(4)
+    frame = answers(qwen, qwen.distilled, questions, form="template", max_new_tokens=8)
+    assert list(frame.index) == [q.id for q in questions]
+    assert list(frame["prompt"]) == ask(qwen.distilled, questions, form="template")
+    assert not frame["right"].any() and (frame["answer"] == "").all(), "an unclosed thought has no answer"
+
+
+def test_select_combined_keeps_what_separates(qwen, data_here):
+    questions = load_questions(16)
+    base = answers(qwen, qwen.base, questions, form="template", max_new_tokens=4)
+    base["stopped"] = True
+    distilled = base.assign(stopped=False)
+    assert len(select_combined(base, distilled)) == 16
+    first = base.index[base["split"] == "confirm"][0]
+    distilled.loc[first, "stopped"] = True
+    kept = select_combined(base, distilled)
+    assert first not in kept.index and len(kept) == 15
+
+
+def test_completion_reads_back(qwen, data_here):
+    done = stored_completions(qwen, qwen.base, PROMPTS[:1], name="x", max_new_tokens=4)[0]
+    assert (
+        isinstance(done, Completion)
+        and done.tokens == stored_completions(qwen, qwen.base, PROMPTS[:1], name="x", max_new_tokens=4)[0].tokens
+    )

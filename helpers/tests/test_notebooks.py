@@ -1,0 +1,124 @@
+"""The committed notebooks are in sync, executed and clean; and they run on other pairs with small knobs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import jupytext
+import nbformat
+import pytest
+
+from helpers.findings import load_findings
+from helpers.series.run import build, execute, find_notebooks, refuse_unsynced, same_cells, scratch_copy
+from helpers.store import ROOT, UserError, sha256
+
+SOURCES = find_notebooks(ROOT)
+NAMES = [source.stem for source in SOURCES]
+SMALL = {"N_PROMPTS": "16", "MAX_NEW_TOKENS": "24", "N_GROWN": "4", "REPEATS": "[0, 1]", "N_COMBINED": "8"}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_notebook_and_twin_hold_the_same_cells(source):
+    assert same_cells(source, source.with_suffix(".ipynb"))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_outputs_are_of_this_source_complete_and_without_errors(source):
+    notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata["executed_source_sha256"] == sha256(source), "run `python -m helpers run`"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    kinds = [output["output_type"] for cell in code for output in cell.outputs]
+    assert "error" not in kinds
+    assert not [o for cell in code for o in cell.outputs if o.get("name") == "stderr"]
+    assert "widgets" not in notebook.metadata, "widget state is not stored"
+    pictures = [o for cell in code for o in cell.outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) >= 4 and all(o["metadata"]["image/png"]["alt"] for o in pictures)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_style(source):
+    notebook = jupytext.read(source)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(notebook.cells) - len(code) >= len(code), "at least as many text cells as code cells"
+    assert max(len(cell.splitlines()) for cell in code) <= 25
+    assert len(code[0].splitlines()) <= 10
+    for word in ("**Claim.**", "**Evidence.**", "**Caveat.**", "**Reads**"):
+        assert word in notebook.cells[0].source
+
+
+def test_set_up_cells_are_identical():
+    first = {next(c.source for c in jupytext.read(source).cells if c.cell_type == "code") for source in SOURCES}
+    assert len(first) == 1
+    compile(first.pop(), "set-up", "exec")
+
+
+def test_ledger_holds_every_finding_of_these_notebooks():
+    entries = {row["id"]: row for row in load_findings("smol")}
+    text = "".join(source.read_text(encoding="utf-8") for source in SOURCES)
+    recorded = set(re.findall(r'pair, "(F\d\d)"', text))
+    assert recorded == set(entries) and len(recorded) >= 8
+    for row in entries.values():
+        assert row["low"] <= row["estimate"] <= row["high"] and row["n"] > 1 and row["unit"]
+        assert row["control"]["name"] and row["verdict"] in ("holds", "does not hold", "inconclusive")
+
+
+def test_figures_are_those_of_the_notebooks():
+    text = "".join(source.read_text(encoding="utf-8") for source in SOURCES)
+    named = set(re.findall(r'save_figure\(fig, "(\w+)"', text))
+    assert {path.stem for path in (ROOT / "figures" / "smol").glob("*.png")} == named and len(named) >= 8
+    assert {path.stem for path in (ROOT / "figures" / "smol").glob("*.svg")} == named
+
+
+def run_small(source, scratch, knobs, **environment):
+    notebook = build(scratch / "notebooks" / source.name, {**SMALL, **knobs})
+    execute(
+        scratch / "notebooks" / source.name, notebook, {"PYTHONPATH": str(scratch), "TQDM_DISABLE": "1", **environment}
+    )
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def scratch(request):
+    folder = scratch_copy(ROOT)
+    request.addfinalizer(lambda: shutil.rmtree(folder))
+    return folder
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_runs_on_a_tiny_pair_with_the_real_pairs_quirks(source, scratch, qwen_folders):
+    pair = tuple(str(folder) for folder in qwen_folders)
+    notebook = run_small(source, scratch, {"PAIR": repr(pair)})
+    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+    rows = json.loads((scratch / "data" / "own" / "findings.json").read_text())
+    assert {row["notebook"] for row in rows} >= {source.stem}
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_runs_on_the_embedded_pair(source, scratch, smol):
+    run_small(source, scratch, {}, R1_PAIR="smol", R1_SAY=str(scratch / "said"))
+    rows = json.loads((scratch / "data" / "smol" / "findings.json").read_text())
+    assert {row["notebook"] for row in rows} >= {source.stem}
+
+
+def test_an_edited_notebook_is_not_overwritten(tmp_path):
+    source = tmp_path / "01_x.py"
+    source.write_text("# %%\na = 1\n")
+    jupytext.write(jupytext.reads("# %%\na = 2\n", fmt="py:percent"), tmp_path / "01_x.ipynb")
+    import os
+
+    os.utime(source, (0, 0))
+    with pytest.raises(UserError, match="jupytext --sync"):
+        refuse_unsynced(source)
+
+
+def test_knobs_change_only_the_cell_tagged_parameters(tmp_path):
+    source = tmp_path / "01_x.py"
+    source.write_text('# %% tags=["parameters"]\nA = 1\nB = 2\n\n# %%\nA = 1\n')
+    notebook = build(source, {"A": "5"})
+    assert [cell.source for cell in notebook.cells] == ["A = 5\nB = 2", "A = 1"]
+    assert [cell.id for cell in notebook.cells] == ["01_x-00", "01_x-01"]

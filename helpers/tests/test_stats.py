@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from helpers.stats import Interval, bootstrap, false_discovery, paired, ratio_of_medians, sign_flip_p, survival
+from helpers.store import UserError
+
+
+def test_constant_sample_has_no_width():
+    assert bootstrap([2.0] * 10) == Interval(2.0, 2.0, 2.0, 10)
+
+
+def test_interval_agrees_with_the_normal_one():
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    interval = bootstrap(values)
+    half = 1.96 * values.std(ddof=1) / 20
+    assert interval.estimate == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.04)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.04)
+
+
+def test_pairing_removes_what_prompts_share():
+    rng = np.random.default_rng(1)
+    level = rng.normal(0, 10, 100)
+    interval = paired(level + 1 + rng.normal(0, 0.1, 100), level)
+    assert 0.9 < interval.low < interval.high < 1.1
+
+
+def test_ratio_of_medians():
+    interval = ratio_of_medians([60, 80, 100] * 10, [10, 10, 10] * 10)
+    assert interval.estimate == 8 and interval.low >= 6 and interval.high <= 10
+    assert ratio_of_medians([5, 5], [0, 0]).estimate == 5
+
+
+@pytest.mark.parametrize(("sample", "said"), [([1.0], "at least 2"), ([1.0, float("nan")], "not finite")])
+def test_bad_samples_are_named(sample, said):
+    with pytest.raises(UserError, match=said):
+        bootstrap(sample)
+
+
+def test_sign_flip_finds_an_effect_and_no_effect():
+    rng = np.random.default_rng(2)
+    p = sign_flip_p(np.stack([rng.normal(1, 1, 40), rng.normal(0, 1, 40), np.zeros(40)], axis=1))
+    assert p[0] < 0.01 and p[1] > 0.05 and p[2] == 1
+
+
+def test_sign_flip_by_hand():
+    """Three equal differences: of the eight sign patterns only two are as extreme."""
+    assert float(sign_flip_p([1.0, 1.0, 1.0])) == pytest.approx(0.25)
+
+
+def test_false_discovery_by_hand():
+    assert false_discovery([0.01, 0.02, 0.03, 0.5]) == pytest.approx([0.04, 0.04, 0.04, 0.5])
+
+
+def test_survival_by_hand():
+    """Lengths 1, 2, 2+, 3 (+ censored): S = 3/4, 1/2, 0."""
+    at, share, low, high = survival([1, 2, 2, 3], [True, True, False, True])
+    assert at.tolist() == [1, 2, 3] and share.tolist() == pytest.approx([0.75, 0.5, 0.0])
+    assert (low <= share).all() and (high >= share).all()
+
+
+def test_censored_runs_keep_the_curve_up():
+    _, share, _, _ = survival([5, 400, 400], [True, False, False])
+    assert share[-1] == pytest.approx(2 / 3)
+
+
+def test_interval_prints_itself():
+    assert f"{Interval(1.234, 1.0, 2.0, 5):.1f}" == "1.2 [1.0, 2.0]"
