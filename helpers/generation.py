@@ -32,6 +32,7 @@ from helpers.store import (
 
 LIMIT = "limit"
 CHUNK = 16  # tokens between two looks for finished rows
+BATCH = 128  # larger batches are slower on a CPU: each layer's cache outgrows what malloc reuses
 FORMAT = 1  # raise it when stored completions of older code must not be reused
 
 
@@ -86,7 +87,7 @@ def complete(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
-    batch_size: int = 384,
+    batch_size: int = BATCH,
     lm: Any = None,
     processors: tuple[LogitsProcessor, ...] = (),
 ) -> list[Completion]:
@@ -197,7 +198,7 @@ def stored_completions(
     *,
     name: str,
     fresh: bool = False,
-    batch_size: int = 384,
+    batch_size: int = BATCH,
     **settings: Any,
 ) -> list[Completion]:
     """`complete`, kept in `data/<pair>/<name>.json` row by row and saved after every batch.

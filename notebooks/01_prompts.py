@@ -98,7 +98,7 @@ Markdown(findings.claim(pair.name, "F01", "F02", "F03", "F04"))
 # %%
 checks = preflight.preflight(pair)
 display(Markdown(f"**{pair.describe()}**: {checks['ok'].sum()} of {len(checks)} checks pass."))
-checks.style.hide(axis="index").set_properties(**{"text-align": "left"})
+checks.set_index("check")
 
 # %% [markdown]
 # A space decides which token a word is: "Wait", " Wait", "wait" and " wait" are four tokens, and a model that waits after a blank line uses the first. In published outputs of the R1 pair three quarters of all waits are "Wait" after a blank line (thinking-llms-interp), so the study always reads the set of four.
@@ -207,7 +207,7 @@ summary = pd.DataFrame(
         for name, frame in frames.items()
     }
 ).T
-summary.style.format("{:.2f}").format("{:.0f}", subset=["median length"])
+summary.round(2)
 
 # %%
 shares = {"stops": "stopped", "closes its thought": "closed", "right answer": "right"}
@@ -335,7 +335,7 @@ figures.save_figure(fig, "01_right_by_category", pair=pair.name, alt=title)
 # %%
 wanted = ["What is one plus one?", "How much is 5 + 5?", "What is 2 + 3?"]
 shown = base[base["question"].isin(wanted)].join(distilled["answer"].rename("distilled says"))
-shown[["question", "text", "distilled says"]].rename(columns={"text": "base says"}).style.hide(axis="index")
+shown.set_index("question")[["text", "distilled says"]].rename(columns={"text": "base says"})
 
 # %% [markdown]
 # ## F04 · Does the distilled repeat the question, or add questions?
@@ -389,7 +389,8 @@ figures.save_figure(fig, "01_questions_repeated", pair=pair.name, alt=title)
 # %%
 everything = pd.concat([distilled.assign(form="template"), distilled_bare.assign(form="bare"), distilled_plain.assign(form="plain")])
 everything["first_word"] = everything["first_word"].replace("", "(nothing)")
-common = everything["first_word"].value_counts().loc[lambda counts: counts >= 5].head(8)
+counts = everything["first_word"].value_counts()
+common = counts[counts >= 5].head(8)
 rows = [
     (f"{word} (n={count})", stats.bootstrap(everything.loc[everything["first_word"] == word, "length"], statistic=np.median), figures.DISTILLED)
     for word, count in common.items()
@@ -397,15 +398,15 @@ rows = [
 rows.append((f"all (n={len(everything)})", stats.bootstrap(everything["length"], statistic=np.median), figures.CONTROL))
 
 # %%
-top = common.index[0]
+top, top_share = counts.index[0], counts.iloc[0] / len(everything)
 Markdown(
-    f"**On pair `{pair.name}`, {common.iloc[0] / len(everything):.0%} of the distilled model's completions begin with “{top}”**, "
+    f"**On pair `{pair.name}`, {top_share:.0%} of the distilled model's completions begin with “{top}”**, "
     f"and {everything['text'].str.contains('wait', case=False).mean():.0%} contain a wait. "
     f"{len(common)} first words open at least five completions."
 )
 
 # %%
-title = f"“{top}” opens {common.iloc[0] / len(everything):.0%} of the distilled model's completions"
+title = f"“{top}” opens {top_share:.0%} of the distilled model's completions"
 fig = figures.interval_rows({"": rows}, title=title, unit="median length (new tokens)")
 figures.save_figure(fig, "01_first_words", pair=pair.name, alt=title)
 

@@ -191,7 +191,7 @@ table = pd.DataFrame({
 })  # fmt: skip
 table["p corrected"] = stats.false_discovery(table["p"])
 write_text(data_dir(pair.name) / "02_logits.csv", table.to_csv(index=False, float_format="%.4f"))
-table.assign(token=table["token"].map(repr)).style.format(precision=2).format("{:.4f}", subset=["p", "p corrected"]).hide(axis="index")
+table.assign(token=table["token"].map(repr)).set_index("token").round(3)
 
 # %%
 rule_stop, rule_up = findings.Rule("below", -2), findings.Rule("above", 0)
@@ -290,7 +290,7 @@ figures.save_figure(fig, "02_growth", pair=pair.name, alt=title)
 # %%
 p_wait = {key: np.exp(wait).mean(1) for key, (wait, _) in grown.items()}
 frame = pd.DataFrame({f"{role}, {kind}": p_wait[role, kind] for role, kind in grown}, index=pd.Index(REPEATS, name="pieces")).T
-frame.style.format("{:.4f}").set_caption("mean P(Wait set) by number of appended pieces")
+display(Markdown("Mean P(Wait set) by the number of appended pieces:"), frame.round(4))
 
 # %% [markdown]
 # ## F08 · Does the period point to the stop token?

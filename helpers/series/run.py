@@ -25,6 +25,7 @@ from helpers.store import ROOT, UserError, atomic, read_json, sha256
 QUICK = {"N_PROMPTS": "32", "MAX_NEW_TOKENS": "200"}
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_SECONDS = 3600
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class NotebookFailed(Exception):
@@ -95,6 +96,11 @@ def same_cells(source: Path, built: Path) -> bool:
     return [(c.cell_type, c.source) for c in one.cells] == [(c.cell_type, c.source) for c in two.cells]
 
 
+def source_hash(cells: list[Any]) -> str:
+    """SHA-256 of a notebook's cells without their outputs: what its outputs were made from."""
+    return sha256("\0".join(f"{cell.cell_type}\0{cell.source}" for cell in cells))
+
+
 def scratch_copy(root: Path) -> Path:
     """A copy of the project without its figures and outputs, in a temporary folder."""
     scratch = Path(tempfile.mkdtemp(prefix="r1-quick-"))
@@ -108,6 +114,7 @@ def scratch_copy(root: Path) -> Path:
 def build(source: Path, knobs: dict[str, str]) -> Any:
     """The notebook of a `.py` twin with stable cell ids; knobs replace lines of the cell tagged `parameters`."""
     notebook = jupytext.read(source)
+    digest = source_hash(notebook.cells)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{source.stem}-{number:02d}"
         if "parameters" in cell.metadata.get("tags", []):
@@ -118,7 +125,7 @@ def build(source: Path, knobs: dict[str, str]) -> Any:
             "jupytext": {"formats": "ipynb,py:percent"},
             "kernelspec": KERNEL,
             "language_info": {"name": "python"},
-            "executed_source_sha256": sha256(source),
+            "executed_source_sha256": digest,
         }
     )
     return notebook
@@ -162,6 +169,10 @@ def execute(source: Path, notebook: Any, environment: dict[str, str], advance: A
     notebook.metadata["language_info"] = nbformat.from_dict({"name": "python"})
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            if WIDGET in output.get("data", {}):  # its id is random, and it shows nothing without a kernel
+                output["data"] = {"text/plain": "(run this cell to use the explorer)"}
+    notebook.metadata.pop("widgets", None)
 
 
 def repeat_claims(client: NotebookClient) -> None:

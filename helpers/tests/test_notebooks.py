@@ -11,8 +11,8 @@ import nbformat
 import pytest
 
 from helpers.findings import load_findings
-from helpers.series.run import build, execute, find_notebooks, refuse_unsynced, same_cells, scratch_copy
-from helpers.store import ROOT, UserError, sha256
+from helpers.series.run import build, execute, find_notebooks, refuse_unsynced, same_cells, scratch_copy, source_hash
+from helpers.store import ROOT, UserError
 
 SOURCES = find_notebooks(ROOT)
 NAMES = [source.stem for source in SOURCES]
@@ -28,13 +28,15 @@ def test_notebook_and_twin_hold_the_same_cells(source):
 def test_outputs_are_of_this_source_complete_and_without_errors(source):
     notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
     nbformat.validate(notebook)
-    assert notebook.metadata["executed_source_sha256"] == sha256(source), "run `python -m helpers run`"
+    assert notebook.metadata["executed_source_sha256"] == source_hash(jupytext.read(source).cells), "run `python -m helpers run`"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
     kinds = [output["output_type"] for cell in code for output in cell.outputs]
     assert "error" not in kinds
     assert not [o for cell in code for o in cell.outputs if o.get("name") == "stderr"]
     assert "widgets" not in notebook.metadata, "widget state is not stored"
+    data = [output.get("data", {}) for cell in code for output in cell.outputs]
+    assert not any("widget-view" in kind for entry in data for kind in entry), "a widget's id is random"
     pictures = [o for cell in code for o in cell.outputs if "image/png" in o.get("data", {})]
     assert len(pictures) >= 4 and all(o["metadata"]["image/png"]["alt"] for o in pictures)
 
