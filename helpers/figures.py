@@ -20,7 +20,7 @@ from helpers.store import atomic, figures_dir
 
 BASE, DISTILLED, CONTROL = "#0072B2", "#D55E00", "#8C8C8C"
 STOP, WAIT, THIRD = "#000000", "#882255", "#332288"
-REST, PALE = "#E3E3E3", "#CC99BB"
+REST, PALE, LINE = "#E3E3E3", "#CC99BB", "#88CCEE"
 ROLE = {"base": BASE, "distilled": DISTILLED}
 STYLE = {
     "figure.dpi": 100,
@@ -50,15 +50,17 @@ def survival_curves(
 ) -> Figure:
     """Share of runs still going by length, Kaplan-Meier with 95 % band; runs: name -> (lengths, stopped, colour)."""
     fig, (axis,) = _start(title)
-    for level, (name, (lengths, stopped, colour)) in zip((0.85, 0.6, 0.35, 0.2), runs.items(), strict=False):
+    for level, (name, (lengths, stopped, colour)) in zip((0.85, 0.6, 0.1, 0.3), runs.items(), strict=False):
         at, share, low, high = survival(lengths, stopped)
-        at, share = np.concatenate([[0], at, [limit]]), np.concatenate([[1], share, share[-1:]])
-        low, high = np.concatenate([[1], low, low[-1:]]), np.concatenate([[1], high, high[-1:]])
+        end = [limit] if share[-1] > 0 else []  # a curve ends where no run is left
+        share, low, high = (np.concatenate([[1], curve, [curve[-1]] * len(end)]) for curve in (share, low, high))
+        at = np.concatenate([[0], at, end])
         style = "--" if colour == CONTROL else "-"
         axis.step(at, share, where="post", color=colour, linestyle=style)
         axis.fill_between(at, low, high, step="post", color=colour, alpha=0.18, linewidth=0)
         place = int(np.searchsorted(-share, -level).clip(0, len(at) - 1))
-        axis.annotate(name, (at[place], level), xytext=(8, 4), textcoords="offset points", color=colour)
+        label = (max(at[place], 0.55 * limit) if level < 0.2 else at[place], level)
+        axis.annotate(name, label, xytext=(8, 4), textcoords="offset points", color=colour)
     axis.axvline(limit, color=CONTROL, linewidth=0.8, linestyle=":")
     axis.annotate("limit", (limit, 1), xytext=(-4, -2), textcoords="offset points", ha="right", va="top", color=CONTROL)
     axis.set(xlabel=f"length ({unit})", ylabel="share of prompts still going", ylim=(0, 1.02), xlim=(0, limit * 1.01))
@@ -66,9 +68,19 @@ def survival_curves(
 
 
 def interval_rows(
-    panels: Mapping[str, Sequence[Point]], *, title: str, unit: str, zero: bool = False, height: float | None = None
+    panels: Mapping[str, Sequence[Point]],
+    *,
+    title: str,
+    unit: str,
+    zero: bool = False,
+    span: tuple[float, float] | None = None,
+    shade: tuple[float, float] | None = None,
+    height: float | None = None,
 ) -> Figure:
-    """Dots with 95 % intervals, one row a label; panels: axis title -> [(label, interval, colour)]."""
+    """Dots with 95 % intervals, one row a label; panels: axis title -> [(label, interval, colour)].
+
+    `span` sets the same x axis for all panels; `shade` marks a range such as that of the controls.
+    """
     longest = max(len({label for label, _, _ in rows}) for rows in panels.values())
     fig, axes = _start(title, width=7.6, height=height or 1.5 + 0.32 * longest, panels=len(panels))
     written: list[str] = []
@@ -89,15 +101,21 @@ def interval_rows(
         written = labels
         if zero:
             axis.axvline(0, color="#444444", linewidth=0.8)
+        if span:
+            axis.set_xlim(*span)
+        if shade:
+            axis.axvspan(*shade, color=CONTROL, alpha=0.15, linewidth=0)
     fig.supxlabel(unit, fontsize=10)
     return fig
 
 
 def colour_key(fig: Figure, names: Mapping[str, str]) -> Figure:
     """Name the colours of a dense figure once, below it, in their own colour."""
-    for k, (name, colour) in enumerate(names.items()):
-        ink = "#555555" if colour == REST else colour
-        fig.text(0.02 + k / max(len(names), 3), -0.02, f"■ {name}", color=ink, fontsize=9, va="top")
+    x, y = 0.02, -4 / 72 / fig.get_figheight()
+    for name, colour in names.items():
+        fig.text(x, y, "■", color=colour, fontsize=9, va="top")
+        fig.text(x + 14 / 72 / fig.get_figwidth(), y, name, color="#333333", fontsize=9, va="top")
+        x += (5.5 * len(name) + 32) / 72 / fig.get_figwidth()
     return fig
 
 
@@ -162,12 +180,14 @@ def _end_labels(axis: Any, x: float | int, ends: list[tuple[float, str, str]]) -
         )
 
 
-def save_figure(fig: Figure, slug: str, *, pair: str, alt: str) -> Any:
+def save_figure(fig: Figure, slug: str, *, pair: str, alt: str, note: str = "") -> Any:
     """Write `figures/<pair>/<slug>.png` and `.svg` (same bytes every run) and return the picture with its
-    alternative text, to be shown as a cell's output."""
+    alternative text, to be shown as a cell's output. The pair and a note (n, split) stand below the figure."""
     from IPython.display import Image
 
     folder = figures_dir(pair)
+    below = f"pair {pair}, {note}" if note else f"pair {pair}"
+    fig.text(0.99, -20 / 72 / fig.get_figheight(), below, color="#666666", fontsize=8, ha="right", va="top")
     options = {"bbox_inches": "tight", "facecolor": "white"}
     png, svg = io.BytesIO(), io.BytesIO()
     fig.savefig(png, format="png", metadata={"Software": None, "Description": alt}, **options)

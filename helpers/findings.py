@@ -79,6 +79,7 @@ def record(
         raise UserError(f"unknown finding {finding!r}: the ledger knows {', '.join(CLAIMS)}")
     entry = {
         "id": finding,
+        "pair": pair.name,
         "claim": CLAIMS[finding],
         "notebook": notebook,
         "quantity": quantity,
@@ -111,8 +112,9 @@ def sentence(entry: dict[str, Any]) -> str:
     """A finding in one sentence: verdict, number, interval, n, control."""
     control = entry["control"]
     return (
-        f"**{entry['id']} {entry['verdict']}.** {entry['claim']} Measured: {entry['quantity']} "
-        f"{entry['estimate']:.3g} {entry['unit']} (95 % interval {entry['low']:.3g} to {entry['high']:.3g}, "
+        f"**{entry['id']} {entry['verdict']}** on pair `{entry['pair']}`. *{entry['claim']}* Measured: "
+        f"{entry['quantity']} {entry['estimate']:.3g} {entry['unit']} "
+        f"(95 % interval {entry['low']:.3g} to {entry['high']:.3g}, "
         f"n = {entry['n']} {entry['split']} prompts); control, {control['name']}: "
         f"{control['estimate']:.3g} ({control['low']:.3g} to {control['high']:.3g})."
         + (f" {entry['detail']}" if entry["detail"] else "")

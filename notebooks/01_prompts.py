@@ -11,11 +11,11 @@
 # %% [markdown]
 # # 01 · Does the distilled model really go on where its base stops?
 #
-# **Claim.** Given the same simple question, the distilled model writes many times as many tokens as its base before it stops. The sentences with the numbers are printed below the set-up, from the ledger of the last run.
+# **Claim.** Under test: given the same simple question, the distilled model writes many times as many tokens as its base before it stops. Whether that holds, and by how much, is printed below the set-up from the ledger of the last run.
 #
 # **Evidence.** The survival curves of lengths (figure 1), with both models, and the same base without "Just give the answer." as the control.
 #
-# **Caveat.** Length is not reasoning. A model that loops is long too, so repetition and right answers stand beside every length.
+# **Caveat.** Length is not reasoning. A model that loops is long too, so repetition and right answers stand beside every length. And the numbers stored here are from the embedded pair `smol`: SmolLM2-135M-Instruct, itself instruction-tuned, and our own fine-tune of it on R1 traces. They test the method and say nothing about DeepSeek-R1.
 #
 # **Reads** `data/prompts.jsonl` and, where they match, stored completions. **Writes** `data/<pair>/answers_*.json`, `data/<pair>/01_combined.json`, findings F01 to F04, figures `01_*`.
 
@@ -56,12 +56,12 @@ Markdown(findings.claim(pair.name, "F01", "F02", "F03", "F04"))
 # %% [markdown]
 # ## Where such a pair comes from
 #
-# DeepSeek-V3 is a large base model. **R1-Zero** is V3 trained with reinforcement learning alone: GRPO, with rewards from fixed rules (is the final answer right, is the format kept) and no fine-tuning first. It learned to think longer and to come back on its own steps, but its texts mixed languages and were hard to read. **R1** begins with a small supervised cold start, runs the same kind of reinforcement learning with a reward for staying in one language, then uses that model to collect about 800,000 samples, fine-tunes V3 on them and runs reinforcement learning once more (DeepSeek-AI 2025).
+# **R1-Zero** is DeepSeek-V3-Base trained with reinforcement learning alone: GRPO, with rewards from fixed rules (is the final answer right, is the format kept) and no fine-tuning first. It learned to think longer and to come back on its own steps, but its texts mixed languages and were hard to read. **R1** begins with a small supervised cold start, runs the same kind of reinforcement learning with a reward for staying in one language, then uses that model, and V3 for what is not reasoning, to collect about 800,000 samples, fine-tunes V3-Base on them and runs reinforcement learning once more (DeepSeek-AI 2025).
 #
-# The **distilled** models are something else: existing open models, here Qwen2.5-Math-1.5B, fine-tuned on those 800,000 samples *without any reinforcement learning*. So all that separates base from distilled is supervised learning on another model's thoughts. That is what makes the pair a good place to ask why one of them does not stop: same architecture, same vocabulary, same starting weights.
+# The **distilled** models are something else: existing open models, in the pair `r1-1.5b` Qwen2.5-Math-1.5B, fine-tuned on those 800,000 samples *without any reinforcement learning*. So all that separates base from distilled is supervised learning on another model's samples. That is what makes such a pair a good place to ask why one of them does not stop: same architecture, same token ids (some special tokens carry other names), same starting weights.
 
 # %% [markdown]
-# Two families of reasoning models came out of 2024. **o1-like**: a closed model that thinks before it answers and shows a summary; how it was trained was not published. **R1-like**: the thought is part of the text, between `<think>` and `</think>`, and the weights are open.
+# Two families of reasoning models came out of 2024 and early 2025. **o1-like**: a closed model that thinks before it answers and shows a summary; how it was trained was not published. **R1-like**: the thought is part of the text, between `<think>` and `</think>`, and the weights are open.
 #
 # | year | model | what it brought to this story |
 # |---|---|---|
@@ -70,9 +70,9 @@ Markdown(findings.claim(pair.name, "F01", "F02", "F03", "F04"))
 # | 2022 | GPT-3.5 / InstructGPT | supervised fine-tuning and RLHF: a model that answers, and stops |
 # | 2023 | GPT-4 | images in, longer context |
 # | 2024 | DeepSeekMath | GRPO: reinforcement learning without a value model |
-# | 2024 | DeepSeek-V2 | 236 billion parameters, 21 active a token: latent attention, mixture of experts |
+# | 2024 | DeepSeek-V2 | 236 billion parameters, 21 billion active a token: latent attention, mixture of experts |
 # | 2024 | OpenAI o1 | long hidden chains of thought |
-# | 2024 | DeepSeek-V3 | 671 billion parameters, 37 active: the base of R1 |
+# | 2024 | DeepSeek-V3 | 671 billion parameters, 37 billion active: the base of R1 |
 # | 2025 | DeepSeek-R1-Zero, R1 | reasoning from reinforcement learning with rule rewards |
 # | 2025 | R1-Distill-Qwen, -Llama | supervised fine-tuning of small models on R1's samples: our distilled model |
 # | 2025 | DeepScaleR | reinforcement learning on top of R1-Distill-Qwen-1.5B |
@@ -87,7 +87,7 @@ Markdown(findings.claim(pair.name, "F01", "F02", "F03", "F04"))
 # - **Mixture of experts.** The MLP of a layer exists in several copies and a small router sends each token to a few of them, so parameters grow without the cost of a token growing. Balance losses keep all of them in use.
 # - **LoRA.** Fine-tuning learns a product of two thin matrices beside each weight matrix instead of the matrix itself. Our embedded pair `smol` is made this way, so its weight difference has a low rank by construction.
 #
-# Sources: DeepSeek-AI 2025 (R1), 2024 (V3); Shao et al. 2024 (DeepSeekMath, GRPO); Ouyang et al. 2022 (InstructGPT); Rafailov et al. 2023 (DPO); Hu et al. 2021 (LoRA).
+# Sources: Radford et al. 2019 (GPT-2); Brown et al. 2020 (GPT-3); OpenAI 2023 (GPT-4), 2024 (o1); DeepSeek-AI 2024 (V2, V3), 2025 (R1); agentica-org 2025 (DeepScaleR model card); Shao et al. 2024 (DeepSeekMath, GRPO); Ouyang et al. 2022 (InstructGPT); Rafailov et al. 2023 (DPO); Hu et al. 2021 (LoRA).
 # </details>
 
 # %% [markdown]
@@ -137,7 +137,7 @@ for row in base_confirm.sample(3, random_state=SEED).itertuples():
 # %% [markdown]
 # ## F01 · How long do both go on?
 #
-# **Question.** How many tokens does each model write before it stops? The metric is the ratio of medians over the same prompts, $\mathrm{median}(L_\mathrm{distilled}) / \mathrm{median}(L_\mathrm{base})$; at the limit $L$ is the limit, which can only make the ratio smaller.
+# **Question.** How many tokens does each model write before it stops? The metric is the ratio of medians over the same prompts, $\mathrm{median}(L_\mathrm{distilled}) / \mathrm{median}(L_\mathrm{base})$; at the limit $L$ is the limit, which lowers the ratio where the distilled model is cut and raises it where the base is.
 
 # %% [markdown]
 # **Control.** The base without "Just give the answer.": how much longer does the *wording* of a prompt make a model that does not reason?
@@ -153,12 +153,12 @@ loops = stats.paired(distilled_confirm["repetition"], base_confirm["repetition"]
 
 # %%
 rule = findings.Rule("above", 2)
-hit = [int((~frame["stopped"]).sum()) for frame in (base_confirm, distilled_confirm)]
+hit = [int((~frame["stopped"]).sum()) for frame in (base_confirm, distilled_confirm, base_bare)]
 F01 = findings.record(
     pair, "F01", notebook="01_prompts", quantity="median length, distilled over base", unit="times",
     interval=ratio, control=wording, control_name="the base without “Just give the answer.”, over the base with it",
     rule=rule, verdict=rule.verdict(ratio),
-    detail=f"{hit[0]} base and {hit[1]} distilled runs reach the limit of {MAX_NEW_TOKENS} tokens; "
+    detail=f"{hit[0]} base, {hit[1]} distilled and {hit[2]} control runs reach the limit of {MAX_NEW_TOKENS} tokens; "
     f"share of repeated 4-grams, distilled minus base: {loops}.",
 )  # fmt: skip
 Markdown(findings.sentence(F01))
@@ -169,15 +169,15 @@ runs = {
     "distilled": (distilled_confirm["length"], distilled_confirm["stopped"], figures.DISTILLED),
     "control: base, bare question": (base_bare["length"], base_bare["stopped"], figures.CONTROL),
 }
-title = f"The distilled model writes {ratio.estimate:.1f} times as many tokens as its base before it stops"
+title = f"The distilled model writes {ratio.estimate:.1f} times as many tokens as its base (ratio of medians)"
 fig = figures.survival_curves(runs, title=title, limit=MAX_NEW_TOKENS)
-figures.save_figure(fig, "01_survival", pair=pair.name, alt=f"Survival curves of answer length. {title}.")
+figures.save_figure(fig, "01_survival", pair=pair.name, alt=f"Survival curves of answer length. {title}.", note=f"n = {len(confirm)} confirm prompts")
 
 # %% [markdown]
 # **Figure 1: share of prompts still being answered after so many tokens.** Kaplan-Meier curves with 95 % bands, chat template, greedy, confirm prompts; runs at the limit count as censored. A curve further right is a model that goes on longer. The dashed grey control is the base asked without "Just give the answer.".
 
 # %% [markdown]
-# **What it does not show.** Whether the extra tokens do any work. The repetition difference printed above is small or large in its own right, and F03 below asks whether the answers get better.
+# **What it does not show.** Whether the extra tokens do any work: the next table sets right answers beside lengths. Repeated 4-grams grow with length by themselves, so their difference alone is no measure of looping.
 
 # %% [markdown]
 # ## What does it do instead of stopping? Stop reasons and right answers
@@ -199,7 +199,7 @@ summary = pd.DataFrame(
         name: {
             "median length": frame["length"].median(),
             "stops": frame["stopped"].mean(),
-            f"stops within {QUICK}": (frame["stopped"] & (frame["length"] <= QUICK)).mean(),
+            f"clean (1 to {QUICK} tokens)": (frame["stopped"] & frame["length"].between(1, QUICK)).mean(),
             "closes </think>": frame["closed"].mean(),
             "right": frame["right"].mean(),
             "repeated 4-grams": frame["repetition"].mean(),
@@ -217,11 +217,15 @@ panels = {
     ]
     for label, column in shares.items()
 }
-fig = figures.interval_rows(panels, title="Both models stop in the end; only the distilled one thinks first", unit="share of prompts")
-figures.save_figure(fig, "01_stop_reasons", pair=pair.name, alt="Share of runs that stop, close a thought and are right, by model and form.")
+ends = {name: (frame["stopped"].mean(), frame["right"].mean()) for name, frame in frames.items()}
+title = "In the template " + ", ".join(
+    f"the {role} stops in {ends[role + ', template'][0]:.0%} and is right in {ends[role + ', template'][1]:.0%}" for role in ("base", "distilled")
+)
+fig = figures.interval_rows(panels, title=title, unit="share of prompts", span=(-0.03, 1.03))
+figures.save_figure(fig, "01_stop_reasons", pair=pair.name, alt=f"Share of runs that stop, close a thought and are right. {title}.", note=f"n = {len(confirm)} confirm prompts")
 
 # %% [markdown]
-# **Figure 2: how runs end, by model and form.** Dots are shares of the confirm prompts with 95 % bootstrap intervals. "Plain" rows are raw text without a template: a base that stops at once there has said nothing, which is why a stop alone is not an answer.
+# **Figure 2: how runs end, by model and form.** Dots are shares of the confirm prompts with 95 % bootstrap intervals. "Plain" rows are raw text without a template: a base that stops at once there has said nothing, which is why a stop alone is not an answer. A share of exactly 0 or 1 has no bootstrap width; with about a hundred prompts, up to about 3 % stays possible.
 
 # %% [markdown]
 # **What it does not show.** Why the shares differ; the forms differ in more than one way (system message, tags, wording).
@@ -229,7 +233,7 @@ figures.save_figure(fig, "01_stop_reasons", pair=pair.name, alt="Share of runs t
 # %% [markdown]
 # ## F02 · Does "Just give the answer." make answers cleaner?
 #
-# **Question.** A *clean* answer stops within 30 tokens. Metric: share of clean answers with the sentence minus without, over the same questions, base, template.
+# **Question.** A *clean* answer has 1 to 30 tokens and then stops. Metric: share of clean answers with the sentence minus the share with a polite sentence, over the same questions, base, template.
 
 # %% [markdown]
 # **Control.** A polite sentence of like length in the same place ("Thank you very much."): is it the meaning, or only that something follows the question?
@@ -266,9 +270,12 @@ rows = [(label, stats.bootstrap(clean[key]), colour) for label, (key, colour) in
 effects = [("just − polite, base", cleaner, figures.BASE), ("just − bare, base", against_bare, figures.BASE),
            ("polite − bare, base", polite, figures.CONTROL), ("just − bare, distilled", on_distilled, figures.DISTILLED)]  # fmt: skip
 panels = {"share clean": rows, "difference": effects}
-title = f"“Just give the answer.” changes the share of clean answers by {cleaner.estimate:+.0%} points against a polite sentence"
-fig = figures.interval_rows(panels, title=title.replace("% points", " points"), unit="of prompts", zero=True)
-figures.save_figure(fig, "01_just_give_the_answer", pair=pair.name, alt=title)
+title = (
+    f"“Just give the answer.” changes clean answers by {100 * cleaner.estimate:+.0f} points over a polite sentence, "
+    f"which itself changes them by {100 * polite.estimate:+.0f}"
+)
+fig = figures.interval_rows(panels, title=title, unit="share of prompts", zero=True)
+figures.save_figure(fig, "01_just_give_the_answer", pair=pair.name, alt=title, note=f"n = {len(confirm)} confirm prompts")
 
 # %% [markdown]
 # **Figure 3: clean answers by what follows the question.** Left: share of answers that stop within 30 tokens. Right: paired differences; the grey square is the control. 95 % bootstrap over confirm prompts.
@@ -282,14 +289,14 @@ figures.save_figure(fig, "01_just_give_the_answer", pair=pair.name, alt=title)
 # **Question.** When the base answers at once, without any working, is it right? The claim needs both: a good share right *and* a good share wrong among quick answers. Metric: share right among answers that stop within 30 tokens.
 
 # %% [markdown]
-# **Control.** The same answers held against another question's accepted answers from the same category: how often is a string right by chance?
+# **Control.** The same answers held against the previous question's accepted answers, in the same category: how often is a string right by chance?
 
 # %% [markdown]
-# **Rule, written before the result.** F03 holds if the share right and the share wrong both have intervals above 0.1, on both models (for the distilled: whatever length it takes).
+# **Rule, written before the result.** F03 holds if the share right lies between 0.1 and 0.9 with its whole interval, on both models (for the distilled: whatever length it takes).
 
 # %%
 def right_by_chance(frame: pd.DataFrame) -> pd.Series:
-    """Each answer judged by the next question of its category."""
+    """Each answer judged by the previous question of its category."""
     accepted = pd.Series({question.id: question.answers for question in questions})
     shifted = accepted[frame.index].groupby(frame["category"]).transform(lambda group: np.roll(group.to_numpy(), 1))
     return pd.Series([is_right(said, other) for said, other in zip(frame["answer"], shifted, strict=True)], frame.index)
@@ -298,16 +305,15 @@ def right_by_chance(frame: pd.DataFrame) -> pd.Series:
 fast = base_confirm[base_confirm["stopped"] & base_confirm["length"].between(1, QUICK)]
 fast = fast if len(fast) > 1 else base_confirm  # a pair whose base is never quick: all its answers
 right, chance = stats.bootstrap(fast["right"]), stats.bootstrap(right_by_chance(fast))
-right_distilled = stats.bootstrap(distilled_confirm["right"])
+right_distilled, chance_distilled = stats.bootstrap(distilled_confirm["right"]), stats.bootstrap(right_by_chance(distilled_confirm))
 
 # %%
-rule = findings.Rule("above", 0.1)
-wrong, wrong_distilled = stats.bootstrap(~fast["right"]), stats.bootstrap(~distilled_confirm["right"])
+rules, wrong = (findings.Rule("above", 0.1), findings.Rule("below", 0.9)), stats.bootstrap(~fast["right"])
 F03 = findings.record(
-    pair, "F03", notebook="01_prompts", quantity="share right among the base's quick answers", unit="of answers",
+    pair, "F03", notebook="01_prompts", quantity=f"share right among the base's {len(fast)} answers of 1 to {QUICK} tokens", unit="of answers",
     interval=right, control=chance, control_name="the same answers put to another question of the category",
-    rule="right and wrong shares above 0.1 on both models",
-    verdict=findings.all_of(*(rule.verdict(share) for share in (right, wrong, right_distilled, wrong_distilled))),
+    rule="95 % interval of the share right within 0.1 and 0.9 on both models",
+    verdict=findings.all_of(*(rule.verdict(share) for rule in rules for share in (right, right_distilled))),
     detail=f"Wrong at once: {wrong}. Distilled, after its thought: {right_distilled} right.",
 )  # fmt: skip
 Markdown(findings.sentence(F03))
@@ -320,11 +326,12 @@ rows = [
     for frame, colour in ((base_confirm, figures.BASE), (distilled_confirm, figures.DISTILLED))
     if (frame["category"] == category).sum() > 1
 ]
-rows += [("all: by chance", chance, figures.CONTROL)]
-title = f"Quick answers of the base are right in {right.estimate:.0%} and wrong in {wrong.estimate:.0%} of cases"
+rows += [("all: base, quick only", right, figures.BASE), ("all: distilled", right_distilled, figures.DISTILLED),
+         ("by chance: base, quick", chance, figures.CONTROL), ("by chance: distilled", chance_distilled, figures.CONTROL)]  # fmt: skip
+title = f"Quick answers of the base are right in {right.estimate:.0%}, the distilled model's in {right_distilled.estimate:.0%} of cases"
 fig = figures.interval_rows({"": rows}, title=title, unit="share of right answers")
 figures.colour_key(fig, {"base": figures.BASE, "distilled": figures.DISTILLED, "control": figures.CONTROL})
-figures.save_figure(fig, "01_right_by_category", pair=pair.name, alt=title)
+figures.save_figure(fig, "01_right_by_category", pair=pair.name, alt=title, note=f"n = {len(confirm)} confirm prompts")
 
 # %% [markdown]
 # **Figure 4: right answers by category.** Blue the base, orange the distilled model, grey the chance level of matching another question's answer. Few questions stand behind each category, so the intervals are wide.
@@ -340,55 +347,61 @@ shown.set_index("question")[["text", "distilled says"]].rename(columns={"text": 
 # %% [markdown]
 # ## F04 · Does the distilled repeat the question, or add questions?
 #
-# **Question.** How often does a completion repeat the question, or ask one of its own? *Repeats*: at least half of the question's four-word stretches stand in the completion. *Adds*: the completion contains a question mark. Metric: share of completions that do either, distilled minus base. Control: the same count with another prompt's question.
+# **Question.** How often does a completion repeat the question, or hold a question mark? *Repeats*: at least half of the question's four-word stretches stand in the completion. The *mark* stands for questions of its own, and is a generous stand-in: "right?" counts. Metric: share of completions that do either, distilled minus base.
+
+# %% [markdown]
+# **Control.** Repetition counted with another prompt's question. The distilled text is many times as long, so it has more room to repeat anything.
 
 # %% [markdown]
 # **Rule, written before the result.** F04 holds if the distilled model's share has an interval above 0.05 *and* so does its excess over the base.
 
 # %%
-def repeats_or_adds(frame: pd.DataFrame, asked: list[str]) -> pd.Series:
-    """Whether each completion repeats the question given for it, or holds a question mark."""
+def repeats(frame: pd.DataFrame, asked: pd.Series | np.ndarray) -> pd.Series:
+    """Whether each completion repeats the question given for it."""
     echoes = [echo_share(text, question) >= 0.5 for text, question in zip(frame["text"], asked, strict=True)]
-    return (pd.Series(echoes, frame.index) | frame["text"].str.contains("?", regex=False)).astype(float)
+    return pd.Series(echoes, frame.index)
 
 
-own, of_base = (repeats_or_adds(frame, list(frame["question"])) for frame in (distilled_confirm, base_confirm))
-others = repeats_or_adds(distilled_confirm, list(np.roll(distilled_confirm["question"], 1)))
-share, excess, shuffled = stats.bootstrap(own), stats.paired(own, of_base), stats.bootstrap(others)
+echo = {role: repeats(frame, frame["question"]) for role, frame in (("base", base_confirm), ("distilled", distilled_confirm))}
+marks = {role: frame["text"].str.contains("?", regex=False) for role, frame in (("base", base_confirm), ("distilled", distilled_confirm))}
+either = {role: (echo[role] | marks[role]).astype(float) for role in echo}
+share, excess = stats.bootstrap(either["distilled"]), stats.paired(either["distilled"], either["base"])
+shuffled = stats.bootstrap(repeats(distilled_confirm, np.roll(distilled_confirm["question"], 1)))
 
 # %%
 rule = findings.Rule("above", 0.05)
-adds = stats.bootstrap(distilled_confirm["text"].str.contains("?", regex=False))
+marked = stats.bootstrap(marks["distilled"])
 F04 = findings.record(
-    pair, "F04", notebook="01_prompts", quantity="completions that repeat the question or add one, distilled minus base",
-    unit="of prompts", interval=excess, control=shuffled, control_name="the distilled's share with another prompt's question",
+    pair, "F04", notebook="01_prompts", quantity="completions that repeat the question or hold a question mark, distilled minus base",
+    unit="of prompts", interval=excess, control=shuffled, control_name="the distilled model repeating another prompt's question",
     rule="share and excess over the base above 0.05",
     verdict=findings.all_of(rule.verdict(share), rule.verdict(excess)),
-    detail=f"Distilled: {share}, of which adding a question mark: {adds}; base: {stats.bootstrap(of_base)}.",
+    detail=f"Distilled: {share}, with a question mark: {marked}; base: {stats.bootstrap(either['base'])}.",
 )  # fmt: skip
 Markdown(findings.sentence(F04))
 
 # %%
-rows = [("distilled: either", share, figures.DISTILLED), ("distilled: adds a question", adds, figures.DISTILLED),
-        ("base: either", stats.bootstrap(of_base), figures.BASE), ("another prompt's question", shuffled, figures.CONTROL)]  # fmt: skip
-title = f"The distilled model repeats or adds questions in {share.estimate:.0%} of its answers"
-fig = figures.interval_rows({"": rows}, title=title, unit="share of completions")
-figures.save_figure(fig, "01_questions_repeated", pair=pair.name, alt=title)
+rows = [("repeats the question", stats.bootstrap(echo[role]), figures.ROLE[role]) for role in ("distilled", "base")]
+rows += [("holds a question mark", stats.bootstrap(marks[role]), figures.ROLE[role]) for role in ("distilled", "base")]
+rows += [("repeats another prompt's", shuffled, figures.CONTROL)]
+title = f"The distilled model repeats the question, or holds a question mark, in {share.estimate:.0%} of its answers"
+fig = figures.interval_rows({"": rows}, title=title, unit="share of completions", span=(-0.03, 1.03))
+figures.colour_key(fig, {"distilled": figures.DISTILLED, "base": figures.BASE, "control": figures.CONTROL})
+figures.save_figure(fig, "01_questions_repeated", pair=pair.name, alt=title, note=f"n = {len(confirm)} confirm prompts")
 
 # %% [markdown]
-# **Figure 5: questions in the completions.** Grey: the distilled model's completions judged by another prompt's question; what remains there are question marks of its own.
+# **Figure 5: questions in the completions.** Grey: the distilled model's completions searched for another prompt's question.
 
 # %% [markdown]
-# **What it does not show.** A four-word stretch misses paraphrase ("The question is asking about..."), so the share is a lower bound.
+# **What it does not show.** Whether a marked sentence is a question: most marks here are tags such as "right?". And a four-word stretch misses paraphrase ("The question is asking about...").
 
 # %% [markdown]
 # ## First words and lengths
 #
-# **Question.** In published outputs of the R1 pair the first word predicts the length: "First," is short and never waits, "Okay," is long and nearly always does (thinking-llms-interp, 500 GSM8K tasks). Is it so here? This is a description, on all questions; notebook 06 forces first words to see whether they cause anything. Metric: median length by first word, for words that open at least five completions.
+# **Question.** In published outputs of the R1 pair the first word predicts the length: "First," is short and almost never waits (0.3 %), "Okay," is long and nearly always does (98.4 %; repository thinking-llms-interp, 500 GSM8K tasks). Is it so here? This is a description, of both splits in the template form; notebook 06 forces first words to see whether they cause anything. Metric: median length by first word, for words that open at least five completions.
 
 # %%
-everything = pd.concat([distilled.assign(form="template"), distilled_bare.assign(form="bare"), distilled_plain.assign(form="plain")])
-everything["first_word"] = everything["first_word"].replace("", "(nothing)")
+everything = distilled.assign(first_word=distilled["first_word"].replace("", "(nothing)"))
 counts = everything["first_word"].value_counts()
 common = counts[counts >= 5].head(8)
 rows = [
@@ -406,12 +419,12 @@ Markdown(
 )
 
 # %%
-title = f"“{top}” opens {top_share:.0%} of the distilled model's completions"
+title = f"Length by first word, distilled model: “{top}” opens {top_share:.0%}"
 fig = figures.interval_rows({"": rows}, title=title, unit="median length (new tokens)")
-figures.save_figure(fig, "01_first_words", pair=pair.name, alt=title)
+figures.save_figure(fig, "01_first_words", pair=pair.name, alt=title, note=f"n = {len(everything)} prompts of both splits")
 
 # %% [markdown]
-# **Figure 6: median length by first word, distilled model, three forms together.** Grey square: all completions. 95 % bootstrap of the median.
+# **Figure 6: median length by first word, distilled model, template form.** Grey square: all completions. 95 % bootstrap of the median.
 
 # %% [markdown]
 # **What it does not show.** Cause. And where one first word opens nearly everything, there is little to predict from.
@@ -433,19 +446,19 @@ rows = [(family, stats.bootstrap(rates[role][family]), figures.ROLE[role]) for f
 
 # %%
 doubt = stats.paired(rates["distilled"]["doubting"], rates["base"]["doubting"])
-Markdown(f"**Per 100 tokens the distilled model doubts {doubt} more often than its base** (pair `{pair.name}`, n = {doubt.n}).")
+Markdown(f"**The distilled model uses {doubt} more doubting words per 100 tokens than its base** (pair `{pair.name}`, n = {doubt.n}).")
 
 # %%
 title = f"The distilled model uses {doubt.estimate:.1f} more doubting words per 100 tokens than its base"
 fig = figures.interval_rows({"": rows}, title=title, unit="keywords per 100 tokens")
 figures.colour_key(fig, {"distilled": figures.DISTILLED, "base (control)": figures.BASE})
-figures.save_figure(fig, "01_keywords", pair=pair.name, alt=title)
+figures.save_figure(fig, "01_keywords", pair=pair.name, alt=title, note=f"n = {len(confirm)} confirm prompts")
 
 # %% [markdown]
 # **Figure 7: keyword families.** Each stretch of text counts once in a family. Both models wrote on the same confirm prompts.
 
 # %% [markdown]
-# **What it does not show.** Whether a doubt is acted on. A "Wait" that repeats the sentence before it is in the count as well.
+# **What it does not show.** A controlled difference: a short, direct answer has no room for such words. Nor whether a doubt is acted on. A "Wait" that repeats the sentence before it is in the count as well.
 
 # %% [markdown]
 # ## The prompts that separate the models, and the combined prompts

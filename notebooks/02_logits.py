@@ -11,11 +11,11 @@
 # %% [markdown]
 # # 02 · At the moment after the answer, what does each model want to say next?
 #
-# **Claim.** Right after a complete answer the base's likeliest token is the stop token. On the distilled model its logit falls and those of reasoning tokens such as " Wait" rise. The sentences with the numbers are printed below the set-up.
+# **Claim.** Under test: right after a complete answer the base gives most probability to the stop token; on the distilled model that token's logit is much lower, and those of reasoning tokens such as " Wait" are higher. Which part holds on this pair is printed below the set-up.
 #
 # **Evidence.** The split of the next-token probability before and after the answer (figure 1), and the paired shift of every token's logit beside frequency-matched control tokens (figure 3).
 #
-# **Caveat.** A logit has no zero: only differences within one model mean anything. So each shift is told relative to control tokens, and log-probabilities stand beside it.
+# **Caveat.** A logit has no zero: only differences within one model mean anything. So each shift is told relative to control tokens, and log-probabilities stand beside it. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
 #
 # **Reads** `data/prompts.jsonl`, `data/neutral.txt` and stored completions where they match (else computes them). **Writes** `data/<pair>/02_logits.csv`, findings F05 to F08, figures `02_*`.
 
@@ -37,6 +37,7 @@ N_PROMPTS = 240  # of 342, in a fixed random order; None: all
 SEED = 0
 RECOMPUTE = False
 MAX_NEW_TOKENS = 400
+QUICK = 30  # the base's answer has at most this many tokens
 N_COMBINED = 64  # combined prompts of the confirm split
 REPEATS = [0, 1, 3, 6]  # how often a piece of text is appended (F07)
 N_GROWN = 24  # prompts to which text is appended
@@ -61,16 +62,18 @@ Markdown(findings.claim(pair.name, "F05", "F06", "F07", "F08"))
 #
 # A **combined prompt** is a question, "Just give the answer." and the base's own complete answer, for questions that the base finishes within 30 tokens and the distilled model does not (notebook 01). *Plain* is raw text, as in the notes; *template* puts the question into each model's own chat template, whose distilled form opens `<think>`, and the answer behind it.
 #
+# The base's number in the template is high by selection: only answers after which it stopped, in that form, were kept. The plain form was not selected on. In the distilled model's template the answer stands inside the open thought; F06 to F08 use the plain form only. And "complete" means ended, not right.
+#
 # Stopping is several events. The stop tokens of a model are summed into P(stop); `</think>`, which ends a thought and not the answer, is told apart; so is the **Wait set** {"Wait", " Wait", " wait", "wait"}.
 
 # %%
 questions = {question.id: question for question in load_questions(N_PROMPTS)}
 settings = dict(form="template", fresh=RECOMPUTE, max_new_tokens=MAX_NEW_TOKENS)
 base_answers, distilled_answers = (answers(pair, member, list(questions.values()), **settings) for member in pair.members)
-combined = select_combined(base_answers, distilled_answers)
+combined = select_combined(base_answers, distilled_answers, quick=QUICK)
 combined = combined[combined["split"] == "confirm"].head(N_COMBINED)
 asked, given = [questions[name] for name in combined.index], list(combined["base_answer"])
-Markdown(f"{len(asked)} combined prompts of the confirm split on {pair.describe()}.")
+Markdown(f"{len(asked)} combined prompts of the confirm split on {pair.describe()}; the base's answer is right in {combined['base_right'].mean():.0%}.")
 
 # %% [markdown]
 # ### Three raw examples, before any average
@@ -110,32 +113,40 @@ for member in pair.members:
 
 # %%
 p_stop = {key: frame["stop"].to_numpy() for key, frame in parts.items()}
-rule = findings.Rule("above", 0.5)
-at_once = stats.bootstrap(p_stop["base", "plain", "after the answer"])
+after, other = "after the answer", "another question's answer"
+at_once, in_template = (stats.bootstrap(p_stop["base", form, after]) for form in ("plain", "template"))
+fall, fall_template = (stats.paired(p_stop["distilled", form, after], p_stop["base", form, after]) for form in ("plain", "template"))
 cut = stats.bootstrap(p_stop["base", "plain", "answer cut before its last word"])
-fall = stats.paired(p_stop["distilled", "plain", "after the answer"], p_stop["base", "plain", "after the answer"])
-before = stats.bootstrap(p_stop["base", "plain", "before the answer"])
-in_template = stats.bootstrap(p_stop["base", "template", "after the answer"])
+swapped, before = (stats.bootstrap(p_stop["base", "plain", state]) for state in (other, "before the answer"))
+than_swapped = stats.paired(p_stop["base", "plain", after], p_stop["base", "plain", other])
+
+# %%
+rule = findings.Rule("above", 0.5)
 F05 = findings.record(
     pair, "F05", notebook="02_logits", quantity="the base's mean P(stop) after its own complete answer, plain form", unit="probability",
     interval=at_once, control=cut, control_name="the same answers cut before their last word", rule=rule, verdict=rule.verdict(at_once),
-    detail=f"In the template: {in_template}. Already before the answer, plain: {before}. Distilled minus base, plain: {fall}.",
+    detail=f"In the template: {in_template}. But in the plain form already before any answer: {before}, and after another question's "
+    f"answer: {swapped} (own minus other: {than_swapped}). Distilled minus base: plain {fall}, template {fall_template}.",
 )  # fmt: skip
 Markdown(findings.sentence(F05))
 
 # %%
 names = {"stop": figures.STOP, "</think>": figures.THIRD, "<think>": figures.PALE, "Wait set": figures.WAIT,
-         "new line": figures.CONTROL, "rest": figures.REST}  # fmt: skip
+         "new line": figures.LINE, "rest": figures.REST}  # fmt: skip
 rows = {
     f"{role}, {form}: {state}": parts[role, form, state][list(names)].mean().to_dict()
     for form in ("plain", "template") for role in ("base", "distilled") for state in ("before the answer", "after the answer")
 }  # fmt: skip
-title = f"After a complete answer the base stops with {at_once.estimate:.0%}; the distilled model, {-fall.estimate:.0%} less".replace("% less", " points less")
+of_distilled = [p_stop["distilled", form, after].mean() for form in ("plain", "template")]
+title = (
+    f"P(stop) after the answer, base and distilled: {at_once.estimate:.0%} and {of_distilled[0]:.0%} plain, "
+    f"{in_template.estimate:.0%} and {of_distilled[1]:.0%} in the template"
+)
 fig = figures.stacked_rows(rows, names, title=title, unit="mean probability of the next token")
-figures.save_figure(fig, "02_stop_parts", pair=pair.name, alt=title)
+figures.save_figure(fig, "02_stop_parts", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm")
 
 # %% [markdown]
-# **Figure 1: what comes next, before and after the answer.** Black the stop tokens, indigo `</think>`, pink `<think>`, wine the Wait set, grey a new line, pale all else; means over the combined prompts of the confirm split. In the plain form a model may stop already *before* the answer, after "Just give the answer.": then the stop after the answer is no judgement of the answer.
+# **Figure 1: what comes next, before and after the answer.** Black the stop tokens, indigo `</think>`, pink `<think>`, wine the Wait set, light blue a new line, pale all else; means over the combined prompts of the confirm split. In the plain form a model may stop already *before* the answer, after "Just give the answer.": then the stop after the answer is no judgement of the answer.
 
 # %% [markdown]
 # **What it does not show.** The spread over prompts; that is figure 2.
@@ -147,24 +158,23 @@ def row(role: str, form: str, state: str) -> tuple[str, stats.Interval, str]:
 
 
 panels = {role: [row(role, form, state) for form in ("plain", "template") for state in states] for role in ("base", "distilled")}
-swapped = stats.bootstrap(p_stop["base", "plain", "another question's answer"])
-title = f"Another question's answer stops the base with {swapped.estimate:.0%}, an unfinished answer with {cut.estimate:.0%}"
-fig = figures.interval_rows(panels, title=title, unit="mean P(stop)")
-figures.save_figure(fig, "02_stop_controls", pair=pair.name, alt=title)
+title = f"Plain base: another question's answer gives the stop token {swapped.estimate:.0%}, an answer cut short {cut.estimate:.0%}"
+fig = figures.interval_rows(panels, title=title, unit="mean P(stop)", span=(-0.03, 1.03))
+figures.save_figure(fig, "02_stop_controls", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 2: P(stop) after the answer and after its controls.** Grey squares: another question's answer, and the answer cut before its last word. 95 % bootstrap over prompts.
 
 # %% [markdown]
-# **What it does not show.** That the model judges the answer: as far as another question's answer stops it too, a finished sentence is enough, and F08 below asks what finishes one.
+# **What it does not show.** That the model judges the answer: as far as another question's answer stops it too, a finished sentence is enough. The cut also removes the final mark, so this figure cannot tell an unfinished answer from an unpunctuated one; F08 below looks at the mark alone.
 
 # %% [markdown]
 # ## F06 · Which logits fell, which rose?
 #
-# **Question.** How do the logits of the stop token and of the twelve reasoning tokens of the notes differ between the models on the same plain prompts? Metric: paired shift, distilled minus base, of each token's logit, minus the mean shift of twelve control tokens of like frequency: $\Delta_t = (z^D_t - z^B_t) - \overline{(z^D_c - z^B_c)}$.
+# **Question.** How do the logits of the stop token and of the twelve reasoning tokens of the notes differ between the models on the same plain prompts? Metric: paired shift, distilled minus base, of each token's logit, minus the mean shift of twelve control words of like merge rank, a proxy for frequency (the stop token has no such match): $\Delta_t = (z^D_t - z^B_t) - \overline{(z^D_c - z^B_c)}$.
 
 # %% [markdown]
-# **Control.** The twelve frequency-matched words, each against the mean of the others. P-values come from flipping signs over prompts and are corrected over all tokens (Benjamini-Hochberg).
+# **Control.** The twelve control words, each against the mean of all twelve. P-values come from flipping signs over prompts and are corrected over all tokens (Benjamini-Hochberg). Most control words pass that test too, since it only asks whether prompts agree; what singles a token out is lying outside the grey range in figure 3.
 
 # %% [markdown]
 # **Rule, written before the result.** F06 holds if the stop token's $\Delta$ has an interval below -2 *and* the mean $\Delta$ of the twelve reasoning tokens has one above 0.
@@ -198,16 +208,21 @@ rule_stop, rule_up = findings.Rule("below", -2), findings.Rule("above", 0)
 stop_shift = stats.bootstrap(shift[:, place[groups.stop[0]]])
 reasoning_shift = stats.bootstrap(shift[:, [place[token] for token in groups.reasoning]].mean(1))
 control_spread = stats.bootstrap(np.abs(shift[:, in_control].mean(0)))
-wait_gain = stats.paired(*(np.logaddexp.reduce(logprob[role][:, [place[t] for t in groups.wait]], axis=1) for role in ("distilled", "base")))
-raw_stop, raw_control = stats.bootstrap(raw[:, 0]), stats.bootstrap(raw[:, in_control].mean(1))
-stop_gain = stats.paired(logprob["distilled"][:, 0], logprob["base"][:, 0])
+stop_at = place[groups.stop[0]]
+wait_logprob = {role: np.logaddexp.reduce(logprob[role][:, [place[t] for t in groups.wait]], axis=1) for role in logprob}
+wait_gain = stats.paired(wait_logprob["distilled"], wait_logprob["base"])
+raw_stop, raw_control = stats.bootstrap(raw[:, stop_at]), stats.bootstrap(raw[:, in_control].mean(1))
+stop_gain = stats.paired(logprob["distilled"][:, stop_at], logprob["base"][:, stop_at])
+
+# %%
 F06 = findings.record(
     pair, "F06", notebook="02_logits", quantity="shift of the stop token's logit against control tokens, distilled minus base", unit="nats",
     interval=stop_shift, control=control_spread, control_name="mean size of a control token's own shift (n counts tokens)",
     rule=f"stop: {rule_stop}; mean of the reasoning tokens: {rule_up}",
     verdict=findings.all_of(rule_stop.verdict(stop_shift), rule_up.verdict(reasoning_shift)),
     detail=f"Reasoning tokens: {reasoning_shift}. Raw logits: stop {raw_stop}, control tokens {raw_control}. In log-probability: stop {stop_gain}, Wait set {wait_gain} nats, "
-    f"which is {np.exp(wait_gain.estimate):.3g} times as likely.",
+    f"which is {np.exp(wait_gain.estimate):.3g} times as likely in the geometric mean (mean P from "
+    f"{np.exp(wait_logprob['base']).mean():.1e} to {np.exp(wait_logprob['distilled']).mean():.1e}).",
 )  # fmt: skip
 Markdown(findings.sentence(F06))
 
@@ -215,13 +230,15 @@ Markdown(findings.sentence(F06))
 colours = {"stop": figures.STOP, "Wait set": figures.WAIT, "reasoning": figures.WAIT, "control": figures.CONTROL}
 rows = [(repr(row.token), stats.bootstrap(shift[:, place_]), colours[row.group]) for place_, row in enumerate(table.itertuples())]
 order = np.argsort([interval.estimate for _, interval, _ in rows])[::-1]
-title = f"The stop token's logit moves by {stop_shift.estimate:+.1f} nats against control words; reasoning tokens by {reasoning_shift.estimate:+.1f}"
-fig = figures.interval_rows({"": [rows[k] for k in order]}, title=title, unit="shift of the logit against control tokens (nats)", zero=True)
+title = f"Against control words the stop token's logit shifts by {stop_shift:+.1f} nats, the reasoning tokens' by {reasoning_shift:+.1f}"
+of_controls = shift[:, in_control].mean(0)
+fig = figures.interval_rows({"": [rows[k] for k in order]}, title=title, unit="shift of the logit against control words (nats)", zero=True,
+                            shade=(of_controls.min(), of_controls.max()))  # fmt: skip
 figures.colour_key(fig, {"stop token": figures.STOP, "reasoning tokens and Wait set": figures.WAIT, "control": figures.CONTROL})
-figures.save_figure(fig, "02_logit_shift", pair=pair.name, alt=title)
+figures.save_figure(fig, "02_logit_shift", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm")
 
 # %% [markdown]
-# **Figure 3: paired shift of each token's logit, distilled minus base.** Black diamond the stop token, wine the reasoning tokens and the Wait set, grey squares the control words, against whose mean all are measured. Plain form, 95 % bootstrap over confirm prompts; corrected p-values in the table above.
+# **Figure 3: paired shift of each token's logit, distilled minus base.** Black diamond the stop token, wine the reasoning tokens and the Wait set, grey squares the control words, against whose mean all are measured; the shaded range spans them. Plain form, 95 % bootstrap over confirm prompts; corrected p-values in the table above.
 
 # %% [markdown]
 # **What it does not show.** Where in the model the shift arises (notebooks 03 to 05), or that it is these tokens that matter: a shift against words that were never likely changes little.
@@ -229,13 +246,13 @@ figures.save_figure(fig, "02_logit_shift", pair=pair.name, alt=title)
 # %% [markdown]
 # ## F07 · Does " Wait" depend on the length of the text?
 #
-# **Question.** After the answer, text is appended: neutral sentences, blank lines, periods, or `<answer></answer>`, each alone and once to six times. Metric: change of the log-probability and of the logit (against control tokens) of the Wait set from none to the most, distilled model, plain form.
+# **Question.** After the answer, text is appended: neutral sentences, blank lines, periods, or `<answer></answer>`, each alone and 1, 3 and 6 times. Metric: change of the Wait set's log-probability minus the mean change of the control words' (the normaliser cancels, so the same is true of logits), from none to six, distilled model, plain form.
 
 # %% [markdown]
-# **Control.** The frequency-matched control words under the same texts: does *everything* unlikely become likelier as text grows?
+# **Control.** The control words under the same texts: does *everything* unlikely become likelier as text grows?
 
 # %% [markdown]
-# **Rule, written before the result.** F07 holds if the change with neutral sentences, Wait set minus control words in log-probability, is more than 0.5 nats from zero over the whole interval, in either direction; it does not hold if the interval lies inside.
+# **Rule, written before the result.** F07 holds if the change with neutral sentences, Wait set minus control words in log-probability, is more than 0.5 nats from zero over the whole interval, in either direction; it does not hold if the interval lies within ±0.5, and is inconclusive otherwise.
 
 # %%
 few = min(N_GROWN, len(asked))
@@ -259,7 +276,7 @@ rule = findings.Rule("away", 0.5)
 change = {key: (wait[-1] - wait[0], control[-1] - control[0]) for key, (wait, control) in grown.items()}
 against = {key: stats.paired(*value) for key, value in change.items()}
 main = against["distilled", "neutral sentences"]
-others = "; ".join(f"{kind} {against['distilled', kind]}" for kind in list(pieces)[1:])
+others = "; ".join(f"`{kind}` {against['distilled', kind]}" for kind in list(pieces)[1:])
 F07 = findings.record(
     pair, "F07", notebook="02_logits",
     quantity=f"change of the Wait set's log-probability against control words, {REPEATS[-1]} neutral sentences against none, distilled",
@@ -273,19 +290,20 @@ Markdown(findings.sentence(F07))
 panels = {
     kind: {
         **{role: ([stats.bootstrap(row) for row in grown[role, kind][0]], figures.ROLE[role]) for role in ("base", "distilled")},
-        "control words": ([stats.bootstrap(row) for row in grown["distilled", kind][1]], figures.CONTROL),
+        "controls (distilled)": ([stats.bootstrap(row) for row in grown["distilled", kind][1]], figures.CONTROL),
     }
     for kind in pieces
 }
-title = f"Neutral text changes the distilled model's Wait set by {main.estimate:+.1f} nats against control words"
+tags = against["distilled", "<answer></answer>"]
+title = f"Wait set against control words, distilled: {main:+.1f} nats with six neutral sentences, {tags:+.1f} with six answer tags"
 fig = figures.lines(panels, REPEATS, title=title, xlabel="pieces appended", ylabel="log-probability of the Wait set (nats)")
-figures.save_figure(fig, "02_growth", pair=pair.name, alt=title)
+figures.save_figure(fig, "02_growth", pair=pair.name, alt=title, note=f"n = {few} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 4: the Wait set as text is appended after the answer.** Blue the base, orange the distilled model, dashed grey the mean log-probability of control words on the distilled model. Bands: 95 % bootstrap over prompts, plain form.
 
 # %% [markdown]
-# **What it does not show.** Length alone: each kind of text also ends in its own last character, and the first piece is the largest step.
+# **What it does not show.** Length alone: each kind of text also ends in its own last character. A step at the first piece that is then nearly flat is an effect of what stands there, not of length.
 
 # %%
 p_wait = {key: np.exp(wait).mean(1) for key, (wait, _) in grown.items()}
@@ -298,7 +316,7 @@ display(Markdown("Mean P(Wait set) by the number of appended pieces:"), frame.ro
 # **Question.** Is there a strong bigram from "." to the stop token? Two ways to ask. From *behaviour*: neutral statements, which neither ask nor answer; metric: log P(stop) with the final period minus without it. From the *weights*: the embedding of each token straight through the final norm and the head, and again after layer 0's MLP.
 
 # %% [markdown]
-# **Control.** The same statements ending in a comma instead of a period; in the weights, a sample of 500 plain words and other punctuation.
+# **Control.** The same statements ending in a comma instead of a period; in the weights, a sample of 500 tokens made of letters, and other punctuation.
 
 # %% [markdown]
 # **Rule, written before the result.** F08 holds if the behavioural difference, period minus comma, has an interval above 1 nat on *both* models.
@@ -314,14 +332,27 @@ for member in pair.members:
 gain = {key: log_stop[key] - log_stop[key[0], ""] for key in log_stop if key[1]}
 
 # %%
-rule = findings.Rule("above", 1)
+tokenizer, rng = pair.base.tokenizer, np.random.default_rng(SEED)
+sources = [tokenizer(mark, add_special_tokens=False).input_ids[0] for mark in (".", "!", "?", ",", ";", ":", ")")]
+words = [i for i in rng.permutation(len(tokenizer)) if tokenizer.decode([int(i)]).strip().isalpha()][:500]
+weights = {}
+for member in pair.members:
+    for first_mlp in (False, True):
+        read = bigram_logits(member, [*sources, *map(int, words)], [member.groups.stop[0], *groups.control], first_mlp=first_mlp).numpy()
+        weights[member.role, first_mlp] = read[:, 0] - read[:, 1:].mean(1)
+ranks = {key: float((value[len(sources) :] < value[0]).mean()) for key, value in weights.items()}
+told = ", ".join(f"{role} {'after the first MLP' if mlp else 'embedding alone'} {share:.0%}" for (role, mlp), share in ranks.items())
+
+# %%
 bigram = {role: stats.paired(gain[role, "."], gain[role, ","]) for role in ("base", "distilled")}
 weakest = min(bigram, key=lambda role: bigram[role].low)
+rule = findings.Rule("above", 1)
 F08 = findings.record(
     pair, "F08", notebook="02_logits", quantity=f"log P(stop) after a period minus after a comma, neutral statements, {weakest} (the weaker model)",
     unit="nats", interval=bigram[weakest], control=stats.bootstrap(gain[weakest, ","]), control_name="a comma minus no mark",
     rule=f"{rule} on both models", verdict=findings.all_of(*(rule.verdict(value) for value in bigram.values())), split="neutral",
-    detail=f"Base {bigram['base']}, distilled {bigram['distilled']}; exclamation mark minus none: base {stats.bootstrap(gain['base', '!'])}.",
+    detail=f"Base {bigram['base']}, distilled {bigram['distilled']}; exclamation mark minus none: base {stats.bootstrap(gain['base', '!'])}. "
+    f"From the weights alone, share of alphabetic tokens that the period beats: {told}.",
 )  # fmt: skip
 Markdown(findings.sentence(F08))
 
@@ -331,9 +362,9 @@ panels = {
     role: [(label, stats.bootstrap(gain[role, mark]), figures.CONTROL if mark == "," else figures.ROLE[role]) for mark, label in marks.items()]
     for role in ("base", "distilled")
 }
-title = f"A period raises log P(stop) by {stats.bootstrap(gain['base', '.']).estimate:+.1f} nats on the base, {stats.bootstrap(gain['distilled', '.']).estimate:+.1f} on the distilled"
+title = f"A period gives the stop token {bigram['base'].estimate:+.1f} nats over a comma on the base, {bigram['distilled'].estimate:+.1f} on the distilled"
 fig = figures.interval_rows(panels, title=title, unit="log P(stop) against the same text without a mark (nats)", zero=True)
-figures.save_figure(fig, "02_period_behaviour", pair=pair.name, alt=title)
+figures.save_figure(fig, "02_period_behaviour", pair=pair.name, alt=title, note=f"n = {len(bare)} neutral statements")
 
 # %% [markdown]
 # **Figure 5: what a closing mark does to P(stop) on neutral text.** 95 % bootstrap over statements; the grey square is the comma.
@@ -342,39 +373,24 @@ figures.save_figure(fig, "02_period_behaviour", pair=pair.name, alt=title)
 # **What it does not show.** A bigram in the strict sense: here the sentence before the mark is read as well.
 
 # %%
-tokenizer, rng = pair.base.tokenizer, np.random.default_rng(SEED)
-sources = [tokenizer(mark, add_special_tokens=False).input_ids[0] for mark in (".", "!", "?", ",", ";", ":", ")")]
-words = [i for i in rng.permutation(len(tokenizer)) if tokenizer.decode([int(i)]).strip().isalpha()][:500]
-weights = {}
-for member in pair.members:
-    for first_mlp in (False, True):
-        read = bigram_logits(member, [*sources, *map(int, words)], [member.groups.stop[0], *groups.control], first_mlp=first_mlp).numpy()
-        weights[member.role, first_mlp] = read[:, 0] - read[:, 1:].mean(1)
-
-# %%
-ranks = {key: float((value[len(sources) :] < value[0]).mean()) for key, value in weights.items()}
-told = ", ".join(f"{role} {'after the first MLP' if mlp else 'embedding alone'} {share:.0%}" for (role, mlp), share in ranks.items())
-Markdown(f"**From the weights, the period points to the stop token more than this share of plain words does:** {told} (pair `{pair.name}`, 500 words).")
-
-# %%
-names = {".": figures.DISTILLED, "!": figures.THIRD, "?": figures.THIRD, ",": figures.CONTROL, ";": figures.CONTROL, ":": figures.CONTROL, ")": figures.CONTROL}
+names = {".": figures.STOP, "!": figures.THIRD, "?": figures.THIRD, ",": figures.CONTROL, ";": figures.CONTROL, ":": figures.CONTROL, ")": figures.CONTROL}
 panels = {
-    f"{role}, {'with first MLP' if mlp else 'embedding alone'}": [
+    f"{role},\n{'with first MLP' if mlp else 'embedding alone'}": [
         *((repr(mark), stats.Interval(float(v), float(v), float(v), 1), names[mark]) for mark, v in zip(names, value, strict=False)),
-        ("words, 95 % of them", stats.Interval(float(np.median(value[7:])), *map(float, np.quantile(value[7:], [0.025, 0.975])), 500), figures.CONTROL),
+        ("95 % of alphabetic tokens", stats.Interval(float(np.median(of_words)), *map(float, np.quantile(of_words, [0.025, 0.975])), 500), figures.CONTROL),
     ]
-    for (role, mlp), value in weights.items()
-}
-title = f"From the weights alone the period points to the stop token more than {ranks['base', False]:.0%} of plain words do"
-fig = figures.interval_rows(panels, title=title, unit="logit(stop) − control tokens")
+    for (role, mlp), value in weights.items() for of_words in [value[len(sources) :]]
+}  # fmt: skip
+title = f"From the weights alone {1 - ranks['base', False]:.0%} of alphabetic tokens point to the stop token more than the period does (base)"
+fig = figures.interval_rows(panels, title=title, unit="logit of the stop token minus control words (nats)")
 fig.set_size_inches(11, 3.4)
-figures.save_figure(fig, "02_period_weights", pair=pair.name, alt=title)
+figures.save_figure(fig, "02_period_weights", pair=pair.name, alt=title, note="n = 500 alphabetic tokens")
 
 # %% [markdown]
-# **Figure 6: the direct path from a token to the stop token.** Each token's embedding through the final norm and the head, minus the mean of the control tokens; right of each pair, with layer 0's MLP. The lowest row spans the middle 95 % of 500 plain words.
+# **Figure 6: the direct path from a token to the stop token.** Each token's embedding through the final norm and the head, minus the mean of the control tokens; right of each pair, with layer 0's MLP. The lowest row spans the middle 95 % of 500 tokens made of letters.
 
 # %% [markdown]
-# **What it does not show.** Attention and the other layers, which do most of the work: a weak direct path does not speak against the behaviour in figure 5.
+# **What it does not show.** Attention and the other layers. The direct path has to be read with its sign: where the period lies below the words, the behaviour in figure 5 is not a bigram in the weights but computed from context.
 
 # %% [markdown]
 # ## Try it

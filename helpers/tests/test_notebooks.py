@@ -28,7 +28,9 @@ def test_notebook_and_twin_hold_the_same_cells(source):
 def test_outputs_are_of_this_source_complete_and_without_errors(source):
     notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
     nbformat.validate(notebook)
-    assert notebook.metadata["executed_source_sha256"] == source_hash(jupytext.read(source).cells), "run `python -m helpers run`"
+    assert notebook.metadata["executed_source_sha256"] == source_hash(jupytext.read(source).cells), (
+        "run `python -m helpers run`"
+    )
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
     kinds = [output["output_type"] for cell in code for output in cell.outputs]
