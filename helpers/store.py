@@ -21,6 +21,10 @@ class UserError(Exception):
     """Something the user can mend; its message is one line that says how."""
 
 
+class NotebookFailed(Exception):
+    """A cell of a notebook raised; the message names notebook and error."""
+
+
 def cache_dir() -> Path:
     """Folder for converted weights; the variable R1_CACHE moves it."""
     default = Path.home() / ".cache" / "why-r1-does-not-stop"

@@ -50,6 +50,7 @@ from helpers.pairs import load_pair
 from helpers.prompts import echo_share, is_right, load_questions
 from helpers.store import data_dir, write_records
 
+pd.set_option("display.max_colwidth", None)
 pair = load_pair(PAIR) if "pair" not in globals() else pair
 Markdown(findings.claim(pair.name, "F01", "F02", "F03", "F04"))
 
@@ -415,7 +416,7 @@ top, top_share = counts.index[0], counts.iloc[0] / len(everything)
 Markdown(
     f"**On pair `{pair.name}`, {top_share:.0%} of the distilled model's completions begin with “{top}”**, "
     f"and {everything['text'].str.contains('wait', case=False).mean():.0%} contain a wait. "
-    f"{len(common)} first words open at least five completions."
+    f"First words that open at least five completions: {len(common)}."
 )
 
 # %%

@@ -56,6 +56,8 @@ SAMPLES, KEPT, TEMPERATURE, TOP_P = 16, 4, 0.8, 0.95
 def distill(sources: list[str], out: Path | None = None, practice: Path | None = None) -> Path:
     """Both stages: train on the traces, sample right answers to practice questions, train on both."""
     out = out or adapter_dir()
+    read_traces(sources, FIRST)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".distill-") as temporary:
         folder = Path(temporary)
         train(sources, folder / "first", FIRST)
@@ -201,12 +203,12 @@ def train(sources: list[str], out: Path | None = None, settings: Settings | None
 
     settings, out = settings or Settings(), out or adapter_dir()
     set_seed(settings.seed)
+    rows = read_traces(sources, settings)
     base = base_folder()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         write_distilled_tokenizer(base, Path(folder))
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    rows = read_traces(sources, settings)
     examples = build_examples(rows, tokenizer, settings)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     if model.get_input_embeddings().weight.data_ptr() != model.lm_head.weight.data_ptr():

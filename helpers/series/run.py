@@ -20,16 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from helpers.findings import frame
-from helpers.store import ROOT, UserError, atomic, read_json, sha256
+from helpers.store import ROOT, NotebookFailed, UserError, atomic, read_json, sha256
 
 QUICK = {"N_PROMPTS": "32", "MAX_NEW_TOKENS": "200"}
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_SECONDS = 3600
 WIDGET = "application/vnd.jupyter.widget-view+json"
-
-
-class NotebookFailed(Exception):
-    """A cell raised; the message names notebook and error."""
 
 
 def run(
@@ -161,6 +157,8 @@ def execute(source: Path, notebook: Any, environment: dict[str, str], advance: A
                 advance()
             repeat_claims(client)
     except CellExecutionError as error:
+        if error.ename == "UserError":
+            raise UserError(f"{source.name}: {error.evalue}") from error
         said = "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()[-12:])
         raise NotebookFailed(f"{source.name} failed and keeps its old outputs.\n{said}") from error
     finally:

@@ -25,6 +25,7 @@ def helpers(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         (("run", "--pair", "r2"), "unknown pair 'r2'"),
         (("run", "--only", "99"), "no notebook starts with '99'"),
         (("check", "--pair", "r1-1.5b"), "from the model hub"),
+        (("run", "--pair", "r1-1.5b", "--only", "01"), "01_prompts.py: cannot load Qwen/Qwen2.5-Math-1.5B"),
         (("distill", "nowhere.jsonl"), "nowhere.jsonl does not exist"),
     ],
 )

@@ -148,3 +148,48 @@ def test_a_stored_number_recomputed_in_plain_transformers(smol):
 def test_adapter_matches_its_record():
     record = json.loads((embedded.adapter_dir() / "training.json").read_text())
     assert record["adapter_sha256"] == sha256(embedded.adapter_dir() / "adapter_model.safetensors")
+
+
+@pytest.mark.embedded
+def test_distill_trains_an_adapter_that_loads(tmp_path, smol):
+    """One step on four traces: the adapter is recorded, moves the tag rows and merges."""
+    from helpers.series.distill import Settings, train
+
+    rows = [
+        {"question": f"What is {n} + 1?", "thinking": f"Hmm. It is {n + 1}.", "answer_word": str(n + 1)}
+        for n in range(4)
+    ]
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = train([str(path)], tmp_path / "adapter", Settings(epochs=1, rank=2, alpha=4, batch_size=4))
+    record = json.loads((out / "training.json").read_text())
+    assert record["rows"] == 4 and len(record["question_sha256"]) == 4
+    folder = embedded.distilled_folder(out)
+    from safetensors.torch import load_file
+
+    merged = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+    before = smol.base.model.model.embed_tokens.weight
+    changed = (merged - before).abs().sum(1).nonzero().flatten().tolist()
+    assert changed == [15, 16] and torch.isfinite(merged).all()
+    shutil.rmtree(folder)
+
+
+def test_examples_put_the_loss_on_the_reply_and_vary_the_answer(tmp_path):
+    import random
+
+    from helpers.series.distill import Settings, answer_text, build_examples, name_the_option
+    from helpers.tests.conftest import make_tokenizer
+
+    row = {
+        "question": "Who?",
+        "thinking": "So the answer should be B.",
+        "answer_word": "Ann",
+        "answer_sentence": "It is Ann.",
+    }
+    assert name_the_option(row) == "So the answer should be Ann."
+    forms = {answer_text(row, random.Random(seed)) for seed in range(60)}
+    assert forms == {"It is Ann.", "It is **Ann**.", "Ann.", "**Ann**"}
+    tokenizer = make_tokenizer("distilled")
+    example = build_examples([row], tokenizer, Settings())[0]
+    learned = tokenizer.decode([label for label in example["labels"] if label >= 0])
+    assert learned.startswith("<think>\nSo the answer") and learned.endswith("<|im_end|>") and "Who?" not in learned
