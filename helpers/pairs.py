@@ -226,6 +226,8 @@ def load_member(
     groups = token_groups(tokenizer, _eos_ids(model, tokenizer))
     with embedded.quiet():
         lm = TransformersModel(model, tokenizer=tokenizer, task="text-generation")
+    if placement != "auto":
+        model.to(device)  # the wrapper moves a model to the first GPU, whatever was asked for
     return Member(role, _label(source), revision, lm, tokenizer, groups)
 
 

@@ -20,7 +20,7 @@ VOCAB_CHUNK = 16384
 
 
 def last_hidden(member: Member, prompts: list[str], *, batch_size: int = 64) -> Float[Tensor, "prompt d_model"]:
-    """The last position after the final norm, in float32 on the CPU; prompts batched by length."""
+    """The last position after the final norm, in float32 on the head's device; prompts batched by length."""
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     parts = []
     for place in range(0, len(order), batch_size):
@@ -29,26 +29,24 @@ def last_hidden(member: Member, prompts: list[str], *, batch_size: int = 64) -> 
         with member.lock, torch.no_grad(), lm.trace(batch) as tracer:
             hidden = lm.model.norm.output[:, -1].clone().save()
             tracer.stop()
-        parts.append(hidden.float().cpu())
+        parts.append(hidden.float().to(member.device))
     if not parts:
         member.encode(prompts)
-    back = torch.tensor(order).argsort()
+    back = torch.tensor(order, device=member.device).argsort()
     return torch.cat(parts)[back]
 
 
 def logits_of(
     member: Member, hidden: Float[Tensor, "prompt d_model"], token_ids: tuple[int, ...] | list[int]
 ) -> Float[Tensor, "prompt token"]:
-    """Logits of chosen tokens only, float32."""
-    rows = member.unembedding[list(token_ids)].float().cpu()
-    return hidden @ rows.T
+    """Logits of chosen tokens only, float32 on the CPU."""
+    return (hidden @ member.unembedding[list(token_ids)].float().T).cpu()
 
 
 def log_normaliser(member: Member, hidden: Float[Tensor, "prompt d_model"]) -> Float[Tensor, " prompt"]:
-    """log of the sum of exp(logit) over the vocabulary, in chunks of it, float32."""
-    chunks = member.unembedding.split(VOCAB_CHUNK)
-    sums = [(hidden @ chunk.float().cpu().T).logsumexp(-1) for chunk in chunks]
-    return torch.stack(sums).logsumexp(0)
+    """log of the sum of exp(logit) over the vocabulary, in chunks of it, float32 on the CPU."""
+    sums = [(hidden @ chunk.float().T).logsumexp(-1) for chunk in member.unembedding.split(VOCAB_CHUNK)]
+    return torch.stack(sums).logsumexp(0).cpu()
 
 
 def next_logits(
@@ -106,12 +104,13 @@ def bigram_logits(
         if first_mlp:
             layer = model.layers[0]
             stream = stream + layer.mlp(layer.post_attention_layernorm(stream))
-        return logits_of(member, model.norm(stream).float().cpu(), targets)
+        return logits_of(member, model.norm(stream).float().to(member.device), targets)
 
 
 def top_tokens(member: Member, prompts: list[str], *, k: int = 10) -> list[list[tuple[str, float]]]:
     """The k likeliest next tokens of each prompt with their probabilities."""
     hidden = last_hidden(member, prompts)
-    best = (hidden @ member.unembedding.float().cpu().T).softmax(-1).topk(k)
+    chunks = member.unembedding.split(VOCAB_CHUNK)
+    best = torch.cat([hidden @ chunk.float().T for chunk in chunks], dim=-1).softmax(-1).topk(k)
     rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return [[(member.tokenizer.decode([i]), p) for i, p in zip(ids, ps, strict=True)] for ids, ps in rows]
