@@ -26,6 +26,7 @@ from helpers.store import (
     reusable,
     say,
     sha256,
+    sidecar_path,
     write_records,
     write_sidecar,
 )
@@ -79,77 +80,87 @@ def first_word(text: str) -> str:
     return found.group() if found else ""
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen: greedy at temperature 0, else seeded sampling from the top-p nucleus."""
+
+    max_new_tokens: int = 400
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens is {self.max_new_tokens}: give at least 1")
+        if not self.temperature >= 0 or not 0 < self.top_p <= 1:
+            raise UserError(
+                f"temperature {self.temperature} and top_p {self.top_p}: use at least 0, and above 0 up to 1"
+            )
+
+    def choice(self, prompts: list[str], step: int) -> list[LogitsProcessor]:
+        """Processors that make greedy decoding draw the sample of these prompts from this step on."""
+        if self.temperature == 0:
+            return []
+        warpers = [TemperatureLogitsWarper(float(self.temperature)), TopPLogitsWarper(self.top_p)]
+        return [*warpers, SeededChoice(self.seed, prompts, step)]
+
+
 def complete(
     member: Member,
     prompts: list[str],
     *,
-    max_new_tokens: int = 400,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
     batch_size: int = BATCH,
     lm: Any = None,
     processors: tuple[LogitsProcessor, ...] = (),
+    **decoding: Any,
 ) -> list[Completion]:
-    """Complete every prompt; greedy at temperature 0. `lm` is an edited nnsight model, `processors`
-    change the logits of every step. Raises UserError for a prompt that does not fit. Used in 01, 04, 06, 07."""
-    done: list[Completion | None] = [None] * len(prompts)
-    options = (max_new_tokens, temperature, top_p, seed, lm or member.lm, processors)
-    for index, completion in _complete_each(member, prompts, batch_size, options):
-        done[index] = completion
-    return [completion for completion in done if completion is not None]
+    """Complete every prompt; `decoding` are the fields of `Decoding`. `lm` is an edited nnsight model,
+    `processors` change the logits of every step for the rows still going. Raises UserError for a prompt that
+    does not fit. Used in notebooks 01, 04, 06, 07."""
+    how = Decoding(**decoding)
+    done = dict(_complete_each(member, prompts, batch_size, how, lm or member.lm, processors))
+    return [done[index] for index in range(len(prompts))]
 
 
 def _complete_each(
-    member: Member, prompts: list[str], batch_size: int, options: tuple[Any, ...]
+    member: Member,
+    prompts: list[str],
+    batch_size: int,
+    how: Decoding,
+    lm: Any,
+    processors: tuple[LogitsProcessor, ...] = (),
 ) -> Iterator[tuple[int, Completion]]:
     """Yield (index, completion), longest prompts first; a batch that does not fit in memory is halved."""
-    if options[0] < 1:
-        raise UserError(f"max_new_tokens is {options[0]}: give at least 1")
-    if options[1] < 0 or not 0 < options[2] <= 1:
-        raise UserError(f"temperature {options[1]} and top_p {options[2]}: use at least 0, and above 0 up to 1")
-    member.encode(prompts, room=options[0])
+    member.encode(prompts, room=how.max_new_tokens)
     waiting = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+
+    def next_batch(size: int) -> list[Completion]:
+        return _complete_batch(member, [prompts[index] for index in waiting[:size]], how, lm, processors)
+
     while waiting:
-
-        @find_executable_batch_size(starting_batch_size=min(batch_size, len(waiting)))
-        def run(size: int, waiting: list[int] = waiting) -> list[tuple[int, Completion]]:
-            chosen = waiting[:size]
-            return list(zip(chosen, _complete_batch(member, [prompts[i] for i in chosen], *options), strict=True))
-
-        finished = run()
-        batch_size = max(len(finished), 1)
-        waiting = waiting[len(finished) :]
-        yield from finished
+        size = min(batch_size, len(waiting))
+        finished = find_executable_batch_size(next_batch, starting_batch_size=size)()
+        yield from zip(waiting, finished, strict=False)
+        batch_size, waiting = len(finished), waiting[len(finished) :]
 
 
 def _complete_batch(
-    member: Member,
-    prompts: list[str],
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
-    lm: Any,
-    processors: tuple[LogitsProcessor, ...],
+    member: Member, prompts: list[str], how: Decoding, lm: Any, processors: tuple[LogitsProcessor, ...]
 ) -> list[Completion]:
     """Decode one batch in chunks; after each, rows that have stopped leave the batch and its cache."""
-    encoded = member.encode(prompts, room=max_new_tokens)
+    encoded = member.encode(prompts, room=how.max_new_tokens)
     start = encoded["input_ids"].shape[1]
     ids, mask, cache = encoded["input_ids"], encoded["attention_mask"], None
     rows, written = list(range(len(prompts))), [[] for _ in prompts]
     stops = set(member.groups.stop)
     while rows:
         step = ids.shape[1] - start
-        chain = list(processors)
-        if temperature > 0:
-            chain += [TemperatureLogitsWarper(float(temperature)), TopPLogitsWarper(top_p)]
-            chain.append(SeededChoice(seed, [prompts[row] for row in rows], step))
+        chain = [*processors, *how.choice([prompts[row] for row in rows], step)]
         with member.lock, torch.no_grad():
             out = lm.generate(
                 BatchEncoding({"input_ids": ids, "attention_mask": mask}),
                 past_key_values=cache,
-                max_new_tokens=min(CHUNK, max_new_tokens - step),
+                max_new_tokens=min(CHUNK, how.max_new_tokens - step),
                 do_sample=False,
                 temperature=None,
                 top_p=None,
@@ -163,7 +174,7 @@ def _complete_batch(
         grown = out.sequences[:, start:].tolist()
         for row, tokens in zip(rows, grown, strict=True):
             written[row] = tokens
-        full = out.sequences.shape[1] - start >= max_new_tokens
+        full = out.sequences.shape[1] - start >= how.max_new_tokens
         going = [k for k, tokens in enumerate(grown) if not full and stops.isdisjoint(tokens)]
         rows = [rows[k] for k in going]
         if rows:
@@ -199,18 +210,18 @@ def stored_completions(
     name: str,
     fresh: bool = False,
     batch_size: int = BATCH,
-    **settings: Any,
+    **decoding: Any,
 ) -> list[Completion]:
     """`complete`, kept in `data/<pair>/<name>.json` row by row and saved after every batch.
 
     Rows are reused when model, dtype, settings and package versions match; says how many were.
     """
     path = data_dir(pair.name) / f"{name}.json"
-    settings = {"max_new_tokens": 400, "temperature": 0.0, "top_p": 1.0, "seed": 0, **settings}
+    how = Decoding(**decoding)
     provenance = {
         "model": member.identity,
         "dtype": str(member.dtype),
-        "settings": settings,
+        "settings": asdict(how),
         "versions": package_versions(),
         "format": FORMAT,
     }
@@ -220,7 +231,7 @@ def stored_completions(
     missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
     say(f"{_short(path)}: {len(set(prompts)) - len(missing)} completions reused, {len(missing)} to compute")
     if missing:
-        _fill(member, missing, path, provenance, known, batch_size, settings)
+        _fill(member, missing, path, provenance, known, batch_size, how)
     return [known[prompt] for prompt in prompts]
 
 
@@ -231,14 +242,15 @@ def _fill(
     provenance: dict[str, Any],
     known: dict[str, Completion],
     batch_size: int,
-    settings: dict[str, Any],
+    how: Decoding,
 ) -> None:
-    options = (*(settings[key] for key in ("max_new_tokens", "temperature", "top_p", "seed")), member.lm, ())
     found: dict[str, Completion] = {}
+    if not known:
+        sidecar_path(path).unlink(missing_ok=True)  # else a crash could leave new rows under an old provenance
     with tqdm(total=len(missing), desc=path.stem, leave=False, disable="R1_SAY" in os.environ) as bar:
         for place in range(0, len(missing), batch_size):
             block = missing[place : place + batch_size]
-            for index, completion in _complete_each(member, block, batch_size, options):
+            for index, completion in _complete_each(member, block, batch_size, how, member.lm):
                 found[block[index]] = completion
                 bar.update()
             known |= {prompt: found[prompt] for prompt in block}

@@ -66,3 +66,8 @@ def test_censored_runs_keep_the_curve_up():
 
 def test_interval_prints_itself():
     assert f"{Interval(1.234, 1.0, 2.0, 5):.1f}" == "1.2 [1.0, 2.0]"
+
+
+def test_two_samples_are_resampled_together():
+    lengths = np.random.default_rng(3).integers(5, 60, 41)
+    assert ratio_of_medians(3 * lengths, lengths) == Interval(3.0, 3.0, 3.0, 41)
