@@ -39,7 +39,7 @@ RECOMPUTE = False
 MAX_NEW_TOKENS = 400
 QUICK = 30  # a "clean" or "quick" answer stops within this many tokens
 
-# %% tags=["claim"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["claim"]
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display

@@ -42,7 +42,7 @@ N_COMBINED = 64  # combined prompts of the confirm split
 REPEATS = [0, 1, 3, 6]  # how often a piece of text is appended (F07)
 N_GROWN = 24  # prompts to which text is appended
 
-# %% tags=["claim"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["claim"]
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display

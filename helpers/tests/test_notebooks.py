@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import jupytext
 import nbformat
@@ -126,3 +128,14 @@ def test_knobs_change_only_the_cell_tagged_parameters(tmp_path):
     notebook = build(source, {"A": "5"})
     assert [cell.source for cell in notebook.cells] == ["A = 5\nB = 2", "A = 1"]
     assert [cell.id for cell in notebook.cells] == ["01_x-00", "01_x-01"]
+
+
+def test_sync_leaves_committed_pairs_as_they_are(tmp_path):
+    for path in [ROOT / ".jupytext.toml", *SOURCES, *(source.with_suffix(".ipynb") for source in SOURCES)]:
+        shutil.copy2(path, tmp_path / path.name)
+    command = [sys.executable, "-m", "jupytext", "--sync", *(f"{name}.ipynb" for name in NAMES)]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    for source in SOURCES:
+        built = source.with_suffix(".ipynb")
+        assert (tmp_path / source.name).read_bytes() == source.read_bytes()
+        assert nbformat.read(tmp_path / built.name, as_version=4).cells == nbformat.read(built, as_version=4).cells
