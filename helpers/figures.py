@@ -75,14 +75,13 @@ def interval_rows(
     zero: bool = False,
     span: tuple[float, float] | None = None,
     shade: tuple[float, float] | None = None,
-    height: float | None = None,
 ) -> Figure:
     """Dots with 95 % intervals, one row a label; panels: axis title -> [(label, interval, colour)].
 
     `span` sets the same x axis for all panels; `shade` marks a range such as that of the controls.
     """
     longest = max(len({label for label, _, _ in rows}) for rows in panels.values())
-    fig, axes = _start(title, width=7.6, height=height or 1.5 + 0.32 * longest, panels=len(panels))
+    fig, axes = _start(title, width=7.6, height=1.5 + 0.32 * longest, panels=len(panels))
     written: list[str] = []
     for axis, (name, rows) in zip(axes, panels.items(), strict=True):
         labels = list(dict.fromkeys(label for label, _, _ in rows))

@@ -294,7 +294,7 @@ def select_combined(base: pd.DataFrame, distilled: pd.DataFrame, *, quick: int =
     Used in notebooks 01 to 07."""
     kept = base["stopped"] & base["length"].between(1, quick) & ~(distilled["stopped"] & (distilled["length"] <= quick))
     if kept.groupby(base["split"]).sum().min() < 2:
-        say(f"no questions separate this pair at {quick} tokens: all {len(base)} are used as combined prompts")
+        print(f"no questions separate this pair at {quick} tokens: all {len(base)} are used as combined prompts")
         kept[:] = True
     chosen = base.loc[kept, ["split", "category", "question", "text", "right"]]
     return chosen.rename(columns={"text": "base_answer", "right": "base_right"})

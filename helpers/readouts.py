@@ -52,7 +52,7 @@ def log_normaliser(member: Member, hidden: Float[Tensor, "prompt d_model"]) -> F
 def next_logits(
     member: Member, prompts: list[str], token_ids: tuple[int, ...] | list[int]
 ) -> Float[Tensor, "prompt token"]:
-    """Logits of chosen next tokens after each prompt. Used in notebooks 02, 04, 05."""
+    """Logits of chosen next tokens after each prompt, in float32."""
     return logits_of(member, last_hidden(member, prompts), token_ids)
 
 

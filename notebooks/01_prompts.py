@@ -33,7 +33,7 @@ sys.path.insert(0, str(root))
 
 # %% tags=["parameters"]
 PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
-N_PROMPTS = 240  # of 342, in a fixed random order; None: all
+N_PROMPTS = 240  # the first in a fixed random order; None: all
 SEED = 0
 RECOMPUTE = False
 MAX_NEW_TOKENS = 400
@@ -110,7 +110,7 @@ tokens.token_table(pair.distilled.tokenizer)
 # %% [markdown]
 # ## The questions
 #
-# 342 simple questions in ten categories were written for this project. A fixed hash puts each into `explore`, where anything may be chosen, or `confirm`, where effects are reported.
+# Simple questions in ten categories, counted below, were written for this project. A fixed hash puts each into `explore`, where anything may be chosen, or `confirm`, where effects are reported.
 
 # %%
 questions = load_questions(N_PROMPTS)
@@ -304,14 +304,15 @@ def right_by_chance(frame: pd.DataFrame) -> pd.Series:
 
 
 fast = base_confirm[base_confirm["stopped"] & base_confirm["length"].between(1, QUICK)]
-fast = fast if len(fast) > 1 else base_confirm  # a pair whose base is never quick: all its answers
+kind = f"answers of 1 to {QUICK} tokens" if len(fast) > 1 else "answers, none of them quick"
+fast = fast if len(fast) > 1 else base_confirm
 right, chance = stats.bootstrap(fast["right"]), stats.bootstrap(right_by_chance(fast))
 right_distilled, chance_distilled = stats.bootstrap(distilled_confirm["right"]), stats.bootstrap(right_by_chance(distilled_confirm))
 
 # %%
 rules, wrong = (findings.Rule("above", 0.1), findings.Rule("below", 0.9)), stats.bootstrap(~fast["right"])
 F03 = findings.record(
-    pair, "F03", notebook="01_prompts", quantity=f"share right among the base's {len(fast)} answers of 1 to {QUICK} tokens", unit="of answers",
+    pair, "F03", notebook="01_prompts", quantity=f"share right among the base's {len(fast)} {kind}", unit="of answers",
     interval=right, control=chance, control_name="the same answers put to another question of the category",
     rule="95 % interval of the share right within 0.1 and 0.9 on both models",
     verdict=findings.all_of(*(rule.verdict(share) for rule in rules for share in (right, right_distilled))),

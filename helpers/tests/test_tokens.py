@@ -28,7 +28,7 @@ def test_a_word_of_two_tokens_is_reported_not_cut(qwen):
 @pytest.mark.parametrize(
     ("text", "family", "count"),
     [
-        ("Okay, let me think about this. Okay, so", "opening", 3),
+        ("Okay, let me think about this. Okay, so", "opening", 2),
         ("Wait, no. But hold on, waiting is not a wait", "doubting", 3),
         ("Wait, maybe. Alternatively, perhaps another", "alternatives", 4),
         ("嗯，这个问题看起来有点意思。让我仔细想想。", "opening", 2),
@@ -40,8 +40,7 @@ def test_a_word_of_two_tokens_is_reported_not_cut(qwen):
     ],
 )
 def test_keyword_counts(text, family, count):
-    expected = count + (family == "opening" and "let me think about this" in text and -1)
-    assert count_keywords(text)[family] == expected
+    assert count_keywords(text)[family] == count
 
 
 def test_every_catalogue_word_is_found_in_itself():
