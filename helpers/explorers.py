@@ -8,11 +8,14 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from helpers.figures import BASE, CONTROL, DISTILLED, STOP, THIRD, WAIT, lines, picture_html
 from helpers.generation import complete
-from helpers.pairs import Pair
+from helpers.pairs import Member, Pair
 from helpers.prompts import JUST
-from helpers.readouts import stop_parts, top_tokens
+from helpers.readouts import lens, lens_map, stop_parts, top_tokens
+from helpers.stats import Interval
 from helpers.store import UserError
+from helpers.tokens import single_id
 
 WIDE = widgets.Layout(width="98%")
 DESCRIBED = {"description_width": "90px"}
@@ -84,6 +87,66 @@ def _next_token_table(pair: Pair, text: str, form: str) -> str:
         body = "".join(_bar(name, share, colour) for name, share, colour in rows)
         cells.append(f"<td style='vertical-align:top;width:50%'><b>{member.role}</b>{body}</td>")
     return f"<table style='width:100%'><tr>{''.join(cells)}</tr></table>"
+
+
+def lens_explorer(pair: Pair) -> widgets.Widget:
+    """Notebook 03: the lens of one prompt as a map of top tokens, and chosen tokens' way through the depths."""
+    text = widgets.Textarea(
+        value=f"What is the capital of France? {JUST} The capital of France is Paris.",
+        description="Prompt",
+        style=DESCRIBED,
+        layout=WIDE,
+    )
+    form = widgets.Dropdown(options=["plain", "template", "exact"], description="Form", style=DESCRIBED)
+    role = widgets.Dropdown(options=["base", "distilled"], value="distilled", description="Model", style=DESCRIBED)
+    words = widgets.Text(value=" Wait| Yes|\\n", description="Tokens", style=DESCRIBED, layout=WIDE)
+    last = widgets.IntSlider(value=8, min=1, max=16, description="Positions", style=DESCRIBED)
+    button = widgets.Button(description="Read the lens", button_style="primary")
+    output = widgets.HTML()
+
+    def show(_: Any = None) -> None:
+        member = pair.base if role.value == "base" else pair.distilled
+        chosen = [word.replace("\\n", "\n") for word in words.value.split("|") if word]
+        _shown(output, lambda: _lens_html(member, text.value, form.value, chosen, last.value))
+
+    button.on_click(show)
+    for control in (form, role, last):
+        control.observe(show, names="value")
+    return widgets.VBox([text, widgets.HBox([form, role, last]), words, button, output])
+
+
+def _lens_html(member: Member, text: str, form: str, words: list[str], last: int) -> str:
+    prompt = text if form == "exact" else member.prompt(text, form)
+    ids = {"stop": member.groups.stop[0]} | {repr(word): single_id(member.tokenizer, word) for word in words}
+    if missing := [word for word, index in ids.items() if index is None]:
+        raise UserError(f"{', '.join(missing)} is not one token of {member.source}: try it with or without its space")
+    tokens, rows = lens_map(member, prompt, last=last)
+    seen = lens(member, [prompt], list(ids.values()))
+    heads = "".join(f"<th>{html.escape(repr(token))}</th>" for token in tokens)
+    body = "".join(
+        f"<tr><th>{depth}</th>{''.join(_cell(token, share) for token, share in row)}</tr>"
+        for depth, row in reversed(list(enumerate(rows)))
+    )
+    curves = {
+        name: {
+            word: ([Interval(v, v, v, 1) for v in values[0, 0, :, k].tolist()], colour)
+            for k, (word, colour) in enumerate(zip(ids, (STOP, WAIT, THIRD, BASE, DISTILLED, CONTROL), strict=False))
+        }
+        for name, values in (("log-probability (nats)", seen.logprobs), ("logit", seen.logits))
+    }
+    picture = picture_html(lines(curves, range(len(rows)), title="At the last position", xlabel="depth", ylabel=""))
+    return (
+        f"<div style='overflow-x:auto'><table style='font-size:11px'><tr><th>depth</th>{heads}</tr>{body}</table></div>"
+        f"{picture}"
+    )
+
+
+def _cell(token: str, share: float) -> str:
+    colour = "white" if share > 0.6 else "black"
+    return (
+        f"<td title='{share:.1%}' style='background:rgba(8,81,156,{share:.2f});color:{colour}'>"
+        f"{html.escape(repr(token))}</td>"
+    )
 
 
 def _bar(name: str, share: float, colour: str) -> str:

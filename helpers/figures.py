@@ -5,6 +5,8 @@ Each shape makes one figure and returns it. Titles say what was found; axes name
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -38,11 +40,15 @@ STYLE = {
 Point = tuple[str, Interval, str]
 
 
-def _start(title: str, *, width: float = 7.0, height: float = 3.6, panels: int = 1) -> tuple[Figure, Any]:
+def _start(
+    title: str, *, width: float = 7.0, height: float = 3.6, panels: int = 1, rows: int = 1
+) -> tuple[Figure, Any]:
     mpl.rcParams.update(STYLE)
-    fig, axes = plt.subplots(1, panels, figsize=(width, height), layout="constrained", squeeze=False)
-    fig.suptitle("\n".join(textwrap.wrap(title, 92)), x=0.01, ha="left", fontsize=11, fontweight="bold")
-    return fig, axes[0]
+    fig, axes = plt.subplots(rows, panels, figsize=(width, height), layout="constrained", squeeze=False)
+    fig.suptitle(
+        "\n".join(textwrap.wrap(title, max(92, round(11.5 * width)))), x=0.01, ha="left", fontsize=11, fontweight="bold"
+    )
+    return fig, list(axes.flat)
 
 
 def survival_curves(
@@ -144,39 +150,148 @@ def lines(
     *,
     title: str,
     xlabel: str,
-    ylabel: str,
+    ylabel: str | Sequence[str],
     zero: bool = False,
+    rows: int = 1,
+    log_rows: tuple[int, ...] = (),
 ) -> Figure:
-    """Mean lines with 95 % bands over x, labelled at their ends; panels share the y axis."""
-    fig, axes = _start(title, width=3.0 + 2.6 * len(panels), height=3.4, panels=len(panels))
-    for axis, (name, series) in zip(axes, panels.items(), strict=True):
-        ends = []
-        for label, (values, colour) in series.items():
+    """Mean lines with 95 % bands over x, labelled at their ends. Panels fill `rows` rows and share the y axis of
+    their row; a panel's name ends at a bar, so that two rows may hold panels of one name ("base|rank")."""
+    columns = len(panels) // rows
+    fig, axes = _start(
+        title, width=3.0 + 2.6 * columns, height=1.0 + (2.4 if rows == 1 else 2.0) * rows, panels=columns, rows=rows
+    )
+    for axis, series in zip(axes, panels.values(), strict=True):
+        for values, colour in series.values():
             middle = [value.estimate for value in values]
             axis.plot(at, middle, color=colour, linestyle="--" if colour == CONTROL else "-")
             axis.fill_between(at, [v.low for v in values], [v.high for v in values], color=colour, alpha=0.15, lw=0)
-            ends.append((middle[-1], label, colour))
-        _end_labels(axis, at[-1], ends)
-        axis.set(xlabel=xlabel, title=name, xlim=(at[0], at[-1] + 0.42 * (at[-1] - at[0])))
-        axis.set_xticks(list(at))
+        axis.set(xlim=(at[0], at[-1] + 0.42 * (at[-1] - at[0])))
+        ticks = at if len(at) < 9 else axis.get_xticks()
+        axis.set_xticks([x for x in ticks if at[0] <= x <= at[-1]])
         if zero:
             axis.axhline(0, color="#444444", linewidth=0.8)
-    low, high = min(a.get_ylim()[0] for a in axes), max(a.get_ylim()[1] for a in axes)
-    for axis in axes:
-        axis.set_ylim(low, high)
-    axes[0].set_ylabel(ylabel)
+    headings = [name.split("|")[0] for name in panels]
+    for row in range(rows):
+        beside = axes[row * columns : (row + 1) * columns]
+        for axis in beside:
+            axis.set_yscale("log" if row in log_rows else "linear")
+        low, high = min(a.get_ylim()[0] for a in beside), max(a.get_ylim()[1] for a in beside)
+        beside[0].set_ylabel(ylabel if isinstance(ylabel, str) else ylabel[row])
+        for column, (axis, series) in enumerate(zip(beside, list(panels.values())[row * columns :], strict=False)):
+            axis.set_ylim(low, high)
+            if row == 0 or headings[row * columns + column] != headings[column]:
+                axis.set_title(headings[row * columns + column])
+            axis.set_xlabel(xlabel if row == rows - 1 else "")
+            _end_labels(
+                axis, at[-1], [(values[-1].estimate, name, colour) for name, (values, colour) in series.items()]
+            )
     return fig
 
 
 def _end_labels(axis: Any, x: float | int, ends: list[tuple[float, str, str]]) -> None:
-    """Labels at the line ends, pushed apart where they would overlap."""
-    low, high = axis.get_ylim()
-    gap, last = 0.075 * (high - low), -np.inf
+    """Labels at the line ends, pushed apart where they would overlap; heights are shares of the axis."""
+    last, to_share = -np.inf, axis.transData + axis.transAxes.inverted()
     for value, label, colour in sorted(ends):
-        last = max(value, last + gap)
+        place, height = to_share.transform((x, value))
+        last = max(height, last + 0.085)
         axis.annotate(
-            label, (x, last), xytext=(4, 0), textcoords="offset points", color=colour, va="center", fontsize=8
-        )
+            label, (place, last), xycoords="axes fraction", xytext=(4, 0), textcoords="offset points",
+            color=colour, va="center", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+        )  # fmt: skip
+
+
+def fits(
+    panels: Mapping[str, tuple[Sequence[Interval], Mapping[str, Any]]],
+    at: Sequence[int],
+    colours: Mapping[str, str],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """Dots with 95 % intervals and the curves fitted to them, a y axis a panel."""
+    fig, axes = _start(title, width=2.0 + 2.6 * len(panels), height=3.4, panels=len(panels))
+    for axis, (name, (seen, curves)) in zip(axes, panels.items(), strict=True):
+        for x, interval in zip(at, seen, strict=True):
+            axis.plot([x, x], [interval.low, interval.high], color="#444444", linewidth=1)
+            axis.plot(x, interval.estimate, "o", color="#444444", markersize=3.5)
+        for width, (shape, values) in zip((1.5, 4.0, 1.5), curves.items(), strict=False):  # curves may coincide
+            axis.plot(at, values, color=colours[shape], linestyle="--" if colours[shape] == CONTROL else "-", lw=width)
+        axis.set(title=name, xlabel=xlabel)
+    axes[0].set_ylabel(ylabel)
+    return colour_key(fig, colours)
+
+
+def heat_maps(
+    panels: Mapping[str, Any],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    unit: str,
+    columns: Sequence[str] | Mapping[str, Sequence[str]] = (),
+    names: Sequence[str] | Mapping[str, Sequence[str]] = (),
+    diverging: bool = True,
+) -> Figure:
+    """Matrices on one colour scale, centred at zero where signs mean something; row 0 at the bottom. `columns` and
+    `names` label columns and rows, of all panels or of each."""
+    sizes = [np.asarray(matrix).shape for matrix in panels.values()]
+    named = any(isinstance(label, Mapping) for label in (columns, names))
+    fig, axes = _start(
+        title, width=2.4 + 2.6 * len(panels), height=1.6 + 0.1 * max(12, *(rows for rows, _ in sizes)),
+        panels=len(panels),
+    )  # fmt: skip
+    bound = max(float(np.nanmax(np.abs(matrix))) for matrix in panels.values())
+    scale = (
+        {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound} if diverging else {"cmap": "Greys", "vmin": 0, "vmax": bound}
+    )
+    for place, (axis, (name, matrix)) in enumerate(zip(axes, panels.items(), strict=True)):
+        image = axis.imshow(np.asarray(matrix), aspect="auto", origin="lower", interpolation="nearest", **scale)
+        axis.set_title(name)
+        axis.set_xlabel(xlabel)
+        for label, setter, turn in ((columns, axis.set_xticks, 60), (names, axis.set_yticks, 0)):
+            chosen = label[name] if isinstance(label, Mapping) else label
+            if len(chosen):
+                setter(range(len(chosen)), chosen, rotation=turn, fontsize=7)
+        if place and not named:
+            axis.set_yticklabels([])
+    axes[0].set_ylabel(ylabel)
+    fig.colorbar(image, ax=list(axes), label=unit, shrink=0.9, pad=0.01)
+    return fig
+
+
+def token_map(
+    tokens: Sequence[str], rows: Sequence[Sequence[tuple[str, float]]], names: Sequence[str], *, title: str, unit: str
+) -> Figure:
+    """A lens as a map: column = a token of the prompt, row = a point, cell = what would come next and how surely."""
+    fig, (axis,) = _start(title, width=1.6 + 0.95 * len(tokens), height=1.4 + 0.24 * len(rows))
+    shares = np.array([[share for _, share in row] for row in rows])
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="nearest")
+    for place, row in enumerate(rows):
+        for column, (token, share) in enumerate(row):
+            axis.text(column, place, _shown(token), ha="center", va="center", fontsize=7,
+                      color="white" if share > 0.6 else "black")  # fmt: skip
+    axis.set_xticks(range(len(tokens)), [_shown(token) for token in tokens], fontsize=8)
+    axis.set_yticks(range(len(names)), names, fontsize=7)
+    axis.set(xlabel="the prompt's last tokens", ylabel="after layer")
+    fig.colorbar(image, ax=axis, label=unit, shrink=0.8, pad=0.01)
+    return fig
+
+
+def _shown(token: str) -> str:
+    """A token as a figure can print it: marks for spaces and new lines, nothing the fonts lack, not too long."""
+    text = token.replace("\n", "\\n").replace(" ", "·").replace("$", "\\$")
+    text = "".join(mark if mark.isprintable() and ord(mark) < 0x2000 else "□" for mark in text)
+    return text if len(text) <= 12 else text[:11] + "…"
+
+
+def picture_html(fig: Figure, alt: str = "") -> str:
+    """A figure as an HTML picture, for explorers."""
+    png = io.BytesIO()
+    fig.savefig(png, format="png", dpi=110, bbox_inches="tight")
+    plt.close(fig)
+    return f"<img alt='{html.escape(alt)}' src='data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}'>"
 
 
 def save_figure(fig: Figure, slug: str, *, pair: str, alt: str, note: str = "") -> Any:

@@ -22,6 +22,10 @@ CLAIMS = {
     "F06": "There the stop token's logit is much lower on the distilled; those of reasoning tokens rise moderately.",
     "F07": "Logit and probability of “ Wait” change with the length of the text.",
     "F08": "The period has a strong bigram link to the stop token on both models.",
+    "F09": "Through the lens, the stop token and “ Wait” part ways late; the stop token's rise looks exponential over "
+    "the last layers, as if attention kept adding to what is there.",
+    "F10": "Layer norm shapes that rise.",
+    "F11": "The difference of the two models' activations, read through the lens, names reasoning tokens.",
 }
 
 

@@ -16,7 +16,17 @@ from tqdm.auto import tqdm
 from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from helpers.pairs import Member, Pair
-from helpers.prompts import Form, Question, Suffix, ask, final_answer, is_right
+from helpers.prompts import (
+    Form,
+    Question,
+    Split,
+    Suffix,
+    ask,
+    combine,
+    final_answer,
+    is_right,
+    load_questions,
+)
 from helpers.store import (
     ROOT,
     UserError,
@@ -298,6 +308,43 @@ def select_combined(base: pd.DataFrame, distilled: pd.DataFrame, *, quick: int =
         kept[:] = True
     chosen = base.loc[kept, ["split", "category", "question", "text", "right"]]
     return chosen.rename(columns={"text": "base_answer", "right": "base_right"})
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Combined prompts of one split: questions, the base's own complete answers, and whether those are right."""
+
+    questions: list[Question]
+    answers: list[str]
+    right: list[bool]
+
+    def prompts(self, member: Member, form: Form) -> list[str]:
+        """The texts that one model sees."""
+        return combine(member, self.questions, self.answers, form=form)
+
+
+def load_combined(
+    pair: Pair,
+    *,
+    n_prompts: int | None,
+    n_combined: int | None = None,
+    quick: int = 30,
+    max_new_tokens: int = 400,
+    fresh: bool = False,
+) -> dict[Split, Combined]:
+    """Both splits of combined prompts, at most `n_combined` of each, from stored answers where they match.
+
+    Used in notebooks 02 to 07.
+    """
+    questions = {question.id: question for question in load_questions(n_prompts)}
+    how = {"form": "template", "fresh": fresh, "max_new_tokens": max_new_tokens}
+    both = [answers(pair, member, list(questions.values()), **how) for member in pair.members]
+    chosen = select_combined(*both, quick=quick)
+    splits = {split: chosen[chosen["split"] == split].head(n_combined) for split in ("explore", "confirm")}
+    return {
+        split: Combined([questions[name] for name in rows.index], list(rows["base_answer"]), list(rows["base_right"]))
+        for split, rows in splits.items()
+    }
 
 
 def _short(path: Path) -> str:

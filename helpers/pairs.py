@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +72,11 @@ class Member:
         return self.model.lm_head.weight
 
     @property
+    def norm_weight(self) -> torch.Tensor:
+        """Weight of the final norm, [d_model], on the head's device."""
+        return self.model.model.norm.weight.to(self.device)
+
+    @property
     def tied(self) -> bool:
         """Whether head and embedding are one tensor, read off the loaded weights."""
         return self.unembedding.data_ptr() == self.model.get_input_embeddings().weight.data_ptr()
@@ -106,12 +112,28 @@ class Member:
         opens = self.role == "distilled" and not filled.endswith("<think>\n")
         return filled + "<think>\n" if opens else filled
 
-    def encode(self, prompts: list[str], *, room: int = 0) -> BatchEncoding:
-        """Left-padded token ids and mask, nothing added; `room` tokens must still fit behind them."""
+    def check(self, prompts: list[str]) -> None:
+        """Raise UserError where there is nothing to read."""
         if not prompts:
             raise UserError("no prompts were given: pass at least one")
         if empty := [i for i, prompt in enumerate(prompts) if not prompt.strip()]:
             raise UserError(f"prompt {empty[0]} is empty: write a question")
+
+    def check_ids(self, token_ids: Sequence[int]) -> None:
+        """Raise UserError for no tokens, or one outside the vocabulary."""
+        n_vocab = self.unembedding.shape[0]
+        if not token_ids or any(not 0 <= index < n_vocab for index in token_ids):
+            raise UserError(f"token ids {list(token_ids)[:5]}: give at least one, each from 0 to {n_vocab - 1}")
+
+    def check_heads(self, heads: Sequence[tuple[int, int]]) -> None:
+        """Raise UserError for a (layer, head) that the model does not have."""
+        shape = self.n_layers, self.config.num_attention_heads
+        if wrong := [at for at in heads if not (0 <= at[0] < shape[0] and 0 <= at[1] < shape[1])]:
+            raise UserError(f"no head {wrong[0]}: {self.source} has {shape[0]} layers of {shape[1]} heads")
+
+    def encode(self, prompts: list[str], *, room: int = 0) -> BatchEncoding:
+        """Left-padded token ids and mask, nothing added; `room` tokens must still fit behind them."""
+        self.check(prompts)
         encoded = self.tokenizer(
             prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
         )
@@ -147,6 +169,12 @@ class Pair:
                 f"{two.vocab_size} tokens) are not a pair: choose two of one architecture and vocabulary"
             )
         return pair
+
+    def float(self) -> Pair:
+        """Both models in float32 from here on, in place: for sums that must add up."""
+        for member in self.members:
+            member.model.float()
+        return self
 
     def describe(self) -> str:
         """One line for captions: pair and revisions."""

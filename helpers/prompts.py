@@ -6,6 +6,7 @@ A prompt is the exact text a model sees, marks included; `Member.encode` adds no
 from __future__ import annotations
 
 import json
+import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,12 @@ def combine(member: Member, questions: list[Question], answers: list[str], *, fo
     gap = " " if form == "plain" else ""
     prompts = ask(member, questions, form=form)
     return [prompt + gap + answer.strip() for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+def shuffle_words(text: str, seed: int) -> str:
+    """The same words in random order, the last one kept in place: the control for reading a prompt's end."""
+    *words, last = text.split(" ")
+    return " ".join([*random.Random(seed).sample(words, len(words)), last])
 
 
 def neutral_sentences(n: int | None = None) -> list[str]:

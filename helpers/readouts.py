@@ -1,44 +1,62 @@
-"""What a model says at the last position: logits, log-probabilities, the parts of stopping.
+"""What a model says: logits, log-probabilities and the parts of stopping at the last position; the logit
+lens on any point of the residual stream; direct logit attribution; attention patterns.
 
-Everything is read from one vector a prompt, the last position after the final norm, so the full
-[prompt, position, vocab] tensor never exists.
+Only the positions asked for are kept, so the full [prompt, position, vocab] tensor never exists.
+
+A *point* is a place in the residual stream: 0 is the embedding, then one after each layer; with `mid` also one
+between each layer's attention and its MLP. The point before a layer's attention is the one after the layer below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from helpers.pairs import Member
+from helpers.pairs import Member, Pair
+from helpers.store import UserError
 from helpers.tokens import single_id
 
 VOCAB_CHUNK = 16384
+LENS_ROWS = 128  # states read against the vocabulary at once
+Norm = Literal["full", "scale", "none"]
+Ids = tuple[int, ...] | list[int]
+
+
+def _batches(prompts: list[str], batch_size: int) -> Iterator[list[int]]:
+    """Indices of the prompts, batched with others of like length."""
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    for place in range(0, len(order), batch_size):
+        yield order[place : place + batch_size]
+
+
+def _in_order(parts: list[Tensor], batches: list[list[int]]) -> Tensor:
+    """Rows of all batches, back in the order of the prompts."""
+    order = torch.tensor([index for batch in batches for index in batch], device=parts[0].device)
+    return torch.cat(parts)[order.argsort()]
 
 
 def last_hidden(member: Member, prompts: list[str], *, batch_size: int = 64) -> Float[Tensor, "prompt d_model"]:
     """The last position after the final norm, in float32 on the head's device; prompts batched by length."""
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    parts = []
-    for place in range(0, len(order), batch_size):
-        batch = member.encode([prompts[index] for index in order[place : place + batch_size]])
+    member.check(prompts)
+    parts, batches = [], list(_batches(prompts, batch_size))
+    for indices in batches:
+        batch = member.encode([prompts[index] for index in indices])
         lm = member.lm
-        with member.lock, torch.no_grad(), lm.trace(batch) as tracer:
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
             hidden = lm.model.norm.output[:, -1].clone().save()
             tracer.stop()
         parts.append(hidden.float().to(member.device))
-    if not parts:
-        member.encode(prompts)
-    back = torch.tensor(order, device=member.device).argsort()
-    return torch.cat(parts)[back]
+    return _in_order(parts, batches)
 
 
-def logits_of(
-    member: Member, hidden: Float[Tensor, "prompt d_model"], token_ids: tuple[int, ...] | list[int]
-) -> Float[Tensor, "prompt token"]:
+def logits_of(member: Member, hidden: Float[Tensor, "prompt d_model"], token_ids: Ids) -> Float[Tensor, "prompt token"]:
     """Logits of chosen tokens only, float32 on the CPU."""
     return (hidden @ member.unembedding[list(token_ids)].float().T).cpu()
 
@@ -49,16 +67,12 @@ def log_normaliser(member: Member, hidden: Float[Tensor, "prompt d_model"]) -> F
     return torch.stack(sums).logsumexp(0).cpu()
 
 
-def next_logits(
-    member: Member, prompts: list[str], token_ids: tuple[int, ...] | list[int]
-) -> Float[Tensor, "prompt token"]:
+def next_logits(member: Member, prompts: list[str], token_ids: Ids) -> Float[Tensor, "prompt token"]:
     """Logits of chosen next tokens after each prompt, in float32."""
     return logits_of(member, last_hidden(member, prompts), token_ids)
 
 
-def next_logprobs(
-    member: Member, prompts: list[str], token_ids: tuple[int, ...] | list[int]
-) -> Float[Tensor, "prompt token"]:
+def next_logprobs(member: Member, prompts: list[str], token_ids: Ids) -> Float[Tensor, "prompt token"]:
     """Natural log-probabilities of chosen next tokens, in nats. Used in notebooks 02, 06, 07."""
     hidden = last_hidden(member, prompts)
     return logits_of(member, hidden, token_ids) - log_normaliser(member, hidden)[:, None]
@@ -107,10 +121,277 @@ def bigram_logits(
         return logits_of(member, model.norm(stream).float().to(member.device), targets)
 
 
+def _every_logit(member: Member, states: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+    """Logits of the whole vocabulary for a few rows, float32 on the head's device."""
+    if member.dtype == torch.float32:
+        return states @ member.unembedding.T
+    return torch.cat([states @ chunk.float().T for chunk in member.unembedding.split(VOCAB_CHUNK)], dim=-1)
+
+
 def top_tokens(member: Member, prompts: list[str], *, k: int = 10) -> list[list[tuple[str, float]]]:
     """The k likeliest next tokens of each prompt with their probabilities."""
-    hidden = last_hidden(member, prompts)
-    chunks = member.unembedding.split(VOCAB_CHUNK)
-    best = torch.cat([hidden @ chunk.float().T for chunk in chunks], dim=-1).softmax(-1).topk(k)
-    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [[(member.tokenizer.decode([i]), p) for i, p in zip(ids, ps, strict=True)] for ids, ps in rows]
+    return _likeliest(member, last_hidden(member, prompts), k)
+
+
+def _likeliest(member: Member, states: Float[Tensor, "row d_model"], k: int) -> list[list[tuple[str, float]]]:
+    """The k likeliest tokens of normed states, a chunk of rows at a time."""
+    best = [_every_logit(member, rows).softmax(-1).topk(k) for rows in states.split(LENS_ROWS)]
+    ids, shares = (torch.cat([getattr(part, name) for part in best]).tolist() for name in ("indices", "values"))
+    rows = zip(ids, shares, strict=True)
+    return [[(member.tokenizer.decode([i]), p) for i, p in zip(*row, strict=True)] for row in rows]
+
+
+def residuals(
+    member: Member,
+    prompts: list[str],
+    *,
+    positions: Sequence[int] = (-1,),
+    mid: bool = False,
+    batch_size: int = 64,
+) -> Float[Tensor, "prompt position point d_model"]:
+    """The residual stream before the final norm at chosen positions (negative: counted from the end) and all
+    points, float32. Raises UserError for a position that a prompt does not have. Used in notebooks 03, 05, 06."""
+    batches = _residual_batches(member, prompts, positions, mid, batch_size)
+    indices, parts = zip(*batches, strict=True)
+    return _in_order(list(parts), list(indices))
+
+
+def _residual_batches(
+    member: Member, prompts: list[str], positions: Sequence[int], mid: bool, batch_size: int
+) -> Iterator[tuple[list[int], Float[Tensor, "prompt position point d_model"]]]:
+    at, lm = list(positions), member.lm
+    member.check(prompts)
+    for indices in _batches(prompts, batch_size):
+        batch = member.encode([prompts[index] for index in indices])
+        shortest = int(batch["attention_mask"].sum(1).min())
+        if not at or any(not -shortest <= place < 0 for place in at):
+            raise UserError(f"positions {at} asked for, but a prompt has {shortest} tokens: use -{shortest} to -1")
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+            points = [lm.model.layers[0].input[:, at]]
+            for layer in lm.model.layers:
+                if mid:
+                    points.append(layer.post_attention_layernorm.input[:, at])
+                points.append(layer.output[:, at])
+            stream = torch.stack([point.to(member.device) for point in points], dim=2).float().save()
+            tracer.stop()
+        yield indices, stream
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What points of the stream would say next, for chosen tokens: logit, natural log-probability (nats) and
+    rank (0 is the likeliest of the vocabulary); float32 on the CPU, a token a column. The last two need the whole
+    vocabulary and are None where `ranked` was False."""
+
+    logits: Float[Tensor, "*rows token"]
+    logprobs: Float[Tensor, "*rows token"] | None
+    ranks: Int[Tensor, "*rows token"] | None
+
+
+def normed(head: Member, stream: Float[Tensor, "*rows d_model"], norm: Norm = "full") -> Float[Tensor, "*rows d_model"]:
+    """The stream through the final norm: `full`, its `scale` only (divided by its root mean square, the learned
+    weight left out), or `none`."""
+    if norm == "none":
+        return stream
+    eps = head.config.rms_norm_eps
+    scaled = stream * torch.rsqrt(stream.pow(2).mean(-1, keepdim=True) + eps)
+    return scaled if norm == "scale" else scaled * head.norm_weight.float().to(stream.device)
+
+
+def read_stream(
+    head: Member, stream: Float[Tensor, "*rows d_model"], token_ids: Ids, *, norm: Norm = "full", ranked: bool = True
+) -> Lens:
+    """Points of the residual stream through the head of a model: its own, or the other one's of the pair.
+
+    Logit lens: nostalgebraist 2020; unreliable in early layers (Belrose et al. 2023). The vocabulary is read in
+    chunks, for LENS_ROWS states at a time. Used in notebooks 03, 05, 07.
+    """
+    head.check_ids(token_ids)
+    rows = stream.reshape(-1, stream.shape[-1]).split(LENS_ROWS)
+    read = [_read_rows(head, normed(head, some.to(head.device), norm), list(token_ids), ranked) for some in rows]
+    shape = (*stream.shape[:-1], len(token_ids))
+    return Lens(*(None if part[0] is None else torch.cat(part).reshape(shape) for part in zip(*read, strict=True)))
+
+
+def _read_rows(
+    head: Member, states: Float[Tensor, "row d_model"], token_ids: list[int], ranked: bool
+) -> tuple[Tensor | None, ...]:
+    chosen = logits_of(head, states, token_ids).to(states.device)
+    if not ranked:
+        return chosen.cpu(), None, None
+    sums, greater = [], torch.zeros(chosen.shape, dtype=torch.int32, device=states.device)
+    for start, weight in zip(range(0, 10**9, VOCAB_CHUNK), head.unembedding.split(VOCAB_CHUNK), strict=False):
+        logits = states @ weight.float().T
+        sums.append(logits.logsumexp(-1))
+        for k, token in enumerate(token_ids):
+            greater[:, k] += (logits > chosen[:, k, None]).sum(-1, dtype=torch.int32)
+            if start <= token < start + len(weight):  # a token does not outrank itself, whatever the rounding
+                greater[:, k] -= (logits[:, token - start] > chosen[:, k]).int()
+    logprobs = chosen - torch.stack(sums).logsumexp(0)[:, None]
+    return chosen.cpu(), logprobs.cpu(), greater.cpu()
+
+
+def lens(
+    member: Member,
+    prompts: list[str],
+    token_ids: Ids,
+    *,
+    head: Member | None = None,
+    norm: Norm = "full",
+    ranked: bool = True,
+    positions: Sequence[int] = (-1,),
+    mid: bool = False,
+    batch_size: int = 64,
+) -> Lens:
+    """The logit lens of one model, [prompt, position, point, token]; batch by batch, so that memory does not grow
+    with the number of prompts. `head`: whose norm and unembedding read the stream (default: its own)."""
+    indices, read = [], []
+    for batch, stream in _residual_batches(member, prompts, positions, mid, batch_size):
+        indices.append(batch)
+        read.append(read_stream(head or member, stream, token_ids, norm=norm, ranked=ranked))
+    columns = ([getattr(part, name) for part in read] for name in ("logits", "logprobs", "ranks"))
+    return Lens(*(None if column[0] is None else _in_order(column, indices) for column in columns))
+
+
+def lens_of_both(
+    pair: Pair, prompts: Mapping[str, list[str]], token_ids: Ids, *, other_head: bool = False, **options: object
+) -> dict[str, Lens]:
+    """The lens of both models by role, each on its own prompts, read by its own head or by the other one's."""
+    heads = {"base": pair.distilled, "distilled": pair.base} if other_head else {}
+    return {m.role: lens(m, prompts[m.role], token_ids, head=heads.get(m.role), **options) for m in pair.members}
+
+
+def lens_map(member: Member, prompt: str, *, last: int = 12) -> tuple[list[str], list[list[tuple[str, float]]]]:
+    """One prompt's last tokens, and the likeliest next token with its probability at each [point][position]."""
+    ids = member.encode([prompt])["input_ids"][0, -last:].tolist()
+    stream = residuals(member, [prompt], positions=range(-len(ids), 0))[0].transpose(0, 1)
+    best = _likeliest(member, normed(member, stream).reshape(-1, stream.shape[-1]), 1)
+    rows = [[token for (token,) in best[k : k + len(ids)]] for k in range(0, len(best), len(ids))]
+    return [member.tokenizer.decode([token]) for token in ids], rows
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Parts of a difference of logits, in nats, float32: `embedding + attention + mlp` sum to `total`, and
+    `heads` (with the output bias, where a model has one) and `neurons` to `attention` and `mlp`."""
+
+    embedding: Float[Tensor, " prompt"]
+    attention: Float[Tensor, "prompt layer"]
+    mlp: Float[Tensor, "prompt layer"]
+    heads: Float[Tensor, "prompt layer head"]
+    neurons: Float[Tensor, "prompt layer neuron"] | None
+    attention_bias: Float[Tensor, "prompt layer"]
+    mlp_bias: Float[Tensor, "prompt layer"]
+
+    @property
+    def total(self) -> Float[Tensor, " prompt"]:
+        return self.embedding + self.attention.sum(1) + self.mlp.sum(1)
+
+
+def logit_direction(member: Member, plus: Ids, minus: Ids = ()) -> Float[Tensor, " d_model"]:
+    """Mean unembedding of the `plus` tokens minus that of the `minus` tokens, float32."""
+    member.check_ids([*plus, *minus])
+    up = member.unembedding[list(plus)].float().mean(0)
+    return up - member.unembedding[list(minus)].float().mean(0) if minus else up
+
+
+def attribute(
+    member: Member, prompts: list[str], plus: Ids, minus: Ids = (), *, neurons: bool = False, batch_size: int = 64
+) -> Attribution:
+    """Direct logit attribution at the last position: what each component writes towards the mean logit of `plus`
+    minus that of `minus`, the final norm's scale frozen and its weight folded in. Every query head counts, also
+    where heads share keys and values. Raises UserError unless the model is in float32. Used in notebooks 03, 05.
+    """
+    if member.dtype != torch.float32:
+        raise UserError(f"attribution must add up, but {member.source} is in {member.dtype}: call pair.float() first")
+    folded = logit_direction(member, plus, minus) * member.norm_weight.float()
+    member.check(prompts)
+    batches = list(_batches(prompts, batch_size))
+    parts = [_attribute_batch(member, [prompts[index] for index in batch], folded, neurons) for batch in batches]
+    columns = zip(*parts, strict=True)
+    return Attribution(*(None if column[0] is None else _in_order(list(column), batches) for column in columns))
+
+
+def _attribute_batch(
+    member: Member, prompts: list[str], folded: Float[Tensor, " d_model"], neurons: bool
+) -> tuple[Tensor | None, ...]:
+    lm, batch, read = member.lm, member.encode(prompts), {name: [] for name in ("z", "attention", "act", "mlp")}
+    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+        start = lm.model.layers[0].input[:, -1].clone().save()
+        for layer in lm.model.layers:
+            read["z"].append(layer.self_attn.o_proj.input[:, -1].clone())
+            read["attention"].append(layer.self_attn.o_proj.output[:, -1].clone())
+            read["act"].append(layer.mlp.down_proj.input[:, -1].clone())
+            read["mlp"].append(layer.mlp.down_proj.output[:, -1].clone())
+        end = lm.model.norm.input[:, -1].clone().save()
+        kept = {name: torch.stack(values, 1) for name, values in read.items()}.save()
+        tracer.stop()
+    scale = torch.rsqrt(end.pow(2).mean(-1) + member.config.rms_norm_eps)
+    toward = folded * scale[:, None]
+    layers = member.model.model.layers
+    into_heads, into_neurons = (
+        torch.stack([folded @ matrix.weight for matrix in matrices])
+        for matrices in ([layer.self_attn.o_proj for layer in layers], [layer.mlp.down_proj for layer in layers])
+    )
+    of_heads = (kept["z"] * into_heads).unflatten(-1, (member.config.num_attention_heads, -1)).sum(-1)
+    biases = [
+        torch.stack([torch.zeros(()) if matrix.bias is None else matrix.bias @ folded for matrix in matrices])
+        for matrices in ([layer.self_attn.o_proj for layer in layers], [layer.mlp.down_proj for layer in layers])
+    ]
+    found = (
+        (start * toward).sum(-1),
+        (kept["attention"] * toward[:, None]).sum(-1),
+        (kept["mlp"] * toward[:, None]).sum(-1),
+        of_heads * scale[:, None, None],
+        kept["act"] * into_neurons * scale[:, None, None] if neurons else None,
+        *(bias * scale[:, None] for bias in biases),
+    )
+    return tuple(None if part is None else part.cpu() for part in found)
+
+
+def vocabulary_scores(
+    head: Member, directions: Float[Tensor, "row d_model"], token_ids: Ids
+) -> Float[Tensor, "row token"]:
+    """How far each direction writes towards chosen tokens: the logit without a norm's scale (its weight folded
+    in), as a z-score over the vocabulary, so that the direction's length drops out. Used in notebooks 03, 04, 06."""
+    head.check_ids(token_ids)
+    scores = []
+    for rows in directions.split(LENS_ROWS):
+        every = _every_logit(head, rows.to(head.device) * head.norm_weight.float())
+        scores.append(((every[:, list(token_ids)] - every.mean(-1, keepdim=True)) / every.std(-1, keepdim=True)).cpu())
+    return torch.cat(scores)
+
+
+def promoted(head: Member, directions: Float[Tensor, "row d_model"], *, k: int = 10) -> list[list[str]]:
+    """The k tokens that each direction writes most strongly towards, as in `vocabulary_scores`."""
+    folded = directions.to(head.device) * head.norm_weight.float()
+    best = torch.cat([_every_logit(head, rows).topk(k).indices for rows in folded.split(LENS_ROWS)])
+    return [[head.tokenizer.decode([token]) for token in row] for row in best.tolist()]
+
+
+@contextlib.contextmanager
+def eager_attention(member: Member) -> Iterator[None]:
+    """Attention computed so that its weights can be read, put back afterwards."""
+    before = member.config._attn_implementation
+    member.model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        member.model.set_attn_implementation(before)
+
+
+def attention_pattern(
+    member: Member, prompt: str, heads: Sequence[tuple[int, int]]
+) -> tuple[list[str], Float[Tensor, "head position"]]:
+    """One prompt's tokens, and what its last token attends to in chosen (layer, head) pairs; rows sum to one.
+    Used in notebooks 03 and 07."""
+    member.check_heads(heads)
+    lm, batch = member.lm, member.encode([prompt])
+    with eager_attention(member), member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+        rows = []
+        for layer in lm.model.layers:
+            rows.append(layer.self_attn.output[1][0, :, -1].float().cpu())
+        weights = torch.stack(rows).save()
+        tracer.stop()
+    tokens = [member.tokenizer.decode([token]) for token in batch["input_ids"][0].tolist()]
+    return tokens, torch.stack([weights[layer, head] for layer, head in heads])

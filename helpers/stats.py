@@ -1,4 +1,4 @@
-"""Intervals over prompts, paired tests, corrected scans and censored lengths; all from scipy."""
+"""Intervals over prompts, paired tests, corrected scans, censored lengths and shapes of growth; all from scipy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, special, stats
 
 from helpers.store import UserError
 
@@ -59,6 +59,33 @@ def paired(after: Any, before: Any, *, statistic: Callable[..., Any] = np.mean) 
     return bootstrap(np.asarray(after, dtype=float) - np.asarray(before, dtype=float), statistic=statistic)
 
 
+def bands(values: Any, *, seed: int = 0) -> list[Interval]:
+    """95 % bootstrap interval of the mean over prompts of each column of [prompt, column], in one go."""
+    columns = np.asarray(values, dtype=float)
+    if columns.ndim != 2 or len(columns) < 2 or not np.isfinite(columns).all():
+        raise UserError(f"values of shape {columns.shape}: give [prompt, column], at least 2 prompts, all finite")
+    found = stats.bootstrap(
+        (columns,), np.mean, axis=0, method="percentile", n_resamples=RESAMPLES, batch=200,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    triples = zip(columns.mean(0), found.low, found.high, strict=True)
+    return [Interval(float(middle), float(low), float(high), len(columns)) for middle, low, high in triples]
+
+
+def power_of_ten(intervals: list[Interval]) -> list[Interval]:
+    """Intervals of means of log10 values as geometric means."""
+    return [Interval(10**i.estimate, 10**i.low, 10**i.high, i.n) for i in intervals]
+
+
+def ratio_of_means(numerator: Any, denominator: Any) -> Interval:
+    """mean(numerator) / mean(denominator) over the same prompts."""
+
+    def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
+        return np.mean(a, axis=axis) / np.mean(b, axis=axis)
+
+    return bootstrap(numerator, denominator, statistic=ratio)
+
+
 def ratio_of_medians(numerator: Any, denominator: Any) -> Interval:
     """median(numerator) / median(denominator) over the same prompts; at least one token below the line."""
 
@@ -102,3 +129,55 @@ def survival(lengths: Any, stopped: Any) -> tuple[np.ndarray, np.ndarray, np.nda
         band = curve.confidence_interval(method="log-log")
     low, high = (pd.Series(side.probabilities).ffill().fillna(1.0).to_numpy() for side in (band.low, band.high))
     return curve.quantiles, curve.probabilities, np.minimum(low, curve.probabilities), high
+
+
+def settled_at(curves: Any, share: float = 0.5) -> np.ndarray:
+    """Relative depth, 0 to 1, from which each curve of [prompt, depth] stays beyond a share of its final value."""
+    curves = np.asarray(curves, dtype=float)
+    beyond = curves * np.sign(curves[:, -1:]) >= share * np.abs(curves[:, -1:])
+    n_depths = curves.shape[1]
+    return (n_depths - beyond[:, ::-1].cumprod(axis=1).sum(axis=1)) / (n_depths - 1)
+
+
+def _linear(x: np.ndarray, start: float, rise: float) -> np.ndarray:
+    return start + rise * x
+
+
+def _exponential(x: np.ndarray, start: float, rise: float, rate: float) -> np.ndarray:
+    return start + rise * np.expm1(rate * x) / np.expm1(rate)
+
+
+def _logistic(x: np.ndarray, start: float, rise: float, rate: float, middle: float) -> np.ndarray:
+    return start + rise * special.expit(rate * (x - middle))
+
+
+SHAPES: dict[str, tuple[Callable[..., np.ndarray], list[float], tuple[list[float], list[float]]]] = {
+    "linear": (_linear, [], ([], [])),
+    "exponential": (_exponential, [3.0], ([0.01], [50.0])),
+    "logistic": (_logistic, [8.0, 0.7], ([0.5, 0.0], [100.0, 1.5])),
+}
+
+
+def fit_shape(curve: Any, shape: str) -> np.ndarray:
+    """Least-squares fit of a mean curve over equally spaced depths by one of SHAPES; its values there."""
+    function, guess, (low, high) = SHAPES[shape]
+    curve = np.asarray(curve, dtype=float)
+    x, free = np.linspace(0, 1, len(curve)), [-np.inf, -np.inf]
+    start = [curve[0], curve[-1] - curve[0], *guess]
+    bounds = [*free, *low], [np.inf, np.inf, *high]
+    found = optimize.least_squares(lambda q: function(x, *q) - curve, start, bounds=bounds, max_nfev=300).x
+    return function(x, *found)
+
+
+def held_out_errors(curves: Any, *, folds: int = 8) -> dict[str, np.ndarray]:
+    """Each shape fitted to the mean curve of the other prompts: mean squared error on each prompt left out, both
+    curves centred, so that prompts differ in shape alone. curves: [prompt, depth].
+    """
+    curves = np.asarray(curves, dtype=float)
+    fold = np.arange(len(curves)) % min(folds, len(curves))
+    errors = {shape: np.empty(len(curves)) for shape in SHAPES}
+    for shape, error in errors.items():
+        for k in np.unique(fold):
+            fitted, left_out = fit_shape(curves[fold != k].mean(0), shape), curves[fold == k]
+            error[fold == k] = ((left_out - left_out.mean(1, keepdims=True) - fitted + fitted.mean()) ** 2).mean(1)
+    return errors

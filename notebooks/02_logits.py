@@ -48,9 +48,9 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from helpers import explorers, figures, findings, stats
-from helpers.generation import answers, select_combined
+from helpers.generation import load_combined
 from helpers.pairs import load_pair
-from helpers.prompts import ask, combine, load_questions, neutral_sentences
+from helpers.prompts import ask, combine, neutral_sentences
 from helpers.readouts import bigram_logits, last_hidden, log_normaliser, logits_of, next_logprobs, stop_parts, top_tokens
 from helpers.store import data_dir, write_text
 
@@ -67,13 +67,10 @@ Markdown(findings.claim(pair.name, "F05", "F06", "F07", "F08"))
 # Stopping is several events. The stop tokens of a model are summed into P(stop); `</think>`, which ends a thought and not the answer, is told apart; so is the **Wait set** {"Wait", " Wait", " wait", "wait"}.
 
 # %%
-questions = {question.id: question for question in load_questions(N_PROMPTS)}
-settings = dict(form="template", fresh=RECOMPUTE, max_new_tokens=MAX_NEW_TOKENS)
-base_answers, distilled_answers = (answers(pair, member, list(questions.values()), **settings) for member in pair.members)
-combined = select_combined(base_answers, distilled_answers, quick=QUICK)
-combined = combined[combined["split"] == "confirm"].head(N_COMBINED)
-asked, given = [questions[name] for name in combined.index], list(combined["base_answer"])
-Markdown(f"{len(asked)} combined prompts of the confirm split on {pair.describe()}; the base's answer is right in {combined['base_right'].mean():.0%}.")
+knobs = dict(n_prompts=N_PROMPTS, n_combined=N_COMBINED, quick=QUICK, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
+combined = load_combined(pair, **knobs)["confirm"]
+asked, given = combined.questions, combined.answers
+Markdown(f"{len(asked)} combined prompts of the confirm split on {pair.describe()}; the base's answer is right in {np.mean(combined.right):.0%}.")
 
 # %% [markdown]
 # ### Three raw examples, before any average
@@ -409,4 +406,4 @@ explorers.next_token(pair)
 Markdown(findings.claim(pair.name, "F05", "F06", "F07", "F08"))
 
 # %% [markdown]
-# Back: [01_prompts](01_prompts.ipynb). Next in the series: `03_logit_lens` asks at which depth the two models part.
+# Back: [01_prompts](01_prompts.ipynb). Next: [03_logit_lens](03_logit_lens.ipynb) asks at which depth the two models part.

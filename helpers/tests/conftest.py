@@ -58,8 +58,9 @@ def make_tokenizer(role: str) -> PreTrainedTokenizerFast:
     return wrapped
 
 
-def make_checkpoint(folder: Path, role: str, *, family: str = "qwen2", tied: bool, seed: int) -> Path:
-    """Save one tiny random model and its tokenizer; the distilled one's generation config samples."""
+def make_checkpoint(folder: Path, role: str, *, family: str = "qwen2", tied: bool, seed: int, **extra: object) -> Path:
+    """Save one tiny random model and its tokenizer; the distilled one's generation config samples. `extra` goes
+    to the model's config."""
     tokenizer = make_tokenizer(role)
     torch.manual_seed(seed)
     shape = dict(
@@ -76,7 +77,7 @@ def make_checkpoint(folder: Path, role: str, *, family: str = "qwen2", tied: boo
         bos_token_id=tokenizer.bos_token_id,
     )
     config, kind = (Qwen2Config, Qwen2ForCausalLM) if family == "qwen2" else (LlamaConfig, LlamaForCausalLM)
-    model = kind(config(**shape))
+    model = kind(config(**shape, **extra))
     for name, value in model.named_parameters():
         if name.endswith(("bias", "norm.weight")):
             torch.nn.init.normal_(value, mean=float("norm" in name), std=0.1)
@@ -107,6 +108,15 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     root = tmp_path_factory.mktemp("llama")
     folders = [make_checkpoint(root / role, role, family="llama", tied=True, seed=2) for role in ("base", "distilled")]
     return Pair.of(*folders, name="tiny-llama", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def biased(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Llamas with a bias on every linear layer, one head tied and one not."""
+    root = tmp_path_factory.mktemp("biased")
+    options = {"family": "llama", "attention_bias": True, "mlp_bias": True}
+    folders = [make_checkpoint(root / r, r, tied=r == "base", seed=4, **options) for r in ("base", "distilled")]
+    return Pair.of(*folders, name="tiny-biased", device="cpu")
 
 
 @pytest.fixture(params=["qwen", "llama"])

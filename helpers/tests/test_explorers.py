@@ -53,7 +53,20 @@ def test_what_a_model_writes_is_text_not_html(qwen, monkeypatch):
     assert harmful not in find(box, widgets.HTML).value and "&lt;script&gt;" in find(box, widgets.HTML).value
 
 
+def test_the_lens_follows_its_controls(qwen):
+    box = explorers.lens_explorer(qwen)
+    find(box, widgets.IntSlider).value = 3
+    output = find(box, widgets.HTML)
+    first = output.value
+    assert first.count("<tr>") == qwen.base.n_layers + 2 and "data:image/png" in first
+    find(box, widgets.Dropdown, "Model").value = "base"
+    assert output.value != first
+    find(box, widgets.Text, "Tokens").value = " Wait|not one token"
+    find(box, widgets.Button).click()
+    assert "is not one token" in output.value and "<table" not in output.value
+
+
 def test_every_control_has_a_description(qwen):
-    for make in (explorers.ask_both, explorers.next_token):
+    for make in (explorers.ask_both, explorers.next_token, explorers.lens_explorer):
         controls = [p for p in parts(make(qwen)) if hasattr(p, "description") and not isinstance(p, widgets.HTML)]
         assert controls and all(control.description for control in controls)

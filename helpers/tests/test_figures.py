@@ -14,9 +14,18 @@ def shapes():
     yield figures.interval_rows(two, title="t", unit="u", zero=True)
     yield figures.stacked_rows(parts, {"stop": figures.STOP, "rest": figures.REST}, title="t", unit="u")
     yield figures.lines({"p": {"base": ([I, I], figures.BASE)}}, [0, 1], title="t", xlabel="x", ylabel="y")
+    yield figures.lines(
+        {f"p|{row}": {"base": ([I, I], figures.BASE)} for row in "ab"}, [0, 1], title="t", xlabel="x",
+        ylabel=["y", "z"], rows=2, log_rows=(1,),
+    )  # fmt: skip
+    yield figures.fits(
+        {"p": ([I, I], {"linear": [0, 1]})}, [0, 1], {"linear": "red"}, title="t", xlabel="x", ylabel="y"
+    )
+    yield figures.heat_maps({"p": [[0.1, -0.2]], "q": [[0.1, 0.1]]}, title="t", xlabel="x", ylabel="y", unit="u")
+    yield figures.token_map([" a", "$\n"], [[("b", 0.2), ("中", 0.9)]], ["0"], title="t", unit="u")
 
 
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("index", range(len(list(shapes()))))
 def test_every_shape_has_title_and_units_and_saves_the_same_bytes(index, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "figures_dir", lambda pair: tmp_path / pair)
     written = []
@@ -26,6 +35,7 @@ def test_every_shape_has_title_and_units_and_saves_the_same_bytes(index, tmp_pat
         assert "t" in labels
         shown = figures.save_figure(fig, "x", pair="p", alt="what is seen")
         written.append([(tmp_path / "p" / name).read_bytes() for name in ("x.png", "x.svg")])
+        plt.close("all")
     assert written[0] == written[1]
     assert b"what is seen" in written[0][0] and b"what is seen" in written[0][1]
     assert shown._repr_mimebundle_()[1]["image/png"]["alt"] == "what is seen"
@@ -34,3 +44,14 @@ def test_every_shape_has_title_and_units_and_saves_the_same_bytes(index, tmp_pat
 
 def test_colours_are_those_of_the_series():
     assert figures.ROLE == {"base": "#0072B2", "distilled": "#D55E00"} and figures.CONTROL == "#8C8C8C"
+
+
+def test_panels_of_a_row_share_their_scale_and_maps_are_centred():
+    far = Interval(5.0, 4.0, 6.0, 20)
+    fig = figures.lines(
+        {"p": {"a": ([I, I], "red")}, "q": {"a": ([far, far], "red")}}, [0, 1], title="t", xlabel="x", ylabel="y"
+    )
+    assert fig.axes[0].get_ylim() == fig.axes[1].get_ylim() and fig.axes[1].get_ylim()[1] > 5
+    fig = figures.heat_maps({"p": [[0.1, -0.4]], "q": [[0.2, 0.1]]}, title="t", xlabel="x", ylabel="y", unit="u")
+    assert {axis.images[0].get_clim() for axis in fig.axes[:2]} == {(-0.4, 0.4)}
+    plt.close("all")

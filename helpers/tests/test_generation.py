@@ -11,6 +11,7 @@ from helpers.generation import (
     answers,
     complete,
     first_word,
+    load_combined,
     repetition,
     select_combined,
     stored_completions,
@@ -239,3 +240,13 @@ def test_completion_reads_back(qwen, data_here):
         isinstance(done, Completion)
         and done.tokens == stored_completions(qwen, qwen.base, PROMPTS[:1], name="x", max_new_tokens=4)[0].tokens
     )
+
+
+def test_combined_prompts_hold_the_bases_own_answer(tiny, data_here):
+    both = load_combined(tiny, n_prompts=24, n_combined=5, max_new_tokens=12)
+    for split, found in both.items():
+        assert 1 < len(found.questions) <= 5 and all(question.split == split for question in found.questions)
+        assert len(found.answers) == len(found.right) == len(found.questions)
+        plain = found.prompts(tiny.distilled, "plain")
+        for prompt, question, answer in zip(plain, found.questions, found.answers, strict=True):
+            assert prompt == f"{tiny.distilled.bos}{question.text} Just give the answer. {answer.strip()}"

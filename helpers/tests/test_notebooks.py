@@ -18,7 +18,16 @@ from helpers.store import ROOT, UserError
 
 SOURCES = find_notebooks(ROOT)
 NAMES = [source.stem for source in SOURCES]
-SMALL = {"N_PROMPTS": "16", "MAX_NEW_TOKENS": "24", "N_GROWN": "4", "REPEATS": "[0, 1]", "N_COMBINED": "8"}
+SMALL = {
+    "N_PROMPTS": "16",
+    "MAX_NEW_TOKENS": "24",
+    "N_GROWN": "4",
+    "REPEATS": "[0, 1]",
+    "N_COMBINED": "8",
+    "N_NEUTRAL": "6",
+    "TOP_HEADS": "3",
+    "N_RANDOM": "20",
+}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)

@@ -13,6 +13,7 @@ from helpers.prompts import (
     load_questions,
     neutral_sentences,
     normalise,
+    shuffle_words,
 )
 from helpers.series.distill import question_hash
 from helpers.store import ROOT, UserError
@@ -111,3 +112,10 @@ def test_suffixes(qwen):
 def test_neutral_sentences_end_in_a_period():
     sentences = neutral_sentences()
     assert len(sentences) >= 40 and all(s.endswith(".") and "?" not in s for s in sentences)
+
+
+def test_shuffled_words_are_the_same_words_and_keep_the_end():
+    text = "What is the capital of France? Just give the answer. It is Paris."
+    shuffled = shuffle_words(text, 0)
+    assert sorted(shuffled.split(" ")) == sorted(text.split(" ")) and shuffled.endswith(" Paris.")
+    assert shuffled != text and shuffled == shuffle_words(text, 0) != shuffle_words(text, 1)

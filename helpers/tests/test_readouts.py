@@ -1,16 +1,29 @@
+import copy
+
 import pytest
 import torch
 
 from helpers import readouts
+from helpers.pairs import Pair
 from helpers.readouts import (
+    attention_pattern,
+    attribute,
     bigram_logits,
     last_hidden,
+    lens,
+    lens_map,
+    lens_of_both,
     log_normaliser,
     next_logits,
     next_logprobs,
+    promoted,
+    read_stream,
+    residuals,
     stop_parts,
     top_tokens,
+    vocabulary_scores,
 )
+from helpers.store import UserError
 
 PROMPTS = ["The bus stops at the corner near the old library.", "A cat", "She bought a blue coat", "Who?"]
 
@@ -78,3 +91,173 @@ def test_bigram_logits_by_hand(tiny):
     expected = normed @ member.model.lm_head.weight[targets].T
     assert torch.allclose(bigram_logits(member, sources, targets), expected, atol=1e-5)
     assert not torch.allclose(bigram_logits(member, sources, targets, first_mlp=True), expected, atol=1e-3)
+
+
+def plain_streams(member, prompt):
+    """Independent: the stream after the embedding and each layer, by transformers; the last before its norm."""
+    ids = member.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
+    caught = []
+    hook = member.model.model.norm.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+    with torch.no_grad():
+        seen = member.model(input_ids=ids, output_hidden_states=True).hidden_states
+    hook.remove()
+    return torch.stack([*seen[:-1], caught[0]], dim=2)[0]
+
+
+LONG = ["The bus stops at the corner near the old library.", "She bought a blue coat yesterday"]
+
+
+def test_residuals_and_lens_equal_plain_transformers(tiny):
+    ids, at = [3, 700, 5], (-3, -1)
+    for member, other in (tiny.members, tiny.members[::-1]):
+        streams = torch.stack([plain_streams(member, prompt)[list(at)] for prompt in LONG])
+        assert torch.allclose(residuals(member, LONG, positions=at), streams, atol=1e-4)
+        for head in (member, other):
+            normed = head.model.model.norm(streams)
+            everything = head.model.lm_head(normed)
+            found = lens(member, LONG, ids, head=head, positions=at)
+            assert torch.allclose(found.logits, everything[..., ids], atol=1e-4)
+            assert torch.allclose(found.logprobs, everything.log_softmax(-1)[..., ids], atol=1e-4)
+            ranks = everything.argsort(-1, descending=True).argsort(-1)[..., ids]
+            assert (found.ranks == ranks).float().mean() > 0.97, "near ties may swap neighbours"
+
+
+def test_the_last_point_is_the_models_own_answer(tiny):
+    ids = [3, 4, 5]
+    both = lens_of_both(tiny, {member.role: PROMPTS for member in tiny.members}, ids)
+    for member in tiny.members:
+        assert torch.allclose(both[member.role].logits[:, 0, -1], next_logits(member, PROMPTS, ids), atol=1e-4)
+    crossed = lens_of_both(tiny, {member.role: PROMPTS for member in tiny.members}, ids, other_head=True, ranked=False)
+    assert crossed["base"].ranks is None and crossed["base"].logprobs is None
+    expected = lens(tiny.base, PROMPTS, ids, head=tiny.distilled).logits
+    assert torch.allclose(crossed["base"].logits, expected, atol=1e-4)
+
+
+def test_points_between_attention_and_mlp(tiny):
+    member = tiny.distilled
+    halves = residuals(member, LONG, mid=True)
+    assert halves.shape[2] == 2 * member.n_layers + 1
+    assert torch.allclose(halves[:, :, 0::2], residuals(member, LONG), atol=1e-5)
+    layer = member.model.model.layers[1]
+    after = halves[:, :, 3] + layer.mlp(layer.post_attention_layernorm(halves[:, :, 3]))
+    assert torch.allclose(after, halves[:, :, 4], atol=1e-4)
+
+
+def test_norms_of_the_lens(qwen):
+    stream = residuals(qwen.distilled, LONG)
+    weight, head = qwen.distilled.model.model.norm.weight, qwen.distilled.model.lm_head.weight
+    scaled = stream / (stream.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
+    for norm, states in (("full", scaled * weight), ("scale", scaled), ("none", stream)):
+        assert torch.allclose(
+            read_stream(qwen.distilled, stream, [7], norm=norm).logits, states @ head[[7]].T, atol=1e-4
+        )
+
+
+def test_lens_in_batches_and_chunks_is_the_same(tiny, monkeypatch):
+    whole = lens(tiny.base, PROMPTS, [3, 4])
+    monkeypatch.setattr(readouts, "LENS_ROWS", 3)
+    parts = lens(tiny.base, PROMPTS, [3, 4], batch_size=1)
+    assert torch.allclose(whole.logits, parts.logits, atol=1e-4)
+    assert torch.allclose(whole.logprobs, parts.logprobs, atol=1e-4)
+
+
+def test_lens_refuses_what_is_not_there(qwen):
+    with pytest.raises(UserError, match="a prompt has 2 tokens"):
+        residuals(qwen.base, ["?.", *PROMPTS], positions=(-3,))
+    with pytest.raises(UserError, match="token ids"):
+        lens(qwen.base, PROMPTS, [10**6])
+    with pytest.raises(UserError, match="no head"):
+        attention_pattern(qwen.base, PROMPTS[0], [(0, 6)])
+    with pytest.raises(UserError, match="no prompts"):
+        residuals(qwen.base, [])
+
+
+def test_lens_map_ends_in_the_top_token(tiny):
+    tokens, rows = lens_map(tiny.base, PROMPTS[0], last=3)
+    assert len(tokens) == 3 and len(rows) == tiny.base.n_layers + 1
+    (best, share), *_ = top_tokens(tiny.base, PROMPTS[:1], k=1)[0]
+    assert rows[-1][-1] == (best, pytest.approx(share, abs=1e-5))
+
+
+@pytest.mark.parametrize("which", ["qwen", "llama", "biased"])
+def test_attribution_sums_to_the_logit(which, request):
+    pair = request.getfixturevalue(which)
+    plus, minus = [3], [4, 5, 6]
+    for member in pair.members:
+        found = attribute(member, PROMPTS, plus, minus, neurons=True, batch_size=3)
+        logits = torch.stack([plain_logits(member, p) for p in PROMPTS])
+        true = logits[:, plus].mean(1) - logits[:, minus].mean(1)
+        assert torch.allclose(found.total, true, atol=1e-3)
+        assert torch.allclose(found.heads.sum(-1) + found.attention_bias, found.attention, atol=1e-4)
+        assert torch.allclose(found.neurons.sum(-1) + found.mlp_bias, found.mlp, atol=1e-4)
+        assert bool(found.mlp_bias.any()) == (which == "biased")
+
+
+def test_a_heads_share_is_what_vanishes_with_it(tiny):
+    """Silencing one query head of the last layer, and that layer's MLP, removes its contribution and nothing else."""
+    member, head, size = tiny.base, 4, 8
+    found = attribute(member, PROMPTS[:1], [3], [5])
+    layer = member.model.model.layers[-1]
+    quiet = layer.mlp.down_proj.register_forward_hook(lambda *args: args[2] * 0)
+    caught = []
+    norm = member.model.model.norm.register_forward_pre_hook(lambda _, args: caught.append(args[0][0, -1]))
+    plain_logits(member, PROMPTS[0])
+
+    def silence(_, args):
+        return (args[0].index_fill(-1, torch.arange(head * size, (head + 1) * size), 0.0),)
+
+    ablation = layer.self_attn.o_proj.register_forward_pre_hook(silence)
+    plain_logits(member, PROMPTS[0])
+    for hook in (quiet, norm, ablation):
+        hook.remove()
+    toward = (member.unembedding[3] - member.unembedding[5]) * member.model.model.norm.weight
+    end = plain_streams(member, PROMPTS[0])[-1, -1]
+    scale = torch.rsqrt(end.pow(2).mean() + member.config.rms_norm_eps)
+    assert float(found.heads[0, -1, head]) == pytest.approx(float((caught[0] - caught[1]) @ toward * scale), abs=1e-4)
+
+
+def test_attribution_refuses_half_precision(qwen_folders):
+    pair = Pair.of(*qwen_folders, device="cpu", dtype=torch.bfloat16)
+    with pytest.raises(UserError, match="pair.float"):
+        attribute(pair.base, PROMPTS, [3])
+    assert attribute(pair.float().base, PROMPTS, [3]).heads.shape == (4, 3, 6)
+    assert lens(pair.distilled, PROMPTS, [3]).logits.shape == (4, 1, 4, 1)
+
+
+def test_attention_patterns_are_those_of_transformers(tiny):
+    member, heads = tiny.distilled, [(0, 5), (2, 1)]
+    tokens, weights = attention_pattern(member, PROMPTS[0], heads)
+    assert member.config._attn_implementation == "sdpa", "put back"
+    eager = copy.deepcopy(member.model)
+    eager.set_attn_implementation("eager")
+    ids = member.tokenizer(PROMPTS[0], add_special_tokens=False, return_tensors="pt").input_ids
+    with torch.no_grad():
+        seen = eager(input_ids=ids, output_attentions=True).attentions
+    assert torch.allclose(weights, torch.stack([seen[layer][0, head, -1] for layer, head in heads]), atol=1e-5)
+    assert weights.sum(-1).tolist() == pytest.approx([1.0, 1.0], abs=1e-5) and len(tokens) == ids.shape[1]
+
+
+def test_vocabulary_scores_are_z_scores_and_know_no_length(qwen):
+    member = qwen.distilled
+    directions = torch.randn(5, 48, generator=torch.Generator().manual_seed(0))
+    everything = list(range(member.config.vocab_size))
+    scores = vocabulary_scores(member, directions, everything)
+    assert torch.allclose(scores.mean(1), torch.zeros(5), atol=1e-4)
+    assert torch.allclose(scores.std(1), torch.ones(5), atol=1e-4)
+    assert torch.allclose(scores, vocabulary_scores(member, directions * 7, everything), atol=1e-4)
+    best = scores.argmax(1).tolist()
+    assert [row[0] for row in promoted(member, directions, k=2)] == [member.tokenizer.decode([i]) for i in best]
+    logits = (directions * member.model.model.norm.weight) @ member.model.lm_head.weight.T
+    assert logits.argmax(1).tolist() == best
+
+
+@pytest.mark.embedded
+def test_lens_and_attribution_on_the_embedded_pair(smol):
+    member, stop, wait = smol.distilled, list(smol.distilled.groups.stop[:1]), list(smol.distilled.groups.wait)
+    prompt = member.prompt("What is the capital of France? Just give the answer. Paris.", "plain")
+    true = plain_logits(member, prompt)
+    found = attribute(member, [prompt], stop, wait)
+    assert float(found.total) == pytest.approx(float(true[stop].mean() - true[wait].mean()), abs=1e-3)
+    expected = member.model.lm_head(member.model.model.norm(plain_streams(member, prompt)[-1]))
+    seen = lens(member, [prompt], [*stop, *wait])
+    assert torch.allclose(seen.logits[0, 0], expected[:, [*stop, *wait]], atol=1e-3)

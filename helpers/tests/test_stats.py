@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from helpers import stats
 from helpers.stats import Interval, bootstrap, false_discovery, paired, ratio_of_medians, sign_flip_p, survival
 from helpers.store import UserError
 
@@ -71,3 +72,42 @@ def test_interval_prints_itself():
 def test_two_samples_are_resampled_together():
     lengths = np.random.default_rng(3).integers(5, 60, 41)
     assert ratio_of_medians(3 * lengths, lengths) == Interval(3.0, 3.0, 3.0, 41)
+
+
+def test_bands_are_the_bootstrap_of_each_column():
+    values = np.random.default_rng(0).normal([0, 5], [1, 3], size=(60, 2))
+    for column, band in zip(values.T, stats.bands(values), strict=True):
+        one = stats.bootstrap(column)
+        assert band.estimate == pytest.approx(one.estimate) and band.n == 60
+        assert band.low == pytest.approx(one.low, abs=0.15) and band.high == pytest.approx(one.high, abs=0.15)
+    with pytest.raises(UserError, match="at least 2 prompts"):
+        stats.bands([[1.0, np.nan], [1.0, 2.0]])
+
+
+def test_geometric_means():
+    (found,) = stats.power_of_ten([Interval(2.0, 1.0, 3.0, 5)])
+    assert (found.estimate, found.low, found.high) == (100, 10, 1000)
+
+
+def test_settled_at_by_hand():
+    curves = [[0, 0, 0, 4, 4], [0, 3, 0, 0, -2], [2, 2, 2, 2, 2], [0, 4, 0, 4, 4]]
+    assert stats.settled_at(curves).tolist() == [0.75, 1.0, 0.0, 0.75]
+
+
+@pytest.mark.parametrize("shape", ["linear", "exponential", "logistic"])
+def test_the_right_shape_predicts_prompts_left_out_best(shape):
+    x = np.linspace(0, 1, 16)
+    true = {"linear": 2 + 5 * x, "exponential": np.exp(5 * x) / 20, "logistic": 8 / (1 + np.exp(-14 * (x - 0.5)))}[
+        shape
+    ]
+    curves = true + np.random.default_rng(0).normal(0, 0.3, size=(40, 16)) + np.arange(40)[:, None]
+    errors = {name: error.mean() for name, error in stats.held_out_errors(curves).items()}
+    assert errors[shape] <= 1.01 * min(errors.values()), "the others can bend as little as a line"
+    assert shape == "linear" or errors["linear"] > 1.5 * errors[shape]
+    assert errors[shape] < 0.12, "what is left is the noise: offsets of prompts do not count"
+    assert np.abs(stats.fit_shape(true, shape) - true).max() < 0.05
+
+
+def test_the_ratio_of_means():
+    found = stats.ratio_of_means([2.0, 4.0], [1.0, 1.0])
+    assert found.estimate == 3 and 2 <= found.low <= found.high <= 4
