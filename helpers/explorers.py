@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
@@ -11,11 +11,13 @@ import ipywidgets as widgets
 from helpers.figures import BASE, CONTROL, DISTILLED, STOP, THIRD, WAIT, lines, picture_html
 from helpers.generation import complete
 from helpers.pairs import Member, Pair
+from helpers.patching import swapped
 from helpers.prompts import JUST
 from helpers.readouts import lens, lens_map, stop_parts, top_tokens
 from helpers.stats import Interval
 from helpers.store import UserError
 from helpers.tokens import single_id
+from helpers.weights import Neuron, NeuronEdit, with_neurons
 
 WIDE = widgets.Layout(width="98%")
 DESCRIBED = {"description_width": "90px"}
@@ -80,11 +82,7 @@ def next_token(pair: Pair) -> widgets.Widget:
 def _next_token_table(pair: Pair, text: str, form: str) -> str:
     cells = []
     for member in pair.members:
-        prompt = member.prompt(text, "plain") if form == "plain" else text
-        parts = stop_parts(member, [prompt]).iloc[0]
-        rows = [(name, parts[name], "#000000") for name in ("stop", "</think>", "Wait set")]
-        rows += [(repr(token), share, "#332288") for token, share in top_tokens(member, [prompt], k=8)[0]]
-        body = "".join(_bar(name, share, colour) for name, share, colour in rows)
+        body = _next_token_bars(member, member.prompt(text, "plain") if form == "plain" else text)
         cells.append(f"<td style='vertical-align:top;width:50%'><b>{member.role}</b>{body}</td>")
     return f"<table style='width:100%'><tr>{''.join(cells)}</tr></table>"
 
@@ -147,6 +145,116 @@ def _cell(token: str, share: float) -> str:
         f"<td title='{share:.1%}' style='background:rgba(8,81,156,{share:.2f});color:{colour}'>"
         f"{html.escape(repr(token))}</td>"
     )
+
+
+def neurons_explorer(
+    pair: Pair, stop_neurons: Mapping[str, Sequence[Neuron]], wait_neurons: Mapping[str, Sequence[Neuron]]
+) -> widgets.Widget:
+    """Notebook 04: scale the value vectors nearest to stop and Wait, by role, and see what each model does next."""
+    text = widgets.Textarea(
+        value=f"What is the capital of France? {JUST} The capital of France is Paris.",
+        description="Prompt",
+        style=DESCRIBED,
+        layout=WIDE,
+    )
+    role = widgets.Dropdown(options=["base", "distilled"], description="Model", style=DESCRIBED)
+    form = widgets.Dropdown(options=["plain", "template"], description="Form", style=DESCRIBED)
+    most = min(len(neurons) for by_role in (stop_neurons, wait_neurons) for neurons in by_role.values())
+    count = widgets.IntSlider(value=min(10, most), min=1, max=most, description="Neurons", style=DESCRIBED)
+    stop = widgets.FloatSlider(value=0.0, min=-4, max=16, step=0.5, description="Stop ×", style=DESCRIBED)
+    wait = widgets.FloatSlider(value=4.0, min=-4, max=16, step=0.5, description="Wait ×", style=DESCRIBED)
+    length = widgets.IntSlider(value=80, min=20, max=300, step=20, description="New tokens", style=DESCRIBED)
+    button = widgets.Button(description="Write before and after", button_style="primary")
+    bars, written = widgets.HTML(), widgets.HTML()
+
+    def both() -> tuple[Member, str, Any]:
+        member = pair.base if role.value == "base" else pair.distilled
+        edits = [
+            NeuronEdit(by_role[role.value][: count.value], factor=slider.value)
+            for by_role, slider in ((stop_neurons, stop), (wait_neurons, wait))
+        ]
+        return member, member.prompt(text.value, form.value), with_neurons(member, *edits)
+
+    def show(_: Any = None) -> None:
+        _shown(bars, lambda: _before_after_bars(*both()))
+
+    def write(_: Any = None) -> None:
+        _shown(written, lambda: _before_after_texts(*both(), length.value))
+
+    button.on_click(write)
+    text.continuous_update = False
+    for control in (role, form, count, stop, wait, text):
+        control.continuous_update = False
+        control.observe(show, names="value")
+    show()
+    sliders = widgets.HBox([count, stop, wait])
+    return widgets.VBox([text, widgets.HBox([role, form]), sliders, bars, length, button, written])
+
+
+def swap_explorer(pair: Pair) -> widgets.Widget:
+    """Notebook 05: take layers from the other model, and see base, distilled and hybrid side by side."""
+    text = widgets.Textarea(
+        value=f"What is the capital of France? {JUST} The capital of France is Paris.",
+        description="Prompt",
+        style=DESCRIBED,
+        layout=WIDE,
+    )
+    last = pair.base.n_layers - 1
+    role = widgets.Dropdown(options=["base", "distilled"], description="Model", style=DESCRIBED)
+    part = widgets.Dropdown(options=["all", "attention", "mlp"], description="Part", style=DESCRIBED)
+    layers = widgets.IntRangeSlider(value=(last // 2, last), min=0, max=last, description="Layers", style=DESCRIBED)
+    length = widgets.IntSlider(value=60, min=20, max=200, step=20, description="New tokens", style=DESCRIBED)
+    button = widgets.Button(description="Write with all three", button_style="primary")
+    bars, written = widgets.HTML(), widgets.HTML()
+
+    def each(cell: Callable[[Member, str], str]) -> str:
+        cells = [f"<b>{member.role}</b>{cell(member, member.prompt(text.value, 'plain'))}" for member in pair.members]
+        chosen = range(layers.value[0], layers.value[1] + 1)
+        with swapped(pair, role.value, chosen, part=part.value) as hybrid:
+            title = f"{role.value} with layers {layers.value[0]} to {layers.value[1]} of the other"
+            cells.append(f"<b>{title}</b>{cell(hybrid, hybrid.prompt(text.value, 'plain'))}")
+        columns = "".join(f"<td style='vertical-align:top;width:33%'>{one}</td>" for one in cells)
+        return f"<table style='width:100%'><tr>{columns}</tr></table>"
+
+    def write(member: Member, prompt: str) -> str:
+        done = complete(member, [prompt], max_new_tokens=length.value)[0]
+        body = html.escape(done.text).replace("\n", "<br>")
+        return f", {done.length} tokens, ends by {html.escape(done.stop)}<br><br>{body}"
+
+    def show(_: Any = None) -> None:
+        _shown(bars, lambda: each(_next_token_bars))
+
+    button.on_click(lambda _: _shown(written, lambda: each(write)))
+    for control in (text, role, part, layers):
+        control.continuous_update = False
+        control.observe(show, names="value")
+    show()
+    return widgets.VBox([text, widgets.HBox([role, part, layers]), bars, length, button, written])
+
+
+def _next_token_bars(member: Member, prompt: str, lm: Any = None) -> str:
+    parts = stop_parts(member, [prompt], lm=lm).iloc[0]
+    rows = [(part, parts[part], "#000000") for part in ("stop", "</think>", "Wait set")]
+    rows += [(repr(token), share, "#332288") for token, share in top_tokens(member, [prompt], k=6, lm=lm)[0]]
+    return "".join(_bar(part, share, colour) for part, share, colour in rows)
+
+
+def _before_after_bars(member: Member, prompt: str, lm: Any) -> str:
+    cells = []
+    for name, edited in (("before", None), ("after", lm)):
+        bars = _next_token_bars(member, prompt, edited)
+        cells.append(f"<td style='vertical-align:top;width:50%'><b>{name}</b>{bars}</td>")
+    return f"<table style='width:100%'><tr>{''.join(cells)}</tr></table>"
+
+
+def _before_after_texts(member: Member, prompt: str, lm: Any, length: int) -> str:
+    cells = []
+    for name, edited in (("before", None), ("after", lm)):
+        done = complete(member, [prompt], lm=edited, max_new_tokens=length)[0]
+        body = html.escape(done.text).replace("\n", "<br>")
+        cells.append(f"<td style='vertical-align:top;width:50%'><b>{name}</b>, {done.length} tokens, "
+                     f"ends by {html.escape(done.stop)}<br><br>{body}</td>")  # fmt: skip
+    return f"<table style='width:100%'><tr>{''.join(cells)}</tr></table>"
 
 
 def _bar(name: str, share: float, colour: str) -> str:

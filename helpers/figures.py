@@ -154,9 +154,11 @@ def lines(
     zero: bool = False,
     rows: int = 1,
     log_rows: tuple[int, ...] = (),
+    ticks: Sequence[Any] = (),
 ) -> Figure:
     """Mean lines with 95 % bands over x, labelled at their ends. Panels fill `rows` rows and share the y axis of
-    their row; a panel's name ends at a bar, so that two rows may hold panels of one name ("base|rank")."""
+    their row; a panel's name ends at a bar, so that two rows may hold panels of one name ("base|rank"). `ticks` names
+    the places of x."""
     columns = len(panels) // rows
     fig, axes = _start(
         title, width=3.0 + 2.6 * columns, height=1.0 + (2.4 if rows == 1 else 2.0) * rows, panels=columns, rows=rows
@@ -167,8 +169,8 @@ def lines(
             axis.plot(at, middle, color=colour, linestyle="--" if colour == CONTROL else "-")
             axis.fill_between(at, [v.low for v in values], [v.high for v in values], color=colour, alpha=0.15, lw=0)
         axis.set(xlim=(at[0], at[-1] + 0.42 * (at[-1] - at[0])))
-        ticks = at if len(at) < 9 else axis.get_xticks()
-        axis.set_xticks([x for x in ticks if at[0] <= x <= at[-1]])
+        places = at if len(at) < 9 else axis.get_xticks()
+        axis.set_xticks([x for x in places if at[0] <= x <= at[-1]], list(ticks) or None)
         if zero:
             axis.axhline(0, color="#444444", linewidth=0.8)
     headings = [name.split("|")[0] for name in panels]
@@ -190,9 +192,10 @@ def lines(
 
 
 def _end_labels(axis: Any, x: float | int, ends: list[tuple[float, str, str]]) -> None:
-    """Labels at the line ends, pushed apart where they would overlap; heights are shares of the axis."""
+    """Labels at the line ends, pushed apart where they would overlap; a blank name has none. Heights are shares of the
+    axis."""
     last, to_share = -np.inf, axis.transData + axis.transAxes.inverted()
-    for value, label, colour in sorted(ends):
+    for value, label, colour in sorted(end for end in ends if end[1].strip()):
         place, height = to_share.transform((x, value))
         last = max(height, last + 0.085)
         axis.annotate(
@@ -233,9 +236,10 @@ def heat_maps(
     columns: Sequence[str] | Mapping[str, Sequence[str]] = (),
     names: Sequence[str] | Mapping[str, Sequence[str]] = (),
     diverging: bool = True,
+    written: bool = False,
 ) -> Figure:
     """Matrices on one colour scale, centred at zero where signs mean something; row 0 at the bottom. `columns` and
-    `names` label columns and rows, of all panels or of each."""
+    `names` label columns and rows, of all panels or of each; `written` puts each number into its cell."""
     sizes = [np.asarray(matrix).shape for matrix in panels.values()]
     named = any(isinstance(label, Mapping) for label in (columns, names))
     fig, axes = _start(
@@ -250,6 +254,9 @@ def heat_maps(
         image = axis.imshow(np.asarray(matrix), aspect="auto", origin="lower", interpolation="nearest", **scale)
         axis.set_title(name)
         axis.set_xlabel(xlabel)
+        for (row, column), value in np.ndenumerate(np.asarray(matrix)) if written else ():
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8,
+                      color="white" if abs(value) > 0.6 * bound else "black")  # fmt: skip
         for label, setter, turn in ((columns, axis.set_xticks, 60), (names, axis.set_yticks, 0)):
             chosen = label[name] if isinstance(label, Mapping) else label
             if len(chosen):
@@ -258,6 +265,22 @@ def heat_maps(
             axis.set_yticklabels([])
     axes[0].set_ylabel(ylabel)
     fig.colorbar(image, ax=list(axes), label=unit, shrink=0.9, pad=0.01)
+    return fig
+
+
+def scatter(
+    panels: Mapping[str, Sequence[tuple[str, Any, Any, str]]], *, title: str, xlabel: str, ylabel: str
+) -> Figure:
+    """Dots with the line of equality; panels: name -> [(label, x, y, colour)]; axes are equal within a panel."""
+    fig, axes = _start(title, width=1.2 + 2.9 * len(panels), height=3.8, panels=len(panels))
+    for axis, (name, groups) in zip(axes, panels.items(), strict=True):
+        for label, x, y, colour in groups:
+            axis.plot(x, y, "s" if colour == CONTROL else "o", color=colour, markersize=4, alpha=0.7, lw=0, label=label)
+        low, high = (f(axis.get_xlim() + axis.get_ylim()) for f in (min, max))
+        axis.plot([low, high], [low, high], color="#444444", linewidth=0.8)
+        axis.set(title=name, xlabel=xlabel)
+        axis.legend(fontsize=8, loc="upper left", handletextpad=0.2)
+    axes[0].set_ylabel(ylabel)
     return fig
 
 

@@ -26,6 +26,12 @@ CLAIMS = {
     "the last layers, as if attention kept adding to what is there.",
     "F10": "Layer norm shapes that rise.",
     "F11": "The difference of the two models' activations, read through the lens, names reasoning tokens.",
+    "F12": "Weights, embeddings included, barely changed; some tokens' embeddings did.",
+    "F13": "Value vectors close to the stop or Wait unembedding exist; setting the stop ones to 0 and scaling the "
+    "Wait ones by alpha in the base, and the reverse in the distilled, changes what they do.",
+    "F14": "The stop token's unembedding is a linear combination of others.",
+    "F15": "Attribution patching on the last token, metric stop minus Wait, finds the components that decide.",
+    "F16": "Replacing layers gradually moves one model to the other; swapping a single layer does not work.",
 }
 
 
@@ -77,8 +83,10 @@ def record(
     verdict: Verdict,
     detail: str = "",
     split: str = "confirm",
+    sample: str = "prompts",
 ) -> dict[str, Any]:
-    """Write one finding into the pair's ledger and return it. Raises UserError for an unknown id."""
+    """Write one finding into the pair's ledger and return it; n counts `sample` of a `split`. Raises UserError for
+    an unknown id."""
     if finding not in CLAIMS:
         raise UserError(f"unknown finding {finding!r}: the ledger knows {', '.join(CLAIMS)}")
     entry = {
@@ -90,6 +98,7 @@ def record(
         "unit": unit,
         **_numbers(interval),
         "split": split,
+        "sample": sample,
         "control": {"name": control_name, **_numbers(control)},
         "rule": str(rule),
         "verdict": verdict,
@@ -115,11 +124,12 @@ def load_findings(pair: str) -> list[dict[str, Any]]:
 def sentence(entry: dict[str, Any]) -> str:
     """A finding in one sentence: verdict, number, interval, n, control."""
     control = entry["control"]
+    of = " ".join(filter(None, (str(entry["n"]), entry["split"], entry["sample"])))
     return (
         f"**{entry['id']} {entry['verdict']}** on pair `{entry['pair']}`. *{entry['claim']}* Measured: "
         f"{entry['quantity']} {entry['estimate']:.3g} {entry['unit']} "
         f"(95 % interval {entry['low']:.3g} to {entry['high']:.3g}, "
-        f"n = {entry['n']} {entry['split']} prompts); control, {control['name']}: "
+        f"n = {of}); control, {control['name']}: "
         f"{control['estimate']:.3g} ({control['low']:.3g} to {control['high']:.3g})."
         + (f" {entry['detail']}" if entry["detail"] else "")
     )

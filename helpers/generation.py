@@ -78,6 +78,16 @@ class SeededChoice(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(-1, order.gather(-1, place), 0.0)
 
 
+@dataclass(frozen=True)
+class Change:
+    """An intervention for stored generations: an edited nnsight model, logits processors, and a description that
+    names every choice in it, so that stored results of another change are not taken for this one's."""
+
+    description: str = ""
+    lm: Any = None
+    processors: tuple[LogitsProcessor, ...] = ()
+
+
 def repetition(tokens: list[int], n: int = 4) -> float:
     """Share of n-grams that stood before in the same completion, in [0, 1]."""
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
@@ -220,28 +230,30 @@ def stored_completions(
     name: str,
     fresh: bool = False,
     batch_size: int = BATCH,
+    change: Change | None = None,
     **decoding: Any,
 ) -> list[Completion]:
     """`complete`, kept in `data/<pair>/<name>.json` row by row and saved after every batch.
 
-    Rows are reused when model, dtype, settings and package versions match; says how many were.
+    Rows are reused when model, dtype, settings, change and package versions match; says how many were.
     """
     path = data_dir(pair.name) / f"{name}.json"
     how = Decoding(**decoding)
+    change = change or Change()
     provenance = {
         "model": member.identity,
         "dtype": str(member.dtype),
         "settings": asdict(how),
         "versions": package_versions(),
         "format": FORMAT,
-    }
+    } | ({"change": change.description} if change.description else {})
     known = {}
     if not fresh and reusable(path, provenance):
         known = {row["prompt"]: Completion(**row) for row in read_json(path)}
     missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
     say(f"{_short(path)}: {len(set(prompts)) - len(missing)} completions reused, {len(missing)} to compute")
     if missing:
-        _fill(member, missing, path, provenance, known, batch_size, how)
+        _fill(member, missing, path, provenance, known, batch_size, how, change)
     return [known[prompt] for prompt in prompts]
 
 
@@ -253,6 +265,7 @@ def _fill(
     known: dict[str, Completion],
     batch_size: int,
     how: Decoding,
+    change: Change,
 ) -> None:
     found: dict[str, Completion] = {}
     if not known:
@@ -260,7 +273,8 @@ def _fill(
     with tqdm(total=len(missing), desc=path.stem, leave=False, disable="R1_SAY" in os.environ) as bar:
         for place in range(0, len(missing), batch_size):
             block = missing[place : place + batch_size]
-            for index, completion in _complete_each(member, block, batch_size, how, member.lm):
+            lm = change.lm or member.lm
+            for index, completion in _complete_each(member, block, batch_size, how, lm, change.processors):
                 found[block[index]] = completion
                 bar.update()
             known |= {prompt: found[prompt] for prompt in block}
@@ -277,15 +291,22 @@ def answers(
     suffix: Suffix = "just",
     fresh: bool = False,
     max_new_tokens: int = 400,
+    change: Change | None = None,
+    label: str = "",
 ) -> pd.DataFrame:
     """One row a question: what one model answers, and whether it stopped, closed its thought and was right.
 
-    Index: question id. Stored; see `stored_completions`. Used in every notebook.
+    Index: question id. Stored; see `stored_completions`. `label` names the file of an intervention. In every notebook.
     """
     prompts = ask(member, questions, form=form, suffix=suffix)
-    name = f"answers_{member.role}_{form}_{suffix}"
-    done = stored_completions(pair, member, prompts, name=name, fresh=fresh, max_new_tokens=max_new_tokens)
-    opened = member.role == "distilled" and form == "template"
+    name = label or f"answers_{member.role}_{form}_{suffix}"
+    how = {"max_new_tokens": max_new_tokens, "fresh": fresh, "change": change}
+    done = stored_completions(pair, member, prompts, name=name, **how)
+    return judged(done, questions, opened=member.role == "distilled" and form == "template")
+
+
+def judged(done: list[Completion], questions: list[Question], *, opened: bool) -> pd.DataFrame:
+    """Completions beside their questions: stopped, closed, answer, right; `opened`: the prompt opens a thought."""
     frame = pd.DataFrame([asdict(completion) for completion in done])
     frame.insert(0, "id", [question.id for question in questions])
     frame["split"] = [question.split for question in questions]
@@ -293,9 +314,20 @@ def answers(
     frame["question"] = [question.text for question in questions]
     frame["stopped"] = frame["stop"] != LIMIT
     frame["closed"] = frame["text"].str.contains("</think>", regex=False)
+    frame["waits"] = frame["text"].str.contains(r"\bwait\b", case=False)
     frame["answer"] = [final_answer(text, opened=opened).strip() for text in frame["text"]]
     frame["right"] = [is_right(said, q.answers) for said, q in zip(frame["answer"], questions, strict=True)]
     return frame.set_index("id")
+
+
+def cut_short(
+    member: Member, done: pd.DataFrame, questions: list[Question], limit: int, *, opened: bool
+) -> pd.DataFrame:
+    """The same greedy answers as if at most `limit` new tokens had been allowed. Used in notebooks 04 and 06."""
+    end = {member.tokenizer.decode([token]): [token] for token in member.groups.stop}
+    written = [tokens + end.get(stop, []) for tokens, stop in zip(done["tokens"], done["stop"], strict=True)]
+    cut = [_finish(member, prompt, tokens[:limit]) for prompt, tokens in zip(done["prompt"], written, strict=True)]
+    return judged(cut, questions, opened=opened)
 
 
 def select_combined(base: pd.DataFrame, distilled: pd.DataFrame, *, quick: int = 30) -> pd.DataFrame:

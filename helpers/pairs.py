@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BatchE
 from helpers import embedded
 from helpers.store import UserError, cache_dir, sha256
 from helpers.tokens import TokenGroups, token_groups
+
+warnings.filterwarnings("ignore", message=".*was never reached")  # how nnsight says that an edit's loop has ended
 
 HUB = {
     "r1-1.5b": ("Qwen/Qwen2.5-Math-1.5B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"),

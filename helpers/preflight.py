@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -116,8 +115,7 @@ def _edited_steps(member: Member) -> int:
         for _ in tracer.all():
             edited.model.norm.output = edited.model.norm.output * 0
     encoded = member.encode([member.prompt(QUESTION, "plain")])
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*was never reached")
+    with torch.no_grad():
         out = edited.generate(encoded, max_new_tokens=STEPS, do_sample=False, eos_token_id=None, pad_token_id=0)
     return int((out[0, encoded["input_ids"].shape[1] :] == expected).sum())
 

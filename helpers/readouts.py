@@ -42,13 +42,15 @@ def _in_order(parts: list[Tensor], batches: list[list[int]]) -> Tensor:
     return torch.cat(parts)[order.argsort()]
 
 
-def last_hidden(member: Member, prompts: list[str], *, batch_size: int = 64) -> Float[Tensor, "prompt d_model"]:
-    """The last position after the final norm, in float32 on the head's device; prompts batched by length."""
+def last_hidden(
+    member: Member, prompts: list[str], *, batch_size: int = 64, lm: object = None
+) -> Float[Tensor, "prompt d_model"]:
+    """The last position after the final norm, in float32 on the head's device; prompts batched by length. `lm`: an
+    edited nnsight model of this member."""
     member.check(prompts)
-    parts, batches = [], list(_batches(prompts, batch_size))
+    parts, batches, lm = [], list(_batches(prompts, batch_size)), lm or member.lm
     for indices in batches:
         batch = member.encode([prompts[index] for index in indices])
-        lm = member.lm
         with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
             hidden = lm.model.norm.output[:, -1].clone().save()
             tracer.stop()
@@ -78,14 +80,24 @@ def next_logprobs(member: Member, prompts: list[str], token_ids: Ids) -> Float[T
     return logits_of(member, hidden, token_ids) - log_normaliser(member, hidden)[:, None]
 
 
-def stop_parts(member: Member, prompts: list[str]) -> pd.DataFrame:
+def next_distribution(member: Member, prompts: list[str]) -> Float[Tensor, "prompt vocab"]:
+    """Log-probabilities of the whole vocabulary after each prompt, in nats, on the CPU: for few prompts."""
+    return _every_logit(member, last_hidden(member, prompts)).log_softmax(-1).cpu()
+
+
+def kl_nats(first: Float[Tensor, "prompt vocab"], second: Float[Tensor, "prompt vocab"]) -> Float[Tensor, " prompt"]:
+    """KL divergence of log-probabilities, first from second, in nats."""
+    return torch.nn.functional.kl_div(second, first, reduction="none", log_target=True).sum(-1)
+
+
+def stop_parts(member: Member, prompts: list[str], *, lm: object = None) -> pd.DataFrame:
     """P(next token), split into parts that sum to one, one row a prompt.
 
     `stop` (all stop tokens; each also in a column of its own name), `</think>`, `<think>`, the Wait set, a new
     line, and the rest. Used in notebooks 02 and 07.
     """
     groups = member.groups
-    hidden = last_hidden(member, prompts)
+    hidden = last_hidden(member, prompts, lm=lm)
     normaliser = log_normaliser(member, hidden)[:, None]
 
     def share(ids: Iterable[int | None]) -> list[float]:
@@ -128,9 +140,9 @@ def _every_logit(member: Member, states: Float[Tensor, "row d_model"]) -> Float[
     return torch.cat([states @ chunk.float().T for chunk in member.unembedding.split(VOCAB_CHUNK)], dim=-1)
 
 
-def top_tokens(member: Member, prompts: list[str], *, k: int = 10) -> list[list[tuple[str, float]]]:
+def top_tokens(member: Member, prompts: list[str], *, k: int = 10, lm: object = None) -> list[list[tuple[str, float]]]:
     """The k likeliest next tokens of each prompt with their probabilities."""
-    return _likeliest(member, last_hidden(member, prompts), k)
+    return _likeliest(member, last_hidden(member, prompts, lm=lm), k)
 
 
 def _likeliest(member: Member, states: Float[Tensor, "row d_model"], k: int) -> list[list[tuple[str, float]]]:

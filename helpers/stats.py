@@ -72,6 +72,38 @@ def bands(values: Any, *, seed: int = 0) -> list[Interval]:
     return [Interval(float(middle), float(low), float(high), len(columns)) for middle, low, high in triples]
 
 
+def correlation(first: Any, second: Any, *, ranks: bool = False) -> Interval:
+    """Pearson's correlation of two measures of the same things, or Spearman's (`ranks`), bootstrap over the things;
+    0 where one of them does not vary."""
+    pair = [stats.rankdata(values) if ranks else np.asarray(values, dtype=float) for values in (first, second)]
+
+    def correlate(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
+        a, b = (x - x.mean(axis=axis, keepdims=True) for x in (a, b))
+        size = np.sqrt((a**2).sum(axis=axis) * (b**2).sum(axis=axis))
+        return np.where(size > 0, (a * b).sum(axis=axis) / np.maximum(size, 1e-300), 0.0)
+
+    return bootstrap(*pair, statistic=correlate)
+
+
+def alignment(first: Any, second: Any) -> Interval:
+    """Linear centred kernel alignment of two [prompt, d] representations, in [0, 1] (Kornblith et al. 2019);
+    bootstrap over prompts."""
+    one, two = (np.asarray(values, dtype=float) for values in (first, second))
+
+    def align(rows: np.ndarray) -> float:
+        rows = rows.astype(int)
+        a, b = (x[rows] - x[rows].mean(axis=0) for x in (one, two))
+        k, m = a @ a.T, b @ b.T
+        return float((k * m).sum() / max(np.sqrt((k * k).sum() * (m * m).sum()), 1e-300))
+
+    every = np.arange(len(one))
+    found = stats.bootstrap(
+        (every,), align, vectorized=False, method="percentile", n_resamples=200, rng=np.random.default_rng(0)
+    ).confidence_interval
+    estimate = align(every)
+    return Interval(estimate, min(float(found.low), estimate), max(float(found.high), estimate), len(one))
+
+
 def power_of_ten(intervals: list[Interval]) -> list[Interval]:
     """Intervals of means of log10 values as geometric means."""
     return [Interval(10**i.estimate, 10**i.low, 10**i.high, i.n) for i in intervals]

@@ -161,17 +161,18 @@ def trajectories(form: str) -> dict:
     return panels
 
 
-def show_trajectories(form: str):
-    """The figure of one form."""
+def trajectories_figure(form: str) -> tuple:
+    """The figure of one form, and what it shows in words."""
     ends = {role: seen[role, form].logprobs[:, -1, at_stop].exp().mean() for role in members}
     ranks = {role: 10 ** np.log10(seen[role, form].ranks[..., at_wait].amin(-1)[:, -1].numpy() + 1).mean() for role in members}
-    title = f"At the end the stop token has {ends['base']:.0%} on the base and {ends['distilled']:.0%} on the distilled; the best wait word is number {ranks['base']:.0f} and {ranks['distilled']:.0f}"
-    fig = figures.lines(trajectories(form), depth, title=f"{form.capitalize()} form. {title}", xlabel="depth (layers passed)", zero=True, rows=3, log_rows=(2,),
+    title = f"{form.capitalize()} form. At the end the stop token has {ends['base']:.0%} on the base and {ends['distilled']:.0%} on the distilled; the best wait word is number {ranks['base']:.0f} and {ranks['distilled']:.0f}"
+    fig = figures.lines(trajectories(form), depth, title=title, xlabel="depth (layers passed)", zero=True, rows=3, log_rows=(2,),
                         ylabel=["probability", "logit against\ncontrol words (nats)", "rank, 1 = likeliest"])  # fmt: skip
-    return figures.save_figure(fig, f"03_{form}_trajectories", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm")
+    return fig, title
 
 
-show_trajectories("plain")
+fig, title = trajectories_figure("plain")
+figures.save_figure(fig, "03_plain_trajectories", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 2: probability, logit and rank by depth, plain form.** Black the stop token, wine the Wait set (sum of probabilities, mean logit, best rank), dashed grey the stop token on shuffled prompts. Ranks as geometric means.
@@ -179,7 +180,8 @@ show_trajectories("plain")
 # **What it does not show.** That the model "believes" what the lens says half way: a probability near one in early layers is the last token talking.
 
 # %%
-show_trajectories("template")
+fig, title = trajectories_figure("template")
+figures.save_figure(fig, "03_template_trajectories", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 3: the same in each model's chat template.** In the distilled model's template the answer stands inside the open thought. The dashed grey control is the shuffled plain prompt of figure 2.
@@ -567,4 +569,4 @@ explorers.lens_explorer(pair)
 Markdown(findings.claim(pair.name, "F09", "F10", "F11"))
 
 # %% [markdown]
-# Back: [02_logits](02_logits.ipynb). Next in the series: `04_value_vectors` asks whether the weights changed, and which neurons write "stop" and "Wait".
+# Back: [02_logits](02_logits.ipynb). Next: [04_value_vectors](04_value_vectors.ipynb) asks whether the weights changed, and which neurons write "stop" and "Wait".

@@ -106,7 +106,8 @@ def qwen(qwen_folders: tuple[Path, Path]) -> Pair:
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     root = tmp_path_factory.mktemp("llama")
-    folders = [make_checkpoint(root / role, role, family="llama", tied=True, seed=2) for role in ("base", "distilled")]
+    seeds = {"base": 2, "distilled": 3}
+    folders = [make_checkpoint(root / role, role, family="llama", tied=True, seed=seeds[role]) for role in seeds]
     return Pair.of(*folders, name="tiny-llama", device="cpu")
 
 

@@ -27,6 +27,12 @@ SMALL = {
     "N_NEUTRAL": "6",
     "TOP_HEADS": "3",
     "N_RANDOM": "20",
+    "N_NEURONS": "4",
+    "N_WORDS": "5",
+    "ALPHAS": "[0.0, 1.0, 4.0]",
+    "COUNTS": "[1, 4]",
+    "MAX_AFTER": "16",
+    "TERMS": "4",
 }
 
 

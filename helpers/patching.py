@@ -1,0 +1,342 @@
+"""Which components decide: activation patching, its first-order estimate, and weights swapped between the models.
+
+A *node* is a place whose activation at the last position can be replaced: the stream at a point, a layer's
+attention or MLP output, a query head, an MLP neuron. The metric is the mean logit of some tokens minus that of others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helpers.pairs import Member, Pair
+from helpers.readouts import Ids, logit_direction
+from helpers.store import UserError
+
+Kind = Literal["stream", "attention", "mlp", "head", "neuron"]
+Where = Literal["last", "earlier", "all"]
+Part = Literal["all", "attention", "mlp", "norms"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One place: its kind, the layer (for the stream: the point, 0 the embedding) and, for heads and neurons, which."""
+
+    kind: Kind
+    layer: int
+    index: int = 0
+
+    def __str__(self) -> str:
+        which = {"head": f"H{self.index}", "neuron": f"N{self.index}"}.get(self.kind, "")
+        return f"{'point ' if self.kind == 'stream' else 'L'}{self.layer}{which} {'' if which else self.kind}".strip()
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What a model computed at the last position: the input of each layer's `o_proj` (`z`) and `down_proj` (`act`),
+    their outputs, and the stream at all points; float32."""
+
+    stream: Float[Tensor, "prompt point d_model"]
+    z: Float[Tensor, "prompt layer heads_by_size"]
+    attention: Float[Tensor, "prompt layer d_model"]
+    act: Float[Tensor, "prompt layer neuron"]
+    mlp: Float[Tensor, "prompt layer d_model"]
+
+
+PLACES = ("stream", "z", "attention", "act", "mlp")
+HOLDS = {"stream": "stream", "attention": "attention", "mlp": "mlp", "head": "z", "neuron": "act"}
+
+
+def activations(member: Member, prompts: list[str], *, batch_size: int = 16) -> Activations:
+    """The last position's activations at every place. Used in notebooks 05 and 06."""
+    member.check(prompts)
+    parts = []
+    for place in range(0, len(prompts), batch_size):
+        batch, lm, kept = member.encode(prompts[place : place + batch_size]), member.lm, {name: [] for name in PLACES}
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+            kept["stream"].append(lm.model.layers[0].input[:, -1].clone())
+            for layer in lm.model.layers:
+                kept["z"].append(layer.self_attn.o_proj.input[:, -1].clone())
+                kept["attention"].append(layer.self_attn.o_proj.output[:, -1].clone())
+                kept["act"].append(layer.mlp.down_proj.input[:, -1].clone())
+                kept["mlp"].append(layer.mlp.down_proj.output[:, -1].clone())
+                kept["stream"].append(layer.output[:, -1].clone())
+            stacked = {name: torch.stack([one.float().to(member.device) for one in kept[name]], 1) for name in PLACES}
+            stacked.save()
+            tracer.stop()
+        parts.append(stacked)
+    return Activations(**{name: torch.cat([part[name] for part in parts]) for name in PLACES})
+
+
+def gradients(
+    member: Member, prompts: list[str], plus: Ids, minus: Ids = (), *, batch_size: int = 16
+) -> tuple[Float[Tensor, " prompt"], Activations]:
+    """The metric of each prompt, and its gradient with respect to every place at the last position; one backward
+    pass a batch, parameters frozen, float32. Raises UserError for a model in half precision."""
+    if member.dtype != torch.float32:
+        raise UserError(
+            f"gradients are taken in float32, {member.source} is in {member.dtype}: call pair.float() first"
+        )
+    direction = logit_direction(member, plus, minus)
+    member.check(prompts)
+    metrics, parts = [], []
+    for place in range(0, len(prompts), batch_size):
+        batch, lm, full = member.encode(prompts[place : place + batch_size]), member.lm, {name: [] for name in PLACES}
+        with member.lock, lm.trace(batch, use_cache=False) as tracer:
+            start = lm.model.embed_tokens.output.detach().requires_grad_(True)
+            lm.model.embed_tokens.output = start
+            full["stream"].append(start)
+            for layer in lm.model.layers:
+                full["z"].append(layer.self_attn.o_proj.input)
+                full["attention"].append(layer.self_attn.o_proj.output)
+                full["act"].append(layer.mlp.down_proj.input)
+                full["mlp"].append(layer.mlp.down_proj.output)
+                full["stream"].append(layer.output)
+            metric = (lm.model.norm.output[:, -1] @ direction).save()
+            kept = full.save()
+            tracer.stop()
+        every = [tensor for name in PLACES for tensor in kept[name]]
+        found = iter(torch.autograd.grad(metric.sum(), every))
+        parts.append({name: torch.stack([next(found)[:, -1].clone() for _ in kept[name]], 1) for name in PLACES})
+        metrics.append(metric.detach())
+        del kept, every, found
+    slopes = Activations(**{name: torch.cat([part[name] for part in parts]) for name in PLACES})
+    return torch.cat(metrics), slopes
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Change of the metric by node, in nats, float32 on the CPU."""
+
+    stream: Float[Tensor, "prompt point"]
+    attention: Float[Tensor, "prompt layer"]
+    mlp: Float[Tensor, "prompt layer"]
+    head: Float[Tensor, "prompt layer head"]
+    neuron: Float[Tensor, "prompt layer neuron"]
+
+    def of(self, nodes: Sequence[Node]) -> Float[Tensor, "prompt node"]:
+        """The effects of some nodes, one a column."""
+        read = [getattr(self, node.kind)[:, node.layer] for node in nodes]
+        picked = [r[:, n.index] if n.kind in ("head", "neuron") else r for r, n in zip(read, nodes, strict=True)]
+        return torch.stack(picked, dim=1)
+
+
+def attribution_patching(
+    member: Member, prompts: list[str], source: Activations, plus: Ids, minus: Ids = ()
+) -> Effects:
+    """First-order estimate of what replacing each node by `source` does to the metric: (source - own) times the
+    gradient (Nanda 2023; Kramár et al. 2024). `source`: activations of the other model on the same prompts, or of
+    this one on other prompts. Used in notebook 05."""
+    own = activations(member, prompts)
+    if own.stream.shape != source.stream.shape:
+        given = len(source.stream)
+        raise UserError(f"activations of {given} prompts for {len(prompts)}: give one a prompt, of a like model")
+    slopes = gradients(member, prompts, plus, minus)[1]
+
+    def product(name: str) -> Tensor:
+        return ((getattr(source, name).to(member.device) - getattr(own, name)) * getattr(slopes, name)).cpu()
+
+    return Effects(
+        stream=product("stream").sum(-1),
+        attention=product("attention").sum(-1),
+        mlp=product("mlp").sum(-1),
+        head=product("z").unflatten(-1, (member.config.num_attention_heads, -1)).sum(-1),
+        neuron=product("act"),
+    )
+
+
+def exact_patching(
+    member: Member,
+    prompts: list[str],
+    source: Activations,
+    nodes: Sequence[Node],
+    plus: Ids,
+    minus: Ids = (),
+    *,
+    batch_size: int = 64,
+) -> Float[Tensor, "prompt node"]:
+    """What replacing each node by `source` at the last position does to the metric, run for run; many nodes are rows
+    of one batch. The first row of each batch stays unpatched and is what the others are held against."""
+    check_nodes(member, nodes)
+    direction = logit_direction(member, plus, minus)
+    effects = torch.zeros(len(prompts), len(nodes))
+    for number, prompt in enumerate(prompts):
+        for place in range(0, len(nodes), batch_size - 1):
+            some = list(nodes[place : place + batch_size - 1])
+            metric = _patched_rows(member, prompt, number, source, some, direction)
+            effects[number, place : place + len(some)] = (metric[1:] - metric[0]).cpu()
+    return effects
+
+
+def check_nodes(member: Member, nodes: Sequence[Node]) -> None:
+    """Raise UserError for a node that the model does not have."""
+    size = {"head": member.config.num_attention_heads, "neuron": member.config.intermediate_size}
+    for node in nodes:
+        layers = member.n_layers + (node.kind == "stream")
+        if node.kind not in HOLDS or not 0 <= node.layer < layers or not 0 <= node.index < size.get(node.kind, 1):
+            raise UserError(f"no node {node}: {member.source} has {member.n_layers} layers, {size['head']} heads each")
+    if not nodes:
+        raise UserError("no nodes were given: name at least one")
+
+
+def _patched_rows(
+    member: Member, prompt: str, number: int, source: Activations, nodes: list[Node], direction: Tensor
+) -> Float[Tensor, " row"]:
+    """The metric of one prompt, first as it is, then once for each node with that node replaced."""
+    lm, batch = member.lm, member.encode([prompt] * (len(nodes) + 1))
+    size = member.config.hidden_size // member.config.num_attention_heads
+    size = getattr(member.config, "head_dim", None) or size
+    rows: dict[tuple[str, int], list[tuple[int, Any]]] = {}
+    for row, node in enumerate(nodes, start=1):
+        width = {"head": slice(node.index * size, (node.index + 1) * size), "neuron": slice(node.index, node.index + 1)}
+        rows.setdefault((HOLDS[node.kind], node.layer), []).append((row, width.get(node.kind, slice(None))))
+    values = {name: getattr(source, name)[number].to(member.device, member.dtype) for name in PLACES}
+
+    def replaced(tensor: Tensor, name: str, layer: int) -> Tensor:
+        changed = tensor.clone()
+        for row, columns in rows[name, layer]:
+            changed[row, -1, columns] = values[name][layer, columns]
+        return changed
+
+    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+        if ("stream", 0) in rows:
+            lm.model.embed_tokens.output = replaced(lm.model.embed_tokens.output, "stream", 0)
+        for index, layer in enumerate(lm.model.layers):
+            if ("z", index) in rows:
+                layer.self_attn.o_proj.input = replaced(layer.self_attn.o_proj.input, "z", index)
+            if ("attention", index) in rows:
+                layer.self_attn.o_proj.output = replaced(layer.self_attn.o_proj.output, "attention", index)
+            if ("act", index) in rows:
+                layer.mlp.down_proj.input = replaced(layer.mlp.down_proj.input, "act", index)
+            if ("mlp", index) in rows:
+                layer.mlp.down_proj.output = replaced(layer.mlp.down_proj.output, "mlp", index)
+            if ("stream", index + 1) in rows:
+                layer.output = replaced(layer.output, "stream", index + 1)
+        metric = (lm.model.norm.output[:, -1].float() @ direction).save()
+        tracer.stop()
+    return metric
+
+
+def streams_at_all_positions(
+    member: Member, prompts: list[str], *, batch_size: int = 16
+) -> list[Float[Tensor, "position point d_model"]]:
+    """The whole stream of each prompt, one tensor a prompt since lengths differ; float32 on the CPU."""
+    found = []
+    for place in range(0, len(prompts), batch_size):
+        lm, batch = member.lm, member.encode(prompts[place : place + batch_size])
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+            points = [lm.model.layers[0].input]
+            for layer in lm.model.layers:
+                points.append(layer.output)
+            stream = torch.stack([point.float().cpu() for point in points], dim=2).save()
+            tracer.stop()
+        lengths = batch["attention_mask"].sum(1).tolist()
+        found += [row[-length:] for row, length in zip(stream, lengths, strict=True)]
+    if not found:
+        member.check(prompts)
+    return found
+
+
+def patch_streams(
+    member: Member,
+    prompts: list[str],
+    source: Sequence[Float[Tensor, "_ point d_model"]],
+    plus: Ids,
+    minus: Ids = (),
+    *,
+    where: Where = "last",
+) -> Float[Tensor, "prompt point"]:
+    """What replacing the stream by `source` at one point does to the metric, at the last position, at all earlier
+    ones, or at all; all points of a prompt are rows of one batch. Prompts are aligned at their ends, so that a model
+    which reads one mark more at the start keeps it. Used in notebook 05."""
+    if where not in ("last", "earlier", "all"):
+        raise UserError(f"unknown positions {where!r}: last, earlier or all")
+    direction, effects = logit_direction(member, plus, minus), []
+    for prompt, given in zip(prompts, source, strict=True):
+        n_points = given.shape[1]
+        batch, lm = member.encode([prompt] * (n_points + 1)), member.lm
+        shared = min(batch["input_ids"].shape[1], given.shape[0])
+        span = {"last": slice(-1, None), "earlier": slice(-shared, -1), "all": slice(-shared, None)}[where]
+        values = given.to(member.device, member.dtype)
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+            start = lm.model.embed_tokens.output.clone()
+            start[1, span] = values[span, 0]
+            lm.model.embed_tokens.output = start
+            for index, layer in enumerate(lm.model.layers):
+                changed = layer.output.clone()
+                changed[index + 2, span] = values[span, index + 1]
+                layer.output = changed
+            metric = (lm.model.norm.output[:, -1].float() @ direction).save()
+            tracer.stop()
+        effects.append((metric[1:] - metric[0]).cpu())
+    return torch.stack(effects)
+
+
+def _owners(member: Member, layers: Sequence[int], part: Part, embedding: bool, head: bool, norm: bool) -> list[Any]:
+    """(module, name) of each chosen parameter."""
+    if part not in ("all", "attention", "mlp", "norms"):
+        raise UserError(f"unknown part {part!r}: all, attention, mlp or norms")
+    if wrong := [layer for layer in layers if not 0 <= layer < member.n_layers]:
+        raise UserError(f"no layer {wrong[0]}: {member.source} has 0 to {member.n_layers - 1}")
+    chosen: list[torch.nn.Module] = []
+    for layer in dict.fromkeys(layers):
+        block = member.model.model.layers[layer]
+        named = {"attention": [block.self_attn], "mlp": [block.mlp], "all": [block]}
+        chosen += named.get(part, [block.input_layernorm, block.post_attention_layernorm])
+    chosen += [member.model.get_input_embeddings()] * embedding + [member.model.lm_head] * head
+    chosen += [member.model.model.norm] * norm
+    return [(module, name) for root in chosen for module in root.modules() for name in module._parameters]
+
+
+@contextlib.contextmanager
+def swapped(
+    pair: Pair,
+    role: Literal["base", "distilled"],
+    layers: Sequence[int] = (),
+    *,
+    part: Part = "all",
+    embedding: bool = False,
+    head: bool = False,
+    norm: bool = False,
+    amount: float = 1.0,
+    noise: int | None = None,
+) -> Iterator[Member]:
+    """One model of the pair with some weights of the other, inside the block; the same tensors as before after it,
+    also after an exception. `amount` interpolates between own (0) and the other's (1). `noise` is a seed: instead of
+    the other's weights, own plus a random change of the same norm, matrix by matrix (the control).
+
+    Parameters are exchanged as objects, so a tied head and an embedding can be swapped apart. Used in notebook 05.
+    """
+    members = {"base": (pair.base, pair.distilled), "distilled": (pair.distilled, pair.base)}
+    if role not in members:
+        raise UserError(f"unknown role {role!r}: base or distilled")
+    target, other = members[role]
+    own, theirs = (_owners(member, layers, part, embedding, head, norm) for member in (target, other))
+    kept = [(module, name, module._parameters[name]) for module, name in own]
+    generator = torch.Generator().manual_seed(noise or 0)
+    try:
+        for (module, name, before), (source, _) in zip(kept, theirs, strict=True):
+            if before is not None:
+                value = _mixed(before, source._parameters[name], amount, None if noise is None else generator)
+                module._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
+        yield target
+    finally:
+        for module, name, before in kept:
+            module._parameters[name] = before
+
+
+def _mixed(own: Tensor, other: Tensor, amount: float, generator: torch.Generator | None) -> Tensor:
+    if own.shape != other.shape:
+        raise UserError(f"weights of {tuple(own.shape)} and {tuple(other.shape)} cannot be swapped")
+    other = other.to(own.device, own.dtype)
+    if generator is None:
+        return other.detach() if amount == 1 else torch.lerp(own, other, float(amount))
+    change = torch.randn(own.shape, generator=generator).to(own)
+    size = (other.float() - own.float()).norm() / change.float().norm()
+    return own + float(amount) * change * size.to(own.dtype)

@@ -1,0 +1,221 @@
+import hashlib
+
+import pytest
+import torch
+
+from helpers.pairs import Pair
+from helpers.patching import (
+    Node,
+    activations,
+    attribution_patching,
+    exact_patching,
+    gradients,
+    patch_streams,
+    streams_at_all_positions,
+    swapped,
+)
+from helpers.readouts import last_hidden, next_logits
+from helpers.store import UserError
+
+PROMPTS = ["The bus stops at the corner near the old library.", "She bought a blue coat", "A cat sat on the mat."]
+PLUS, MINUS = [3], [4, 5]
+NODES = [*(Node("stream", point) for point in (0, 2, 3)), Node("attention", 1), Node("mlp", 2), Node("head", 1, 4),
+         Node("neuron", 0, 7)]  # fmt: skip
+
+
+def metric(member, prompts=PROMPTS):
+    logits = next_logits(member, prompts, [*PLUS, *MINUS])
+    return logits[:, : len(PLUS)].mean(1) - logits[:, len(PLUS) :].mean(1)
+
+
+def digest(member):
+    """Bytes of all weights, and which tensors are one."""
+    content = hashlib.sha256()
+    for name, value in member.model.state_dict().items():
+        content.update(name.encode() + value.contiguous().numpy().tobytes())
+    return content.hexdigest(), member.tied, [id(value) for value in member.model.parameters()]
+
+
+def test_gradients_equal_plain_autograd(tiny):
+    member = tiny.distilled
+    found, slopes = gradients(member, PROMPTS, PLUS, MINUS, batch_size=2)
+    assert torch.allclose(found, metric(member), atol=1e-4)
+    ids = member.tokenizer(PROMPTS[0], add_special_tokens=False, return_tensors="pt").input_ids
+    caught, hooks = {}, []
+    layer = member.model.model.layers[1]
+    for name, module in (("z", layer.self_attn.o_proj), ("act", layer.mlp.down_proj)):
+        hooks.append(module.register_forward_pre_hook(lambda _, args, name=name: caught.__setitem__(name, args[0])))
+        out = {"z": "attention", "act": "mlp"}[name]
+        hooks.append(module.register_forward_hook(lambda _m, _a, o, out=out: caught.__setitem__(out, o)))
+    hooks.append(layer.register_forward_hook(lambda _m, _a, o: caught.__setitem__("stream", o)))
+    start = member.model.get_input_embeddings()(ids).detach().requires_grad_(True)
+    logits = member.model(inputs_embeds=start).logits[0, -1]
+    for hook in hooks:
+        hook.remove()
+    value = logits[PLUS].mean() - logits[MINUS].mean()
+    names = list(caught)
+    plain = dict(zip(["start", *names], torch.autograd.grad(value, [start, *caught.values()]), strict=True))
+    assert torch.allclose(slopes.stream[0, 0], plain["start"][0, -1], atol=1e-4)
+    assert torch.allclose(slopes.stream[0, 2], plain["stream"][0, -1], atol=1e-4)
+    for name in ("z", "act", "attention", "mlp"):
+        assert torch.allclose(getattr(slopes, name)[0, 1], plain[name][0, -1], atol=1e-4), name
+
+
+def test_patching_a_run_into_itself_changes_nothing(tiny):
+    member = tiny.base
+    own = activations(member, PROMPTS)
+    assert exact_patching(member, PROMPTS, own, NODES, PLUS, MINUS).abs().max() < 1e-5
+    estimated = attribution_patching(member, PROMPTS, own, PLUS, MINUS)
+    assert all(getattr(estimated, kind).abs().max() < 1e-4 for kind in ("stream", "attention", "mlp", "head", "neuron"))
+    streams = streams_at_all_positions(member, PROMPTS)
+    for where in ("last", "earlier", "all"):
+        assert patch_streams(member, PROMPTS, streams, PLUS, MINUS, where=where).abs().max() < 1e-4
+
+
+def test_exact_patching_equals_a_plain_hook(tiny):
+    member, other = tiny.members
+    source = activations(other, PROMPTS)
+    found = exact_patching(member, PROMPTS, source, NODES, PLUS, MINUS, batch_size=4)
+    layers, before = member.model.model.layers, metric(member)
+    size = 8
+
+    def hooked(node, number):
+        def of_input(columns, value):
+            def edit(_, args):
+                changed = args[0].clone()
+                changed[0, -1, columns] = value[columns]
+                return (changed,)
+
+            return edit
+
+        def of_output(value):
+            def edit(_m, _a, out):
+                changed = out.clone()
+                changed[0, -1] = value
+                return changed
+
+            return edit
+
+        block = layers[min(node.layer, len(layers) - 1)]
+        if node.kind == "head":
+            columns = slice(node.index * size, (node.index + 1) * size)
+            return block.self_attn.o_proj.register_forward_pre_hook(of_input(columns, source.z[number, node.layer]))
+        if node.kind == "neuron":
+            columns = slice(node.index, node.index + 1)
+            return block.mlp.down_proj.register_forward_pre_hook(of_input(columns, source.act[number, node.layer]))
+        if node.kind == "stream":
+            module = member.model.model.embed_tokens if node.layer == 0 else layers[node.layer - 1]
+            return module.register_forward_hook(of_output(source.stream[number, node.layer]))
+        module = block.self_attn.o_proj if node.kind == "attention" else block.mlp.down_proj
+        return module.register_forward_hook(of_output(getattr(source, node.kind)[number, node.layer]))
+
+    for column, node in enumerate(NODES):
+        for number, prompt in enumerate(PROMPTS):
+            hook = hooked(node, number)
+            ids = member.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
+            with torch.no_grad():
+                logits = member.model(input_ids=ids).logits[0, -1]
+            hook.remove()
+            expected = logits[PLUS].mean() - logits[MINUS].mean() - before[number]
+            assert float(found[number, column]) == pytest.approx(float(expected), abs=1e-3), node
+    assert found.abs().min(dim=0).values.max() > 1e-3, "the patches must do something"
+
+
+def test_the_last_streams_patch_gives_the_others_answer(tiny):
+    member, other = tiny.members
+    source = activations(other, PROMPTS)
+    last = Node("stream", member.n_layers)
+    found = exact_patching(member, PROMPTS, source, [last], PLUS, MINUS)[:, 0]
+    normed = member.model.model.norm(source.stream[:, -1])
+    logits = normed @ member.unembedding[[*PLUS, *MINUS]].T
+    assert torch.allclose(found + metric(member), logits[:, 0] - logits[:, 1:].mean(1), atol=1e-3)
+    streams = streams_at_all_positions(other, PROMPTS)
+    assert torch.allclose(patch_streams(member, PROMPTS, streams, PLUS, MINUS)[:, -1], found, atol=1e-3)
+    earlier = patch_streams(member, PROMPTS, streams, PLUS, MINUS, where="earlier")
+    assert earlier[:, -1].abs().max() < 1e-4, "after the last layer earlier positions are not read"
+
+
+def test_attribution_is_exact_where_the_model_is_linear_in_the_node(tiny):
+    """Small steps: the estimate and the run agree to first order."""
+    member = tiny.base
+    own, other = activations(member, PROMPTS), activations(tiny.distilled, PROMPTS)
+    near = type(own)(**{n: getattr(own, n) + 1e-2 * (getattr(other, n) - getattr(own, n)) for n in own.__dict__})
+    estimated = attribution_patching(member, PROMPTS, near, PLUS, MINUS).of(NODES)
+    exact = exact_patching(member, PROMPTS, near, NODES, PLUS, MINUS)
+    assert torch.allclose(estimated, exact, atol=2e-3) and estimated.abs().max() > 5e-3
+
+
+@pytest.mark.parametrize("role", ["base", "distilled"])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"layers": [1]},
+        {"layers": [0, 2], "part": "attention"},
+        {"layers": [0], "part": "mlp", "amount": 0.3},
+        {"layers": [2], "part": "norms"},
+        {"embedding": True},
+        {"head": True},
+        {"layers": [0, 1, 2], "embedding": True, "head": True, "norm": True},
+        {"layers": [1], "noise": 3},
+    ],
+    ids=str,
+)
+def test_a_swap_restores_every_bit_also_after_an_exception(qwen, role, choice):
+    digests = [digest(member) for member in qwen.members]
+    before = metric(getattr(qwen, role))
+    with swapped(qwen, role, **choice) as member:
+        assert member is getattr(qwen, role)
+        assert not torch.allclose(metric(member), before, atol=1e-4), "the swap must do something"
+    assert [digest(member) for member in qwen.members] == digests
+    with pytest.raises(RuntimeError, match="inside"), swapped(qwen, role, **choice):
+        raise RuntimeError("inside")
+    assert [digest(member) for member in qwen.members] == digests
+    assert torch.equal(metric(getattr(qwen, role)), before)
+
+
+def test_swapping_everything_gives_the_other_model(tiny):
+    everything = dict(layers=range(3), embedding=True, head=True, norm=True)
+    for role, other in (("base", tiny.distilled), ("distilled", tiny.base)):
+        with swapped(tiny, role, **everything) as member:
+            assert torch.equal(last_hidden(member, PROMPTS), last_hidden(other, PROMPTS))
+            assert torch.equal(metric(member), metric(other))
+
+
+def test_embedding_and_head_of_a_tied_model_are_swapped_apart(qwen):
+    member, own = qwen.base, qwen.base.unembedding.clone()
+    assert member.tied and not qwen.distilled.tied
+    with swapped(qwen, "base", embedding=True):
+        assert torch.equal(member.unembedding, own) and not member.tied
+        assert torch.equal(
+            member.model.get_input_embeddings().weight, qwen.distilled.model.get_input_embeddings().weight
+        )
+    with swapped(qwen, "base", head=True):
+        assert torch.equal(member.unembedding, qwen.distilled.unembedding)
+        assert torch.equal(member.model.get_input_embeddings().weight, own)
+    assert member.tied
+
+
+def test_amounts_and_noise_by_hand(qwen):
+    one, two = (m.model.model.layers[1].mlp.up_proj.weight.clone() for m in qwen.members)
+    with swapped(qwen, "base", [1], amount=0.25) as member:
+        assert torch.allclose(member.model.model.layers[1].mlp.up_proj.weight, one + 0.25 * (two - one), atol=1e-6)
+    with swapped(qwen, "base", [1], amount=0.0) as member:
+        assert torch.equal(member.model.model.layers[1].mlp.up_proj.weight, one)
+    with swapped(qwen, "base", [1], noise=5) as member:
+        change = member.model.model.layers[1].mlp.up_proj.weight - one
+    assert float(change.norm()) == pytest.approx(float((two - one).norm()), rel=1e-4)
+    assert abs(float((change * (two - one)).sum() / change.norm() ** 2)) < 0.1, "noise points elsewhere"
+
+
+def test_what_cannot_be_patched_or_swapped_is_named(qwen, qwen_folders):
+    source = activations(qwen.base, PROMPTS)
+    for node in (Node("head", 0, 6), Node("mlp", 3), Node("stream", 4)):
+        with pytest.raises(UserError, match="no node"):
+            exact_patching(qwen.base, PROMPTS, source, [node], PLUS)
+    with pytest.raises(UserError, match="no layer 3"), swapped(qwen, "base", [3]):
+        pass
+    with pytest.raises(UserError, match="one a prompt"):
+        attribution_patching(qwen.base, PROMPTS[:1], source, PLUS)
+    half = Pair.of(*qwen_folders, device="cpu", dtype=torch.bfloat16)
+    with pytest.raises(UserError, match="pair.float"):
+        gradients(half.base, PROMPTS, PLUS)

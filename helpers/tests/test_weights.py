@@ -1,0 +1,236 @@
+import numpy as np
+import pytest
+import torch
+
+from helpers import weights
+from helpers.generation import Change, complete, cut_short, judged, stored_completions
+from helpers.pairs import Pair
+from helpers.prompts import load_questions
+from helpers.readouts import attribute, last_hidden, next_logits
+from helpers.store import UserError
+from helpers.weights import NeuronEdit, with_neurons
+
+PROMPTS = ["The bus stops at the corner near the old library.", "A cat", "She bought a blue coat"]
+NEURONS = [(0, 3), (2, 70), (2, 5)]
+
+
+def state_bytes(member):
+    return {name: value.clone() for name, value in member.model.state_dict().items()}
+
+
+def test_a_model_differs_from_itself_by_exactly_nothing(qwen):
+    twin = Pair("twin", qwen.distilled, qwen.distilled)
+    for folded in (False, True):
+        frame = weights.compare_matrices(twin, folded=folded)
+        assert (frame["relative"] == 0).all() and (frame["effective_rank"] == 0).all()
+    assert (weights.compare_tokens(twin)["relative"] == 0).all()
+
+
+def test_differences_of_matrices_by_hand(tiny):
+    frame = weights.compare_matrices(tiny)
+    assert len(frame) == tiny.base.n_layers * (len(weights.MATRICES) + 2) + 3
+    for name, part in (("q_proj", "self_attn"), ("up_proj", "mlp"), ("down_proj", "mlp")):
+        one, two = (getattr(getattr(m.model.model.layers[1], part), name).weight for m in tiny.members)
+        row = frame[(frame["layer"] == 1) & (frame["matrix"] == name)].iloc[0]
+        change, values = two - one, torch.linalg.svdvals(two - one)
+        assert row["relative"] == pytest.approx(float(change.norm() / one.norm()), rel=1e-4, abs=1e-9)
+        if change.any():
+            cosine = float((one * two).sum() / one.norm() / two.norm())
+            assert row["cosine"] == pytest.approx(cosine, abs=1e-4)
+            expected = float((values**2).sum() ** 2 / (values**4).sum())
+            assert row["effective_rank"] == pytest.approx(expected, rel=1e-3)
+            shares = weights.spectrum(tiny, 1, name)
+            assert shares == pytest.approx((values**2 / (values**2).sum()).numpy(), abs=1e-5)
+
+
+def test_tied_and_untied_heads_are_compared_each_as_they_are(qwen):
+    frame = weights.compare_matrices(qwen).set_index("matrix")["relative"]
+    base, distilled = qwen.members
+    assert base.tied and not distilled.tied
+    expected = (distilled.unembedding - base.unembedding).norm() / base.unembedding.norm()
+    assert frame["unembedding"] == pytest.approx(float(expected), rel=1e-4)
+    one, two = (member.model.model.embed_tokens.weight for member in qwen.members)
+    assert frame["embedding"] == pytest.approx(float((two - one).norm() / one.norm()), rel=1e-4)
+    rows = weights.compare_tokens(qwen, head=True)
+    assert rows["relative"][7] == pytest.approx(
+        float((distilled.unembedding[7] - base.unembedding[7]).norm() / base.unembedding[7].norm()), rel=1e-4
+    )
+
+
+def test_rows_in_blocks_are_the_same(qwen, monkeypatch):
+    whole = weights.compare_matrices(qwen)
+    monkeypatch.setattr(weights, "ROWS", 100)
+    for column in ("relative", "cosine", "effective_rank"):
+        assert weights.compare_matrices(qwen)[column].to_numpy() == pytest.approx(whole[column].to_numpy(), rel=1e-3)
+
+
+def test_value_vectors_by_hand(tiny):
+    member = tiny.distilled
+    head, norm = member.unembedding, member.model.model.norm.weight
+    direction = (head[[3, 4]].mean(0) - head.mean(0)) * norm
+    assert torch.allclose(weights.writing_direction(member, [3, 4]), direction, atol=1e-5)
+    assert torch.equal(weights.writing_direction(member, [3], folded=False), head[3])
+    cosines = weights.value_vector_cosines(member, direction[None])[0]
+    for layer, neuron in NEURONS:
+        vector = member.model.model.layers[layer].mlp.down_proj.weight[:, neuron]
+        expected = torch.nn.functional.cosine_similarity(vector, direction, dim=0)
+        assert float(cosines[layer, neuron]) == pytest.approx(float(expected), abs=1e-5)
+    best = weights.closest(cosines, 3)
+    assert [float(cosines[at].abs()) for at in best] == cosines.flatten().abs().sort(descending=True).values[
+        :3
+    ].tolist()
+
+
+def test_activations_are_what_multiplies_the_columns(tiny):
+    found = weights.neuron_activations(tiny.base, PROMPTS, batch_size=2)
+    parts = attribute(tiny.base, PROMPTS, [3], neurons=True).neurons
+    ids = tiny.base.tokenizer(PROMPTS[0], add_special_tokens=False, return_tensors="pt").input_ids
+    caught = []
+    layer = tiny.base.model.model.layers[2]
+    hook = layer.mlp.down_proj.register_forward_pre_hook(lambda _, args: caught.append(args[0][0, -1]))
+    with torch.no_grad():
+        tiny.base.model(input_ids=ids)
+    hook.remove()
+    assert torch.allclose(found[0, 2], caught[0], atol=1e-4)
+    assert ((found == 0) <= (parts == 0)).all()
+
+
+def test_matched_neurons_are_alike_and_others():
+    sizes = torch.arange(200.0).reshape(2, 100)
+    chosen = [(0, 10), (0, 11), (1, 50)]
+    found = weights.alike(chosen, sizes, among=5)
+    assert len(set(found)) == 3 and not set(found) & set(chosen)
+    assert all(a[0] == b[0] and abs(a[1] - b[1]) <= 8 for a, b in zip(chosen, found, strict=True))
+    assert found == weights.alike(chosen, sizes, among=5)
+    with pytest.raises(UserError, match="no neuron left"):
+        weights.alike([(0, k) for k in range(100)], sizes)
+
+
+def hooked_generate(member, prompt, steps, factor, added):
+    """Independent: plain transformers with a plain PyTorch hook on each edited layer."""
+    hooks = []
+    for layer in {layer for layer, _ in NEURONS}:
+        columns = [neuron for at, neuron in NEURONS if at == layer]
+
+        def edit(_, args, columns=columns):
+            changed = args[0].clone()
+            changed[..., columns] = changed[..., columns] * factor + added
+            return (changed,)
+
+        down = member.model.model.layers[layer].mlp.down_proj
+        hooks.append(down.register_forward_pre_hook(edit))
+    ids = member.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
+    out = member.model.generate(ids, do_sample=False, max_new_tokens=steps, pad_token_id=0, repetition_penalty=1.0)
+    with torch.no_grad():
+        logits = member.model(input_ids=ids).logits[0, -1]
+    for hook in hooks:
+        hook.remove()
+    return out[0, ids.shape[1] :].tolist(), logits
+
+
+def test_an_edit_equals_a_plain_hook_at_every_step(tiny):
+    for member in tiny.members:
+        lm = with_neurons(member, NeuronEdit(NEURONS, factor=-3.0, added=0.5))
+        prompt = member.prompt(PROMPTS[0], "plain")
+        tokens, logits = hooked_generate(member, prompt, 20, -3.0, 0.5)
+        done = complete(member, [prompt, "A cat"], lm=lm, max_new_tokens=20)[0]
+        assert done.tokens == [token for token in tokens if token not in member.groups.stop]
+        assert done.tokens != complete(member, [prompt], max_new_tokens=20)[0].tokens, "the edit must do something"
+        read = last_hidden(member, [prompt], lm=lm) @ member.unembedding.T
+        assert torch.allclose(read[0], logits, atol=1e-4)
+
+
+@pytest.mark.embedded
+def test_an_edit_on_the_embedded_pair_equals_a_plain_hook(smol):
+    member = smol.base
+    lm = with_neurons(member, NeuronEdit(NEURONS, factor=8.0, added=2.0))
+    prompt = member.prompt("What is the capital of France?", "template")
+    tokens, _ = hooked_generate(member, prompt, 12, 8.0, 2.0)
+    done = complete(member, [prompt], lm=lm, max_new_tokens=12)[0]
+    assert done.tokens == [token for token in tokens if token not in member.groups.stop]
+
+
+def test_factor_one_changes_nothing(tiny):
+    lm = with_neurons(tiny.base, NeuronEdit(NEURONS), NeuronEdit(NEURONS, factor=0.5), NeuronEdit(NEURONS, factor=2.0))
+    assert torch.equal(last_hidden(tiny.base, PROMPTS, lm=lm), last_hidden(tiny.base, PROMPTS))
+    assert complete(tiny.base, PROMPTS, lm=lm, max_new_tokens=8) == complete(tiny.base, PROMPTS, max_new_tokens=8)
+
+
+def test_added_amounts_go_to_their_neurons(qwen):
+    member, before = qwen.base, last_hidden(qwen.base, PROMPTS)
+    both = with_neurons(member, NeuronEdit([(2, 70), (2, 5)], added=[4.0, 0.0]))
+    one = with_neurons(member, NeuronEdit([(2, 70)], added=4.0))
+    assert torch.allclose(last_hidden(member, PROMPTS, lm=both), last_hidden(member, PROMPTS, lm=one))
+    assert not torch.allclose(last_hidden(member, PROMPTS, lm=one), before, atol=1e-3)
+
+
+def test_the_model_is_as_before_after_an_exception_inside_an_edit(tiny, monkeypatch):
+    member = tiny.base
+    bits, before = state_bytes(member), next_logits(member, PROMPTS, [3, 4])
+    lm = with_neurons(member, NeuronEdit(NEURONS, factor=5.0))
+    down = member.model.model.layers[1].mlp.down_proj
+
+    def fail(*_):
+        raise RuntimeError("in the middle of a step")
+
+    hook = down.register_forward_hook(fail)
+    with pytest.raises(Exception, match="in the middle"):
+        complete(member, PROMPTS, lm=lm, max_new_tokens=4)
+    hook.remove()
+    after = state_bytes(member)
+    assert all(torch.equal(bits[name], after[name]) for name in bits)
+    assert torch.equal(next_logits(member, PROMPTS, [3, 4]), before)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (NeuronEdit([(9, 1)], factor=0.0), "no layer 9"),
+        (NeuronEdit([(0, 80)], factor=0.0), "no neuron 80"),
+        (NeuronEdit([(0, 1)], factor=float("nan")), "finite"),
+        (NeuronEdit([(0, 1)], added=[1.0, 2.0]), "one a neuron"),
+    ],
+)
+def test_edits_that_cannot_be(qwen, edit, said):
+    with pytest.raises(UserError, match=said):
+        with_neurons(qwen.base, edit)
+
+
+def test_too_many_neurons_are_named():
+    with pytest.raises(UserError, match="give 1 to 6"):
+        weights.closest(torch.zeros(2, 3), 7)
+
+
+def test_a_token_as_a_sum_of_others(tiny):
+    member = tiny.distilled
+    shares = weights.sparse_shares(member, [3, 10], k=5)
+    assert shares.shape == (2, 5) and (np.diff(shares, axis=1) >= -1e-6).all() and (shares <= 1 + 1e-6).all()
+    every = member.unembedding - member.unembedding.mean(0)
+    every = torch.nn.functional.normalize(every, dim=-1)
+    nearest = (every @ every[3]).square()
+    nearest[3] = 0
+    assert shares[0, 0] == pytest.approx(float(nearest.max()), abs=1e-4)
+    assert weights.least_squares_shares(member, [3]) == pytest.approx([1.0], abs=1e-4)
+    chosen = every[[5, 6, 7]].T
+    solved = torch.linalg.lstsq(chosen, every[3]).solution
+    expected = float((chosen @ solved).square().sum())
+    assert weights.least_squares_shares(member, [3], [5, 6, 7]) == pytest.approx([expected], abs=1e-4)
+    assert weights.sparse_shares(member, [3], k=5, below=float(nearest.max().sqrt()))[0, 0] < shares[0, 0]
+
+
+def test_results_of_an_intervention_are_not_taken_for_another(tiny, data_here):
+    lm = with_neurons(tiny.base, NeuronEdit(NEURONS, factor=-3.0))
+    how = dict(name="x", max_new_tokens=6)
+    plain = stored_completions(tiny, tiny.base, PROMPTS, **how)
+    edited = stored_completions(tiny, tiny.base, PROMPTS, change=Change("neurons x -3", lm), **how)
+    assert edited != plain
+    assert stored_completions(tiny, tiny.base, PROMPTS, change=Change("neurons x -3", tiny.base.lm), **how) == edited
+    assert stored_completions(tiny, tiny.base, PROMPTS, **how) == plain
+
+
+def test_cut_answers_are_those_of_the_smaller_limit(tiny):
+    member, asked = tiny.base, load_questions(6)
+    prompts = [member.prompt(question.text, "template") for question in asked]
+    long, short = (judged(complete(member, prompts, max_new_tokens=n), asked, opened=False) for n in (40, 15))
+    cut = cut_short(member, long, asked, 15, opened=False)
+    assert cut.equals(short)

@@ -1,0 +1,271 @@
+"""What fine-tuning did to the weights; value vectors, and how to scale them; a token as a sum of others.
+
+A *value vector* is a column of a layer's `down_proj`: what one MLP neuron writes into the stream, times its
+activation (Geva et al. 2021, 2022). Matrices are compared one at a time, so that two large models need little more
+than their own memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helpers.pairs import Member, Pair
+from helpers.store import UserError
+
+MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+READS_FROM = dict.fromkeys(("q_proj", "k_proj", "v_proj"), "input_layernorm") | dict.fromkeys(
+    ("gate_proj", "up_proj"), "post_attention_layernorm"
+)
+ROWS = 8192  # rows of an embedding compared at once
+Neuron = tuple[int, int]  # layer, column of its down_proj
+
+
+def compare_matrices(pair: Pair, *, folded: bool = False) -> pd.DataFrame:
+    """One row a matrix and layer: `relative` (Frobenius norm of distilled - base over that of the base), `cosine` of
+    the two, `effective_rank` of the difference (participation ratio of its squared singular values, 0 where nothing
+    changed) and `full_rank`. `folded`: each norm's weight multiplied into the matrices that read from it.
+
+    Embedding and head are rows of their own: a tied head is compared through the embedding's tensor. Notebook 04.
+    """
+    rows = []
+    for layer, (one, two) in enumerate(zip(*(member.model.model.layers for member in pair.members), strict=True)):
+        for name in MATRICES:
+            pairs = [_matrix(block, name, folded=folded) for block in (one, two)]
+            rows.append({"layer": layer, "matrix": name, **_compare(*pairs)})
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            rows.append(
+                {"layer": layer, "matrix": name, **_compare(getattr(one, name).weight, getattr(two, name).weight)}
+            )
+    for name, see in (("embedding", _embedding), ("unembedding", _head), ("final norm", _final_norm)):
+        rows.append({"layer": -1, "matrix": name, **_compare(*(see(member) for member in pair.members))})
+    return pd.DataFrame(rows)
+
+
+def _embedding(member: Member) -> Tensor:
+    return member.model.get_input_embeddings().weight
+
+
+def _head(member: Member) -> Tensor:
+    return member.unembedding
+
+
+def _final_norm(member: Member) -> Tensor:
+    return member.model.model.norm.weight
+
+
+def _matrix(block: torch.nn.Module, name: str, *, folded: bool) -> Tensor:
+    inner = block.self_attn if hasattr(block.self_attn, name) else block.mlp
+    weight = getattr(inner, name).weight
+    return weight * getattr(block, READS_FROM[name]).weight if folded and name in READS_FROM else weight
+
+
+def _compare(one: Tensor, two: Tensor) -> dict[str, float]:
+    """Sums over row blocks in float32; the Gram matrix of the difference's smaller side gives its effective rank."""
+    if one.shape != two.shape:
+        raise UserError(f"a matrix of {tuple(one.shape)} against {tuple(two.shape)}: the two models differ in shape")
+    one, two = (torch.atleast_2d(matrix) for matrix in (one, two))
+    squares, dot, gram = torch.zeros(3, dtype=torch.float64), 0.0, 0.0
+    for a, b in zip(one.split(ROWS), two.split(ROWS), strict=True):
+        a, b = a.float(), b.to(a.device).float()
+        change = b - a
+        squares += torch.stack([part.pow(2).sum().double().cpu() for part in (a, b, change)])
+        dot += float((a * b).sum())
+        if len(one) > ROWS or len(one) > one.shape[1]:
+            gram = gram + change.T @ change
+        elif len(one) > 1:
+            gram = change @ change.T
+    base, other, change = squares.sqrt().tolist()
+    spread = float(torch.as_tensor(gram).pow(2).sum())
+    return {
+        "relative": change / base if base else 0.0,
+        "cosine": dot / (base * other) if base and other else 0.0,
+        "effective_rank": change**4 / spread if spread else float(change > 0),
+        "full_rank": min(one.shape),
+    }
+
+
+def spectrum(pair: Pair, layer: int, name: str) -> Float[np.ndarray, " rank"]:
+    """Share of the squared norm of distilled - base by singular direction of one matrix, largest first."""
+    if not 0 <= layer < pair.base.n_layers or name not in MATRICES:
+        raise UserError(
+            f"no matrix {name!r} in layer {layer}: layers 0 to {pair.base.n_layers - 1}, {', '.join(MATRICES)}"
+        )
+    one, two = (_matrix(member.model.model.layers[layer], name, folded=False).float() for member in pair.members)
+    change = two.to(one.device) - one
+    gram = change @ change.T if change.shape[0] <= change.shape[1] else change.T @ change
+    squared = torch.linalg.eigvalsh(gram.double()).flip(0).clamp(min=0).cpu().numpy()
+    return squared / squared.sum() if squared.sum() else squared
+
+
+def compare_tokens(pair: Pair, *, head: bool = False) -> pd.DataFrame:
+    """One row a token of the vocabulary: relative change and cosine of its embedding, or of its row of the head.
+
+    Read from the tensors themselves, so a tied model's head is its embedding. Notebook 04.
+    """
+    one, two = ((_head if head else _embedding)(member) for member in pair.members)
+    relative, cosine = [], []
+    for a, b in zip(one.split(ROWS), two.split(ROWS), strict=True):
+        a, b = a.float(), b.to(a.device).float()
+        relative.append(((b - a).norm(dim=1) / a.norm(dim=1).clamp(min=1e-12)).cpu())
+        cosine.append(torch.nn.functional.cosine_similarity(a, b, dim=1).cpu())
+    return pd.DataFrame({"relative": torch.cat(relative).numpy(), "cosine": torch.cat(cosine).numpy()})
+
+
+def writing_direction(member: Member, token_ids: Sequence[int], *, folded: bool = True) -> Float[Tensor, " d_model"]:
+    """Mean unembedding of some tokens, float32; `folded`: minus the mean over the vocabulary and times the final
+    norm's weight, which is the direction in the stream that raises these tokens above the average one."""
+    member.check_ids(token_ids)
+    rows = member.unembedding[list(token_ids)].float().mean(0)
+    if not folded:
+        return rows
+    average = member.unembedding.mean(0, dtype=torch.float32)
+    return (rows - average) * member.norm_weight.float()
+
+
+def value_vector_cosines(
+    member: Member, directions: Float[Tensor, "direction d_model"]
+) -> Float[Tensor, "direction layer neuron"]:
+    """Cosine of every value vector with each direction, in [-1, 1], float32 on the CPU; one layer at a time."""
+    unit = torch.nn.functional.normalize(directions.float(), dim=-1)
+    found = []
+    for layer in member.model.model.layers:
+        columns = layer.mlp.down_proj.weight.float()
+        found.append((unit.to(columns.device) @ columns / columns.norm(dim=0).clamp(min=1e-12)).cpu())
+    return torch.stack(found, dim=1)
+
+
+def closest(cosines: Float[Tensor, "layer neuron"], k: int) -> list[Neuron]:
+    """The k neurons of largest absolute cosine: activations are signed, so both signs count."""
+    _check_count(k, cosines.numel())
+    return [divmod(int(place), cosines.shape[1]) for place in cosines.flatten().abs().topk(k).indices]
+
+
+def _check_count(k: int, there: int) -> None:
+    if not 1 <= k <= there:
+        raise UserError(f"{k} neurons asked for: give 1 to {there}")
+
+
+def neuron_activations(
+    member: Member, prompts: list[str], *, batch_size: int = 64
+) -> Float[Tensor, "prompt layer neuron"]:
+    """What multiplies each value vector at the last position (the input of `down_proj`), float32 on the CPU."""
+    found = []
+    for place in range(0, len(prompts), batch_size):
+        lm, batch = member.lm, member.encode(prompts[place : place + batch_size])
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+            read = []
+            for layer in lm.model.layers:
+                read.append(layer.mlp.down_proj.input[:, -1].float().cpu())
+            stacked = torch.stack(read, 1).save()
+            tracer.stop()
+        found.append(stacked)
+    if not found:
+        member.check(prompts)
+    return torch.cat(found)
+
+
+def alike(
+    chosen: Sequence[Neuron], sizes: Float[Tensor, "layer neuron"], *, seed: int = 0, among: int = 20
+) -> list[Neuron]:
+    """For each chosen neuron a random other one of its layer, among the `among` nearest in activation size."""
+    taken, found, rng = set(chosen), [], np.random.default_rng(seed)
+    for layer, neuron in chosen:
+        near = (sizes[layer] - sizes[layer, neuron]).abs().argsort().tolist()
+        free = [(layer, other) for other in near if (layer, other) not in taken][:among]
+        if not free:
+            raise UserError(f"layer {layer} has no neuron left that was not chosen: choose fewer")
+        found.append(free[int(rng.integers(len(free)))])
+        taken.add(found[-1])
+    return found
+
+
+@dataclass(frozen=True)
+class NeuronEdit:
+    """Activation -> `factor` * activation + `added`, for some neurons."""
+
+    neurons: Sequence[Neuron]
+    factor: float = 1.0
+    added: float | Sequence[float] = 0.0
+
+
+def with_neurons(member: Member, *edits: NeuronEdit) -> Any:
+    """An edited nnsight model for `complete(lm=...)` and `last_hidden(lm=...)`: the chosen activations changed at
+    every position and every generated step. The member itself stays as it was.
+
+    Raises UserError for a neuron that is not there or a number that is not finite.
+    """
+    changes = {layer: _layer_change(member, layer, edits) for layer in sorted({n[0] for e in edits for n in e.neurons})}
+    with member.lm.edit() as (tracer, edited):
+        for _ in tracer.all():
+            for layer, (index, factor, added) in changes.items():
+                read = edited.model.layers[layer].mlp.down_proj.input
+                read[..., index] = read[..., index] * factor + added
+    return edited
+
+
+def _layer_change(member: Member, layer: int, edits: Sequence[NeuronEdit]) -> tuple[Tensor, Tensor, Tensor]:
+    """Columns, factors and addends of one layer; a neuron named twice is scaled twice."""
+    if not 0 <= layer < member.n_layers:
+        raise UserError(f"no layer {layer}: {member.source} has 0 to {member.n_layers - 1}")
+    weight = member.model.model.layers[layer].mlp.down_proj.weight
+    factor, added = torch.ones(weight.shape[1]), torch.zeros(weight.shape[1])
+    for edit in edits:
+        amounts = [edit.added] * len(edit.neurons) if isinstance(edit.added, (int, float)) else list(edit.added)
+        if not np.isfinite([edit.factor, *amounts]).all() or len(amounts) != len(edit.neurons):
+            raise UserError(f"factor {edit.factor} and addends {amounts[:3]}: give finite numbers, one a neuron")
+        for (at, neuron), amount in zip(edit.neurons, amounts, strict=True):
+            if at == layer:
+                if not 0 <= neuron < len(factor):
+                    raise UserError(f"no neuron {neuron} in layer {layer}: it has 0 to {len(factor) - 1}")
+                factor[neuron] *= edit.factor
+                added[neuron] += amount
+    index = ((factor != 1) | (added != 0)).nonzero().flatten()
+    return index.to(weight.device), factor[index].to(weight), added[index].to(weight)
+
+
+def _unit_unembeddings(member: Member) -> Float[np.ndarray, "vocab d_model"]:
+    """Mean-centred unembeddings of unit length."""
+    every = member.unembedding.float().cpu()
+    return torch.nn.functional.normalize(every - every.mean(0), dim=-1).numpy()
+
+
+def sparse_shares(
+    member: Member, token_ids: Sequence[int], *, k: int = 32, below: float = 1.0
+) -> Float[np.ndarray, "token step"]:
+    """How much of each token's unembedding (mean-centred) 1 to k others explain, chosen one by one: share of its
+    squared norm, by orthogonal matching pursuit. `below` leaves out others of that cosine and more: near copies."""
+    from sklearn.linear_model import orthogonal_mp
+
+    member.check_ids(token_ids)
+    every, shares = _unit_unembeddings(member), []
+    for token in token_ids:
+        target, others = every[token], every.copy()
+        others[np.abs(every @ target) >= below] = 0.0
+        others[token] = 0.0
+        path = orthogonal_mp(others.T, target, n_nonzero_coefs=k, return_path=True)
+        used = np.flatnonzero(path.any(axis=1))
+        left = target[:, None] - others[used].T.astype(float) @ path[used]
+        shares.append(1 - (left**2).sum(axis=0))
+    return np.array(shares)
+
+
+def least_squares_shares(
+    member: Member, token_ids: Sequence[int], others: Sequence[int] | None = None
+) -> Float[np.ndarray, " token"]:
+    """How much of each token's unembedding (mean-centred) some others explain together, by least squares; `None`:
+    all others, which span the whole space wherever the vocabulary is larger than d_model."""
+    every, shares = _unit_unembeddings(member), []
+    for token in token_ids:
+        chosen = np.delete(every, token, axis=0) if others is None else every[[o for o in others if o != token]]
+        values, basis = np.linalg.eigh((chosen.T @ chosen).astype(float))
+        span = basis[:, values > 1e-6 * values.max()]
+        shares.append(float(((every[token] @ span) ** 2).sum()))
+    return np.array(shares)

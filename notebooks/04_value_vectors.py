@@ -1,0 +1,498 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 · Did the weights change, and which neurons write "stop" and "Wait"?
+#
+# **Claim.** Under test: fine-tuning barely changed the weights; some value vectors (columns of `down_proj`) point at the stop token or at " Wait"; silencing the first and scaling the second makes the base go on, and the reverse makes the distilled model stop; and the stop token's unembedding is a linear combination of others. What holds on this pair is printed below the set-up.
+#
+# **Evidence.** The map of relative changes (figure 1), the search for value vectors beside the same search for other words (figure 4), and the interventions beside matched random neurons (figures 6 to 8).
+#
+# **Caveat.** A small change in norm can be a large change in function, and a value vector close to a token need not be what moves that token. After "A Mechanistic Understanding of Alignment Algorithms" (Lee et al. 2024) it was found that such neurons explain 2.5 to 24 % of the effect there (Yang et al. 2025), so shares of the whole shift stand here too. The numbers stored here are from the embedded pair `smol`, whose distilled half is a LoRA adapter: they say nothing about DeepSeek-R1.
+#
+# **Reads** stored completions where they match (else computes them). **Writes** `data/<pair>/04_*.json`, `data/<pair>/04_weights.csv`, findings F12 to F14, figures `04_*`.
+
+# %% jupyter={"source_hidden": true}
+import subprocess, sys
+from pathlib import Path
+
+REPOSITORY = ""  # @param {type:"string"}
+root = next((folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "helpers" / "pairs.py").exists()), None)
+if root is None:  # the notebook was opened alone: fetch the rest, install what is missing
+    root = Path("why-r1-does-not-stop").resolve()
+    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
+sys.path.insert(0, str(root))
+
+# %% tags=["parameters"]
+PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
+N_PROMPTS = 240  # the first in a fixed random order; None: all
+SEED = 0
+RECOMPUTE = False
+MAX_NEW_TOKENS = 400
+QUICK = 30  # the base's answer has at most this many tokens
+N_COMBINED = 24  # combined prompts of each split
+N_NEURONS = 50  # value vectors of each kind that are edited
+N_WORDS = 60  # random words: the null of the search
+ALPHAS = [0.0, 2.0, 4.0, 8.0]  # factors and addends
+COUNTS = [1, 10, 50, 300]  # how many neurons are silenced
+N_AFTER = 48  # questions answered under an intervention; None: all of the confirm split
+MAX_AFTER = 300  # new tokens under an intervention
+TERMS = 16  # unembeddings in a sparse combination
+
+# %% jupyter={"source_hidden": true} tags=["claim"]
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+
+from helpers import explorers, figures, findings, stats, weights
+from helpers.generation import Change, answers, cut_short, load_combined
+from helpers.pairs import load_pair
+from helpers.prompts import load_questions
+from helpers.readouts import attribute, last_hidden, logits_of, promoted
+from helpers.store import data_dir, write_text
+from helpers.tokens import control_ids
+from helpers.weights import NeuronEdit, with_neurons
+
+pd.set_option("display.max_colwidth", None)
+pair = load_pair(PAIR) if "pair" not in globals() else pair
+Markdown(findings.claim(pair.name, "F12", "F13", "F14"))
+
+# %% [markdown]
+# ## F12 · How much did the weights change?
+#
+# **Question.** For each matrix, how large is the difference of the two models next to the base's matrix? Metric: $\lVert W^D - W^B\rVert_F / \lVert W^B\rVert_F$. Beside it the **effective rank** of the difference, $(\sum\sigma_i^2)^2/\sum\sigma_i^4$ with its singular values $\sigma_i$: 1 if all the change lies in one direction, the full rank if it is spread like noise.
+
+# %% [markdown]
+# **Control.** The same measure between the base and its own weights rounded to bfloat16: the smallest change that a checkpoint stored in 16 bits can have.
+#
+# **Rule, written before the result.** F12 holds if the mean relative change over all matrices of all layers has an interval below 0.1, *and* at least one token's embedding moved further than the average matrix did.
+
+# %%
+changed = weights.compare_matrices(pair)
+folded = weights.compare_matrices(pair, folded=True)
+inside = changed[changed["matrix"].isin(weights.MATRICES)]
+rounding = [
+    float((w.bfloat16().float() - w.float()).norm() / w.float().norm())
+    for layer in pair.base.model.model.layers for w in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight)
+]  # fmt: skip
+write_text(data_dir(pair.name) / "04_weights.csv", changed.to_csv(index=False, float_format="%.5g"))
+table = changed.groupby("matrix", sort=False)[["relative", "cosine", "effective_rank", "full_rank"]].mean()
+table["relative, norms folded in"] = folded.groupby("matrix", sort=False)["relative"].mean()
+table.round(5)
+
+# %%
+tokenizer, groups = pair.distilled.tokenizer, pair.distilled.groups
+marked = {**dict.fromkeys(groups.reasoning, "reasoning"), **dict.fromkeys(groups.wait, "Wait set"), **dict.fromkeys(groups.stop, "stop"),
+          **{index: "think tag" for index in (groups.think, groups.end_think) if index is not None}}  # fmt: skip
+moved = {kind: weights.compare_tokens(pair, head=head) for kind, head in (("embedding", False), ("unembedding", True))}
+for frame in moved.values():
+    frame["token"] = [repr(tokenizer.decode([index])) for index in frame.index]
+    frame["group"] = [marked.get(index, "") for index in frame.index]
+top_moved = pd.concat({kind: frame.nlargest(8, "relative") for kind, frame in moved.items()})
+of_groups = pd.DataFrame({kind: frame[frame["group"] != ""].groupby("group")["relative"].mean() for kind, frame in moved.items()})
+heads = ", ".join(f"{m.role} {'tied' if m.tied else 'untied'}" for m in pair.members)
+display(Markdown(f"Heads: {heads}. The tokens that moved most, then the mean of each marked group:"), top_moved.round(4), of_groups.round(5))
+
+# %%
+mean_change = stats.bootstrap(inside["relative"])
+far = {kind: int((frame["relative"] > mean_change.estimate).sum()) for kind, frame in moved.items()}
+ranks = stats.bootstrap(inside["effective_rank"])
+rule = findings.Rule("below", 0.1)
+F12 = findings.record(
+    pair, "F12", notebook="04_value_vectors", quantity="mean relative change of a matrix (Frobenius norm of the difference over that of the base)", unit="of its norm",
+    interval=mean_change, control=stats.bootstrap(rounding), control_name="the base against its own rounding to bfloat16",
+    rule=f"{rule}, and at least one token's embedding moved further than the average matrix", split="", sample="matrices",
+    verdict=findings.all_of(rule.verdict(mean_change), "holds" if far["embedding"] else "does not hold"),
+    detail=f"Tokens that moved further than the average matrix: {far['embedding']} of {len(moved['embedding'])} embeddings, {far['unembedding']} rows of the head. "
+    f"Effective rank of a change: {ranks:.3g} of {inside['full_rank'].median():.0f}.",
+)  # fmt: skip
+Markdown(findings.sentence(F12))
+
+# %%
+wide = {name: inside.pivot(index="layer", columns="matrix", values=name)[list(weights.MATRICES)] for name in ("relative", "effective_rank")}
+title = f"The average matrix changed by {mean_change.estimate:.1%} of its norm, its rounding to bfloat16 is {np.mean(rounding):.2%}"
+fig = figures.heat_maps({"relative change": wide["relative"]}, title=title, xlabel="", ylabel="layer", unit="of the base's norm",
+                        columns=[name.removesuffix("_proj") for name in weights.MATRICES], diverging=False)  # fmt: skip
+figures.save_figure(fig, "04_weight_change", pair=pair.name, alt=title, note=f"{len(inside)} matrices")
+
+# %% [markdown]
+# **Figure 1: how far each matrix moved.** Rows are layers, columns the seven matrices of a layer; darker is more.
+#
+# **What it does not show.** What the change does. Norm is no measure of function: notebook 05 puts noise of the same norm into the base and compares.
+
+# %%
+shown = [0, pair.base.n_layers // 2, pair.base.n_layers - 1]
+noise = torch.linalg.svdvals(torch.randn(*pair.base.model.model.layers[0].self_attn.o_proj.weight.shape, generator=torch.Generator().manual_seed(SEED))).numpy() ** 2
+cumulative = {(name, layer): np.cumsum(weights.spectrum(pair, layer, name)) for layer in shown for name in ("q_proj", "down_proj")}
+steps = min(40, min(len(values) for values in cumulative.values()), len(noise))
+curves = {}
+for number, ((name, layer), values) in enumerate(cumulative.items()):
+    label = name if layer == shown[0] else " " * number  # one label a kind: the layers look alike
+    curves[label] = [stats.Interval(v, v, v, 1) for v in map(float, values[:steps])], figures.THIRD if name == "down_proj" else figures.WAIT
+curves["random matrix"] = [stats.Interval(v, v, v, 1) for v in map(float, (np.cumsum(noise) / noise.sum())[:steps])], figures.CONTROL
+title = f"The change of a matrix lies in few directions: effective rank {ranks.estimate:.1f} of {inside['full_rank'].median():.0f}"
+fig = figures.lines({"": curves}, range(1, steps + 1), title=title, xlabel="singular directions of the difference", ylabel="share of its squared norm")
+fig.set_size_inches(8, 3.8)
+figures.save_figure(fig, "04_spectrum", pair=pair.name, alt=title, note="three layers, two matrices")
+
+# %% [markdown]
+# **Figure 2: how few directions hold the change.** Wine query matrices, indigo `down_proj`; dashed grey a random matrix. On `smol` the adapter's rank is 16, so no curve can rise beyond the 16th direction, and the layer's norms, the embeddings and the head were frozen but for the rows of the two tags: there "barely changed" is partly a choice made in training, not a discovery. On a pair that was fully fine-tuned neither bound holds.
+#
+# **What it does not show.** Which of these directions matter.
+
+# %%
+at_most = {kind: frame.nlargest(12, "relative") for kind, frame in moved.items()}
+colours = {"stop": figures.STOP, "Wait set": figures.WAIT, "reasoning": figures.WAIT, "think tag": figures.THIRD, "": figures.CONTROL}
+panels = {
+    kind: [(row.token, stats.Interval(float(row.relative), float(row.relative), float(row.relative), 1), colours[row.group]) for row in frame.itertuples()]
+    for kind, frame in at_most.items()
+}
+title = f"{far['embedding']} of {len(moved['embedding'])} embeddings moved further than the average matrix"
+fig = figures.interval_rows({"embedding": panels["embedding"]}, title=title, unit="relative change of the embedding")
+figures.colour_key(fig, {"stop": figures.STOP, "Wait set, reasoning": figures.WAIT, "think tag": figures.THIRD, "other": figures.CONTROL})
+figures.save_figure(fig, "04_token_change", pair=pair.name, alt=title, note="the twelve that moved most")
+
+# %% [markdown]
+# **Figure 3: the embeddings that moved most.** Black the stop token, wine the Wait set and reasoning tokens, indigo the think tags, grey all else.
+#
+# **What it does not show.** Tokens that did not move can still mean something new, since the layers around them did.
+
+# %% [markdown]
+# ## F13 · Do value vectors write "stop" and "Wait"?
+#
+# **Question.** Each MLP neuron writes its **value vector**, a column of `down_proj`, times its activation (Geva et al. 2022). Which columns point along the stop token's unembedding, or the Wait set's? Metric: cosine with the direction $(u - \bar u)\odot w$: unembedding minus the mean over the vocabulary, times the final norm's weight. Activations of SwiGLU are signed, so both signs count.
+
+# %% [markdown]
+# **Null.** The same search for random words of like merge rank (the Wait set's size, one word at a time). **Rule for all of F13, written before the result.** It holds if (a) the mean absolute cosine of the ten nearest columns is above that of the random words, for stop *and* Wait, on both models; (b) on `confirm`, silencing the stop neurons and scaling the Wait neurons lowers $z(\text{stop}) - \overline{z(\text{Wait})}$ on the base by more than a tenth of the whole difference between the models *beyond* matched random neurons, and the reverse raises it on the distilled by as much; (c) the base's answers become longer than under the random neurons, and the distilled model's shorter.
+
+# %%
+members = {member.role: member for member in pair.members}
+stop, wait = [pair.base.groups.stop[0]], list(pair.base.groups.wait)
+words = list(dict.fromkeys([*pair.base.groups.control, *control_ids(tokenizer, tuple(range(400, len(tokenizer), max(1, len(tokenizer) // N_WORDS))), set(marked))]))[:N_WORDS]
+near, raw, null = {}, {}, {}
+for role, m in members.items():
+    directions = torch.stack([weights.writing_direction(m, ids) for ids in (stop, wait)])
+    near[role] = dict(zip(("stop", "Wait"), weights.value_vector_cosines(m, directions), strict=True))
+    raw[role] = weights.value_vector_cosines(m, torch.stack([weights.writing_direction(m, ids, folded=False) for ids in (stop, wait)]))
+    null[role] = weights.value_vector_cosines(m, torch.stack([weights.writing_direction(m, [word]) for word in words]))
+
+
+def top_ten(cosines: torch.Tensor) -> float:
+    """Mean absolute cosine of the ten nearest columns."""
+    return float(cosines.abs().flatten().topk(10).values.mean())
+
+
+of_words = {role: np.array([top_ten(one) for one in null[role]]) for role in members}
+above = {(role, kind): stats.bootstrap(top_ten(near[role][kind]) - of_words[role]) for role in members for kind in near[role]}
+Markdown("Ten nearest columns, mean absolute cosine minus that of random words: " + "; ".join(f"{role}, {kind} {interval:.3f}" for (role, kind), interval in above.items()) + f" (n = {len(words)} words).")
+
+# %%
+rows = []
+for role, m in members.items():
+    for kind, cosines in near[role].items():
+        chosen = weights.closest(cosines, 5)
+        vectors = torch.stack([m.model.model.layers[layer].mlp.down_proj.weight[:, neuron].float() * cosines[layer, neuron].sign().to(m.device) for layer, neuron in chosen])
+        for (layer, neuron), tokens in zip(chosen, promoted(m, vectors, k=8), strict=True):
+            rows.append({"model": role, "near": kind, "layer": layer, "column": neuron, "cosine": round(float(cosines[layer, neuron]), 3),
+                         "cosine, raw": round(float(raw[role][0 if kind == "stop" else 1][layer, neuron]), 3), "promotes (with its sign)": " ".join(map(repr, tokens))})  # fmt: skip
+same = {kind: len(set(weights.closest(near["base"][kind], N_NEURONS)) & set(weights.closest(near["distilled"][kind], N_NEURONS))) for kind in ("stop", "Wait")}
+display(Markdown(f"The five nearest columns of each kind. Of the {N_NEURONS} nearest, the two models share {same['stop']} (stop) and {same['Wait']} (Wait)."), pd.DataFrame(rows))
+
+# %%
+panels = {}
+for role in members:
+    ranked = {kind: np.sort(cosines.abs().flatten().numpy())[::-1][:N_NEURONS] for kind, cosines in near[role].items()}
+    words_ranked = -np.sort(-null[role].abs().flatten(1).numpy(), axis=1)[:, :N_NEURONS]
+    spread = [stats.Interval(float(np.median(column)), *map(float, np.quantile(column, [0.025, 0.975])), len(words)) for column in words_ranked.T]
+    panels[role] = {kind: ([stats.Interval(v, v, v, 1) for v in map(float, values)], figures.STOP if kind == "stop" else figures.WAIT) for kind, values in ranked.items()}
+    panels[role]["random words"] = spread, figures.CONTROL
+title = "Columns near the stop token and the Wait set, against the same search for random words: " + ", ".join(f"{role} {kind} {interval.estimate:+.2f}" for (role, kind), interval in above.items())
+fig = figures.lines(panels, range(1, N_NEURONS + 1), title=title, xlabel="rank of the column", ylabel="absolute cosine")
+figures.save_figure(fig, "04_nearest_columns", pair=pair.name, alt=title, note=f"null: {len(words)} random words, middle 95 %")
+
+# %% [markdown]
+# **Figure 4: the nearest value vectors.** Black for the stop token, wine for the Wait set; dashed grey the median of random words, shaded their middle 95 %.
+#
+# **What it does not show.** Whether these neurons fire at the end of an answer. A column that never fires writes nothing.
+
+# %% [markdown]
+# ### Do they fire, and differently?
+#
+# **Question.** What multiplies these columns at the end of an answer, in each model? Metric: mean activation over combined prompts times the sign of the cosine, so that positive means "writes towards its token". **Control.** Neurons of the same layers that fire about as strongly (on `explore`), chosen at random.
+
+# %%
+knobs = dict(n_prompts=N_PROMPTS, n_combined=N_COMBINED, quick=QUICK, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
+combined = load_combined(pair, **knobs)
+pair = pair.float()  # contributions must add up
+texts = {(role, split): combined[split].prompts(m, "plain") for role, m in members.items() for split in ("explore", "confirm")}
+active = {(role, split): weights.neuron_activations(members[role], prompts) for (role, split), prompts in texts.items()}
+size = {role: active[role, "explore"].abs().mean(0) for role in members}
+chosen = {(role, kind): weights.closest(near[role][kind], N_NEURONS) for role in members for kind in ("stop", "Wait")}
+matched = {key: weights.alike(neurons, size[key[0]], seed=SEED) for key, neurons in chosen.items()}
+two_words = {role: dict(zip(("stop", "Wait"), null[role][:2], strict=True)) for role in members}
+other = {(role, kind): weights.closest(two_words[role][kind], N_NEURONS) for role, kind in chosen}
+
+# %%
+few = 8
+panels = {}
+for kind in ("stop", "Wait"):
+    panels[f"near {kind} (columns of the base)"] = [
+        (f"{'matched ' if neurons is matched else ''}L{layer} {neuron}", stats.bootstrap(active[role, "confirm"][:, layer, neuron].numpy() * sign), figures.CONTROL if neurons is matched else figures.ROLE[role])
+        for neurons in (chosen, matched) for (layer, neuron), sign in zip(neurons["base", kind][:few], [float(near["base"][kind][at].sign()) for at in chosen["base", kind][:few]], strict=True)
+        for role in members
+    ]  # fmt: skip
+fired = {(role, kind): float(np.mean([active[role, "confirm"][:, layer, neuron].abs().mean() for layer, neuron in chosen["base", kind]])) for role in members for kind in ("stop", "Wait")}
+title = "Mean activation of the nearest columns: " + ", ".join(f"{kind}: {fired['base', kind]:.2f} on the base, {fired['distilled', kind]:.2f} on the distilled" for kind in ("stop", "Wait"))
+fig = figures.interval_rows(panels, title=title, unit="activation × sign of the cosine", zero=True)
+figures.save_figure(fig, "04_activations", pair=pair.name, alt=title, note=f"n = {len(texts['base', 'confirm'])} combined prompts, confirm, plain")
+
+# %% [markdown]
+# **Figure 5: what multiplies the nearest columns at the end of an answer.** Blue the base, orange the distilled model, both on the base's nearest columns; grey their matched random neighbours. Right of zero a column writes towards its token.
+#
+# **What it does not show.** How much of the logit this makes; that is next.
+
+# %% [markdown]
+# ### How much of the difference between the models do they carry?
+#
+# **Question.** Silence (× 0) more and more of these neurons: what share of the whole difference between the models, in $c = z(\text{stop}) - \overline{z(\text{Wait})}$, does that make? In the base the stop neurons, in the distilled model the Wait neurons. **Controls.** Matched random neurons; and, as the best case, the neurons whose direct contribution to $c$ is largest in size on `explore`. Readouts on `confirm`.
+
+# %%
+def contrast(role: str, split: str, lm=None) -> np.ndarray:
+    """Logit of stop minus mean logit of the Wait set at the last position, one a prompt."""
+    read = logits_of(members[role], last_hidden(members[role], texts[role, split], lm=lm), [*stop, *wait]).numpy()
+    return read[:, 0] - read[:, 1:].mean(1)
+
+
+before = {(role, split): contrast(role, split) for role in members for split in ("explore", "confirm")}
+whole = {split: before["base", split] - before["distilled", split] for split in ("explore", "confirm")}
+toward = {"base": -1.0, "distilled": 1.0}  # the base is pushed towards waiting, the distilled towards stopping
+attributed = {}
+for role, kind in (("base", "stop"), ("distilled", "Wait")):
+    direct = attribute(members[role], texts[role, "explore"], stop, wait, neurons=True).neurons.mean(0)
+    signed = direct if role == "base" else -direct  # what holds the model where it is
+    attributed[role] = [divmod(int(k), direct.shape[1]) for k in signed.flatten().argsort(descending=True)[: max(COUNTS)]]
+
+# %%
+silenced = {}
+for role, kind in (("base", "stop"), ("distilled", "Wait")):
+    ranked = weights.closest(near[role][kind], max(COUNTS))
+    rivals = {"nearest columns": ranked, "most attributed": attributed[role], "matched random": weights.alike(ranked, size[role], seed=SEED)}
+    for name, neurons in rivals.items():
+        silenced[role, name] = []
+        for count in COUNTS:
+            after = contrast(role, "confirm", with_neurons(members[role], NeuronEdit(neurons[:count], factor=0.0)))
+            silenced[role, name].append(stats.ratio_of_means(toward[role] * (after - before[role, "confirm"]), whole["confirm"]))
+needed = {role: next((count for count, share in zip(COUNTS, silenced[role, "most attributed"], strict=True) if share.estimate > 0.5), None) for role in members}
+told = {role: f"{count} neurons" if (count := needed[role]) else f"more than {COUNTS[-1]} neurons" for role in needed}
+Markdown(f"Half of the difference ({stats.bootstrap(whole['confirm'])} nats) takes {told['base']} of the base and {told['distilled']} of the distilled model, taken in the order of their direct contribution.")
+
+# %%
+colours = {"nearest columns": figures.WAIT, "most attributed": figures.THIRD, "matched random": figures.CONTROL}
+panels = {
+    role: {name: (silenced[role, name], colour) for name, colour in colours.items()} for role in members
+}
+places = COUNTS.index(N_NEURONS) if N_NEURONS in COUNTS else -1
+title = f"Silencing the {COUNTS[places]} nearest columns makes {silenced['base', 'nearest columns'][places].estimate:.0%} of the difference on the base and {silenced['distilled', 'nearest columns'][places].estimate:.0%} on the distilled"
+fig = figures.lines({f"{role}: {'stop' if role == 'base' else 'Wait'} neurons × 0": panels[role] for role in members}, range(len(COUNTS)), title=title, xlabel="neurons silenced", ylabel="share of the difference\nbetween the models", zero=True, ticks=COUNTS)
+figures.save_figure(fig, "04_silenced", pair=pair.name, alt=title, note=f"n = {len(before['base', 'confirm'])} combined prompts, confirm, plain")
+
+# %% [markdown]
+# **Figure 6: the share of the between-model difference that silencing neurons makes.** Wine: the columns nearest in weight space; indigo: those that contribute most on `explore`; dashed grey: matched random ones. One would make one model read like the other; below zero it goes the wrong way.
+#
+# **What it does not show.** That the model is still well: many neurons silenced can lower a logit by breaking things.
+
+# %% [markdown]
+# ### The dose
+#
+# **Question.** Base: stop neurons × 0 and Wait neurons × α; distilled: the reverse. Scaling can only multiply what fires, so the same neurons are also *added* to: activation + β times the average activation size of their layer, with the sign that writes towards the token. α is chosen on `explore` by the largest change of $c$ in the wanted direction *beyond* that of matched random neurons: a factor under which any neurons break the model is of no use. Figure 7 shows `confirm`. That α = 1 changes nothing is asserted. **Controls.** Matched random neurons, and the nearest columns of two random words.
+
+# %%
+def scaled(role: str, alpha: float, neurons: dict) -> tuple[NeuronEdit, NeuronEdit]:
+    """Silence one kind, scale the other, by role."""
+    off, on = ("stop", "Wait") if role == "base" else ("Wait", "stop")
+    return NeuronEdit(neurons[role, off], factor=0.0), NeuronEdit(neurons[role, on], factor=alpha)
+
+
+def shifted(role: str, beta: float, neurons: dict) -> tuple[NeuronEdit]:
+    """Add to the neurons of the wanted token, in units of their layer's mean activation size."""
+    on = "Wait" if role == "base" else "stop"
+    amounts = [beta * float(size[role][layer].mean() * near[role][on][layer, neuron].sign()) for layer, neuron in chosen[role, on]]
+    return (NeuronEdit(neurons[role, on], added=amounts),)
+
+
+nothing = [NeuronEdit(chosen["base", kind], factor=1.0) for kind in ("stop", "Wait")]
+assert np.array_equal(contrast("base", "confirm", with_neurons(pair.base, *nothing)), before["base", "confirm"]), "alpha 1 changes nothing"
+sets = {"nearest columns": chosen, "matched random": matched, "of two words": other}
+dose = {}
+for role in members:
+    for name, neurons in sets.items():
+        for way, make in (("scaled", scaled), ("added", shifted))[: 1 if neurons is other else 2]:
+            read = [contrast(role, "confirm", with_neurons(members[role], *make(role, alpha, neurons))) - before[role, "confirm"] for alpha in ALPHAS]
+            dose[role, way, name] = np.stack(read, axis=1)
+
+# %%
+best = {}
+for role in members:
+    tried = {
+        alpha: [contrast(role, "explore", with_neurons(members[role], *scaled(role, alpha, neurons))).mean() for neurons in (chosen, matched)]
+        for alpha in ALPHAS
+    }
+    best[role] = max(tried, key=lambda alpha: toward[role] * (tried[alpha][0] - tried[alpha][1]))
+at = {role: ALPHAS.index(best[role]) for role in members}
+effect = {(role, name): toward[role] * dose[role, "scaled", name][:, at[role]] for role in members for name in sets}
+share = {key: stats.ratio_of_means(value, whole["confirm"]) for key, value in effect.items()}
+beyond = {role: stats.ratio_of_means(effect[role, "nearest columns"] - effect[role, "matched random"], whole["confirm"]) for role in members}
+Markdown(f"Chosen on explore: α = {best['base']:g} on the base, {best['distilled']:g} on the distilled. Share of the difference made on confirm: base {share['base', 'nearest columns']}, matched random {share['base', 'matched random']}, two words {share['base', 'of two words']}; distilled {share['distilled', 'nearest columns']}, matched random {share['distilled', 'matched random']}, two words {share['distilled', 'of two words']}.")
+
+# %%
+colours = {"nearest columns": figures.WAIT, "of two words": figures.THIRD, "matched random": figures.CONTROL}
+panels = {f"{role}, {way}": {name: (stats.bands(dose[role, way, name]), colour) for name, colour in colours.items() if (role, way, name) in dose} for role in members for way in ("scaled", "added")}
+title = f"Scaling moves stop − Wait by {dose['base', 'scaled', 'nearest columns'][:, at['base']].mean():+.1f} nats on the base (α = {best['base']:g}) and {dose['distilled', 'scaled', 'nearest columns'][:, at['distilled']].mean():+.1f} on the distilled (α = {best['distilled']:g})"
+fig = figures.lines(panels, range(len(ALPHAS)), title=title, xlabel="α (scaled) or β (added)", ylabel="change of stop − Wait (nats)", zero=True, ticks=[f"{alpha:g}" for alpha in ALPHAS])
+figures.save_figure(fig, "04_dose", pair=pair.name, alt=title, note=f"n = {len(before['base', 'confirm'])} combined prompts, confirm, plain")
+
+# %% [markdown]
+# **Figure 7: dose and response.** Base: down is towards waiting. Distilled: up is towards stopping. Wine the nearest columns, dashed grey matched random neurons, indigo the nearest columns of two random words. Left of each pair the one kind is silenced and the other multiplied by α; right, β times the layer's average activation size is added to the wanted kind alone.
+#
+# **What it does not show.** Whether the change is of the wanted kind in the text: next.
+
+# %% [markdown]
+# ### What do they write then?
+#
+# **Question.** With the α chosen above, held at every generated step, how do the answers to the confirm questions change? Chat template, at most `MAX_AFTER` new tokens. Metrics: length, stop rate, answers with a "wait", repetition (share of repeated 4-grams), right answers; all paired by prompt. **Control.** Matched random neurons under the same factors.
+
+# %%
+asked = [question for question in load_questions(N_PROMPTS) if question.split == "confirm"][:N_AFTER]
+how = dict(form="template", fresh=RECOMPUTE)
+written = {}
+for role, m in members.items():
+    opened = role == "distilled"
+    whole_answers = answers(pair, m, load_questions(N_PROMPTS), max_new_tokens=MAX_NEW_TOKENS, **how)
+    written[role, "before"] = cut_short(m, whole_answers.loc[[q.id for q in asked]], asked, MAX_AFTER, opened=opened)
+    for name, neurons in (("nearest columns", chosen), ("matched random", matched)):
+        edits = scaled(role, best[role], neurons)
+        change = Change(f"{role}: {[(edit.factor, sorted(edit.neurons)) for edit in edits]}", with_neurons(m, *edits))
+        written[role, name] = answers(pair, m, asked, max_new_tokens=MAX_AFTER, change=change, label=f"04_{role}_{name.split()[0]}", **how)
+measures = {"length": "new tokens", "stopped": "stop rate", "waits": "answers with a wait", "repetition": "repetition", "right": "right answers"}
+frame = pd.DataFrame({key: written[key][list(measures)].astype(float).mean() for key in written}).rename(index=measures)
+frame.round(3)
+
+# %%
+longer = {role: stats.paired(written[role, "nearest columns"]["length"], written[role, "matched random"]["length"]) for role in members}
+panels = {}
+for column, label in measures.items():
+    panels[label] = [
+        (f"{role}: {name}", stats.bootstrap(written[role, name][column].astype(float)), figures.CONTROL if name == "matched random" else figures.PALE if name == "before" else figures.ROLE[role])
+        for role in members for name in ("before", "nearest columns", "matched random")
+    ]  # fmt: skip
+title = f"Against matched random neurons the base's answers become {longer['base'].estimate:+.0f} tokens longer, the distilled model's {longer['distilled'].estimate:+.0f}"
+fig = figures.interval_rows(panels, title=title, unit="mean over prompts (tokens, or share)")
+fig.set_size_inches(13, 3.2)
+figures.save_figure(fig, "04_behaviour", pair=pair.name, alt=title, note=f"n = {len(asked)} questions, confirm, template")
+
+# %% [markdown]
+# **Figure 8: behaviour before and after.** Pink before, blue and orange with the chosen neurons edited, grey squares with matched random neurons; 95 % bootstrap over prompts. The random set is one draw of each.
+#
+# **What it does not show.** Whether a longer text reasons. Repetition and right answers beside length are there to tell loops from thought, and the transcripts below.
+
+# %%
+for role in members:
+    changed_texts = written[role, "nearest columns"]["text"] != written[role, "before"]["text"]
+    picked = list(changed_texts[changed_texts].index[:: max(1, changed_texts.sum() // 3)][:3]) or list(changed_texts.index[:3])
+    display(Markdown(f"**{role}**: {changed_texts.mean():.0%} of the texts changed. Three of them, in fixed order:"))
+    for name in picked:
+        cells = {state: repr(written[role, state].loc[name, "text"])[1:-1] for state in ("before", "nearest columns", "matched random")}
+        display(pd.DataFrame({"question": [written[role, "before"].loc[name, "question"]], **{state: [text] for state, text in cells.items()}}).T.rename(columns={0: ""}))
+
+# %%
+rule_null, rule_share = findings.Rule("above", 0), findings.Rule("above", 0.1)
+parts = {
+    "a": findings.all_of(*(rule_null.verdict(interval) for interval in above.values())),
+    "b": findings.all_of(*(rule_share.verdict(beyond[role]) for role in members)),
+    "c": findings.all_of(rule_null.verdict(longer["base"]), findings.Rule("below", 0).verdict(longer["distilled"])),
+}
+F13 = findings.record(
+    pair, "F13", notebook="04_value_vectors", quantity=f"share of the between-model difference in stop − Wait made on the base, stop neurons × 0 and Wait neurons × {best['base']:g}",
+    unit="of the difference", interval=share["base", "nearest columns"], control=share["base", "matched random"], control_name="matched random neurons, same factors",
+    rule=f"(a) nearest columns against random words: {rule_null}; (b) share beyond matched random, both models: {rule_share}; (c) length against matched random: base {rule_null}, distilled {findings.Rule('below', 0)}",
+    verdict=findings.all_of(*parts.values()),
+    detail=f"(a) {parts['a']}: " + ", ".join(f"{role} {kind} {interval:+.3f}" for (role, kind), interval in above.items())
+    + f". (b) {parts['b']}: beyond random, base {beyond['base']}, distilled {beyond['distilled']}. (c) {parts['c']}: tokens against random, base {longer['base']:.0f}, distilled {longer['distilled']:.0f}. "
+    f"Half of the difference takes {told['base']} of the base, {told['distilled']} of the distilled.",
+)  # fmt: skip
+Markdown(findings.sentence(F13))
+
+# %% [markdown]
+# ## F14 · Is the stop token a sum of other tokens?
+#
+# **Question.** Can the stop token's unembedding be written as a combination of others? By least squares on *all* others the answer is always yes where the vocabulary is larger than the stream is wide, and means nothing. So: how much of it do few others explain? Metric: explained share of the squared norm by 1 to `TERMS` others chosen one by one (orthogonal matching pursuit), mean-centred.
+
+# %% [markdown]
+# **Control.** The same for random words. Tokens that were hardly trained lie close together, so near copies (cosine of 0.9 and more) are left out in a second run. **Rule, written before the result.** F14 holds if `TERMS` others explain more of the stop token than of random words, with near copies and without; it does not hold if they explain less.
+
+# %%
+few_words = words[: min(24, len(words))]
+shares = {name: weights.sparse_shares(pair.distilled, [*stop, *few_words], k=TERMS, below=below) for name, below in (("all others", 1.0), ("without near copies", 0.9))}
+gain = {name: stats.bootstrap(values[0, -1] - values[1:, -1]) for name, values in shares.items()}
+every = weights.least_squares_shares(pair.distilled, stop)[0]
+of_reasoning = weights.least_squares_shares(pair.distilled, [*stop, *few_words], list(groups.reasoning))
+nearest = torch.nn.functional.normalize(pair.distilled.unembedding.float() - pair.distilled.unembedding.float().mean(0), dim=-1)
+copies = (nearest @ nearest[stop[0]]).cpu()
+copies[stop[0]] = -1
+names = " ".join(repr(tokenizer.decode([int(i)])) for i in copies.topk(6).indices)
+Markdown(f"All others: {every:.1%}, as it must be. The {len(groups.reasoning)} reasoning tokens alone: {of_reasoning[0]:.1%} (random words {of_reasoning[1:].mean():.1%}). Others of cosine 0.9 and more: {int((copies >= 0.9).sum())}; the nearest are {names}.")
+
+# %%
+rule = findings.Rule("above", 0)
+F14 = findings.record(
+    pair, "F14", notebook="04_value_vectors", quantity=f"share of the stop token's unembedding that {TERMS} others explain, minus that of random words, near copies left out", unit="of the squared norm",
+    interval=gain["without near copies"], control=stats.bootstrap(shares["without near copies"][1:, -1]), control_name="the random words' own explained share",
+    rule=f"{rule}, with near copies and without", verdict=findings.all_of(*(rule.verdict(interval) for interval in gain.values())), split="", sample="random words",
+    detail=f"With near copies: {gain['all others']}. {int((copies >= 0.9).sum())} tokens have a cosine of 0.9 and more with the stop token. The first {TERMS} explain {shares['all others'][0, -1]:.0%}, without near copies {shares['without near copies'][0, -1]:.0%}.",
+)  # fmt: skip
+Markdown(findings.sentence(F14))
+
+# %%
+panels = {
+    name: {
+        "stop token": ([stats.Interval(v, v, v, 1) for v in map(float, values[0])], figures.STOP),
+        "random words": (stats.bands(values[1:]), figures.CONTROL),
+    }
+    for name, values in shares.items()
+}
+title = f"{TERMS} other tokens explain {shares['all others'][0, -1]:.0%} of the stop token, {shares['without near copies'][0, -1]:.0%} without near copies; of a random word {shares['without near copies'][1:, -1].mean():.0%}"
+fig = figures.lines(panels, range(1, TERMS + 1), title=title, xlabel="tokens in the combination", ylabel="explained share")
+figures.save_figure(fig, "04_combination", pair=pair.name, alt=title, note=f"null: {len(few_words)} random words")
+
+# %% [markdown]
+# **Figure 9: a token as a sum of few others.** Black the stop token, dashed grey random words with 95 % bootstrap over words.
+#
+# **What it does not show.** That such a sum has a meaning. Tokens of like training history share directions, and a chat model's stop token starts its life beside other reserved tokens.
+
+# %% [markdown]
+# ## Try it
+#
+# Scale the columns nearest to stop and Wait, and see the next token at once; the button writes before and after. Figures 7 and 8 are the same for readers without a kernel.
+
+# %%
+explorers.neurons_explorer(pair, {role: chosen[role, "stop"] for role in members}, {role: chosen[role, "Wait"] for role in members})
+
+# %% [markdown]
+# ## Summary
+#
+# The sentences below are printed from this run's ledger.
+
+# %%
+Markdown(findings.claim(pair.name, "F12", "F13", "F14"))
+
+# %% [markdown]
+# Back: [03_logit_lens](03_logit_lens.ipynb). Next: [05_patching](05_patching.ipynb) asks which components decide, and why swapping one layer does not work.
