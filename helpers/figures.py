@@ -192,14 +192,21 @@ def lines(
 
 
 def _end_labels(axis: Any, x: float | int, ends: list[tuple[float, str, str]]) -> None:
-    """Labels at the line ends, pushed apart where they would overlap; a blank name has none. Heights are shares of the
-    axis."""
-    last, to_share = -np.inf, axis.transData + axis.transAxes.inverted()
-    for value, label, colour in sorted(end for end in ends if end[1].strip()):
-        place, height = to_share.transform((x, value))
-        last = max(height, last + 0.085)
+    """Labels at the line ends, pushed apart where they would overlap and kept below the top of the panel; a blank
+    name has none. Heights are shares of the axis."""
+    gap, to_share = 0.085, axis.transData + axis.transAxes.inverted()
+    named = sorted(end for end in ends if end[1].strip())
+    heights = [float(to_share.transform((x, value))[1]) for value, _, _ in named]
+    for k in range(1, len(heights)):
+        heights[k] = max(heights[k], heights[k - 1] + gap)
+    ceiling = 1.0
+    for k in reversed(range(len(heights))):
+        heights[k] = min(heights[k], ceiling)
+        ceiling = heights[k] - gap
+    place = to_share.transform((x, named[0][0]))[0] if named else 0
+    for (_, label, colour), height in zip(named, heights, strict=True):
         axis.annotate(
-            label, (place, last), xycoords="axes fraction", xytext=(4, 0), textcoords="offset points",
+            label, (place, height), xycoords="axes fraction", xytext=(4, 0), textcoords="offset points",
             color=colour, va="center", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         )  # fmt: skip
 

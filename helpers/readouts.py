@@ -347,7 +347,7 @@ def _attribute_batch(
     )
     of_heads = (kept["z"] * into_heads).unflatten(-1, (member.config.num_attention_heads, -1)).sum(-1)
     biases = [
-        torch.stack([torch.zeros(()) if matrix.bias is None else matrix.bias @ folded for matrix in matrices])
+        torch.stack([folded.new_zeros(()) if matrix.bias is None else matrix.bias @ folded for matrix in matrices])
         for matrices in ([layer.self_attn.o_proj for layer in layers], [layer.mlp.down_proj for layer in layers])
     ]
     found = (

@@ -1,5 +1,6 @@
 import ipywidgets as widgets
 import pytest
+import torch
 
 from helpers import explorers
 
@@ -66,7 +67,45 @@ def test_the_lens_follows_its_controls(qwen):
     assert "is not one token" in output.value and "<table" not in output.value
 
 
+def neurons_box(pair):
+    near = {"base": [(0, 1), (2, 5)], "distilled": [(1, 3), (2, 7)]}
+    return explorers.neurons_explorer(pair, near, {"base": [(0, 9), (1, 1)], "distilled": [(0, 4), (0, 6)]})
+
+
+def test_neurons_and_layers_move_the_bars_and_write(qwen):
+    sliders = {
+        neurons_box: (widgets.FloatSlider, "Stop ×"),
+        explorers.swap_explorer: (widgets.IntRangeSlider, "Layers"),
+    }
+    for make, (kind, name) in sliders.items():
+        box = make(qwen)
+        bars, written = (part for part in parts(box) if isinstance(part, widgets.HTML))
+        first = bars.value
+        assert "%" in first and written.value == ""
+        find(box, kind, name).value = 9.0 if kind is widgets.FloatSlider else (0, 0)
+        assert bars.value != first
+        find(box, widgets.IntSlider, "New tokens").value = 20
+        find(box, widgets.Button).click()
+        assert "tokens, ends by" in written.value
+
+
+def test_an_explorer_leaves_the_models_as_they_were(qwen):
+    before = [member.unembedding.clone() for member in qwen.members]
+    layer = qwen.base.model.model.layers[0].mlp.down_proj.weight
+    bits = layer.clone()
+    find(explorers.swap_explorer(qwen), widgets.IntRangeSlider).value = (0, 2)
+    assert torch.equal(qwen.base.model.model.layers[0].mlp.down_proj.weight, bits)
+    assert qwen.base.model.model.layers[0].mlp.down_proj.weight is layer
+    assert all(torch.equal(m.unembedding, b) for m, b in zip(qwen.members, before, strict=True))
+
+
 def test_every_control_has_a_description(qwen):
-    for make in (explorers.ask_both, explorers.next_token, explorers.lens_explorer):
+    for make in (
+        explorers.ask_both,
+        explorers.next_token,
+        explorers.lens_explorer,
+        neurons_box,
+        explorers.swap_explorer,
+    ):
         controls = [p for p in parts(make(qwen)) if hasattr(p, "description") and not isinstance(p, widgets.HTML)]
         assert controls and all(control.description for control in controls)

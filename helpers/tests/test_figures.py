@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from matplotlib import pyplot as plt
 
@@ -22,6 +24,10 @@ def shapes():
         {"p": ([I, I], {"linear": [0, 1]})}, [0, 1], {"linear": "red"}, title="t", xlabel="x", ylabel="y"
     )
     yield figures.heat_maps({"p": [[0.1, -0.2]], "q": [[0.1, 0.1]]}, title="t", xlabel="x", ylabel="y", unit="u")
+    yield figures.scatter({"p": [("a", [1, 2], [1, 3], figures.WAIT)]}, title="t", xlabel="x", ylabel="y")
+    yield figures.heat_maps(
+        {"p": [[0.1, 0.2]]}, title="t", xlabel="x", ylabel="y", unit="u", columns=["a", "b"], names=["c"], written=True
+    )
     yield figures.token_map([" a", "$\n"], [[("b", 0.2), ("中", 0.9)]], ["0"], title="t", unit="u")
 
 
@@ -54,4 +60,13 @@ def test_panels_of_a_row_share_their_scale_and_maps_are_centred():
     assert fig.axes[0].get_ylim() == fig.axes[1].get_ylim() and fig.axes[1].get_ylim()[1] > 5
     fig = figures.heat_maps({"p": [[0.1, -0.4]], "q": [[0.2, 0.1]]}, title="t", xlabel="x", ylabel="y", unit="u")
     assert {axis.images[0].get_clim() for axis in fig.axes[:2]} == {(-0.4, 0.4)}
+    plt.close("all")
+
+
+def test_labels_at_line_ends_keep_apart_and_inside():
+    series = {name: ([I, Interval(0.9, 0.8, 1.0, 5)], "red") for name in ("one", "two", "three", " ")}
+    fig = figures.lines({"p": series}, [0, 1], title="t", xlabel="x", ylabel="y")
+    heights = sorted(text.xy[1] for text in fig.axes[0].texts)
+    assert len(heights) == 3 and heights[-1] <= 1
+    assert min(b - a for a, b in itertools.pairwise(heights)) > 0.08
     plt.close("all")

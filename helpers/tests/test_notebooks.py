@@ -33,6 +33,13 @@ SMALL = {
     "COUNTS": "[1, 4]",
     "MAX_AFTER": "16",
     "TERMS": "4",
+    "N_AFTER": "6",
+    "N_EXACT": "2",
+    "N_SWAP": "3",
+    "N_TOP": "4",
+    "N_NODES": "8",
+    "N_STEPS": "2",
+    "SHOWN_TOKENS": "6",
 }
 
 

@@ -9,11 +9,13 @@ from helpers.readouts import (
     attention_pattern,
     attribute,
     bigram_logits,
+    kl_nats,
     last_hidden,
     lens,
     lens_map,
     lens_of_both,
     log_normaliser,
+    next_distribution,
     next_logits,
     next_logprobs,
     promoted,
@@ -261,3 +263,11 @@ def test_lens_and_attribution_on_the_embedded_pair(smol):
     expected = member.model.lm_head(member.model.model.norm(plain_streams(member, prompt)[-1]))
     seen = lens(member, [prompt], [*stop, *wait])
     assert torch.allclose(seen.logits[0, 0], expected[:, [*stop, *wait]], atol=1e-3)
+
+
+def test_distributions_and_their_divergence(qwen):
+    one, two = (next_distribution(member, PROMPTS) for member in qwen.members)
+    assert torch.allclose(one[0], plain_logits(qwen.base, PROMPTS[0]).log_softmax(-1), atol=1e-4)
+    expected = (one.exp() * (one - two)).sum(-1)
+    assert torch.allclose(kl_nats(one, two), expected, atol=1e-4) and expected.min() > 0
+    assert kl_nats(one, one).abs().max() < 1e-6

@@ -111,3 +111,25 @@ def test_the_right_shape_predicts_prompts_left_out_best(shape):
 def test_the_ratio_of_means():
     found = stats.ratio_of_means([2.0, 4.0], [1.0, 1.0])
     assert found.estimate == 3 and 2 <= found.low <= found.high <= 4
+
+
+def test_correlations_by_scipy():
+    from scipy.stats import pearsonr, spearmanr
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=50)
+    y = x**3 + rng.normal(size=50)
+    plain, ranked = stats.correlation(x, y), stats.correlation(x, y, ranks=True)
+    assert plain.estimate == pytest.approx(pearsonr(x, y).statistic)
+    assert ranked.estimate == pytest.approx(spearmanr(x, y).statistic)
+    assert plain.low < plain.estimate < plain.high and ranked.low > 0.3
+    assert stats.correlation(x, np.ones(50)).estimate == 0
+
+
+def test_alignment_knows_no_rotation_and_no_scale():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 8))
+    turned = 3 * x @ np.linalg.qr(rng.normal(size=(8, 8)))[0] + 5
+    assert stats.alignment(x, turned).estimate == pytest.approx(1)
+    other = stats.alignment(x, rng.normal(size=(30, 8)))
+    assert other.estimate < 0.6 and other.low <= other.estimate <= other.high
