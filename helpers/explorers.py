@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from helpers.figures import BASE, CONTROL, DISTILLED, STOP, THIRD, WAIT, lines, picture_html
-from helpers.generation import complete
+from helpers.generation import Completion, complete
 from helpers.pairs import Member, Pair
 from helpers.patching import swapped
 from helpers.prompts import JUST
@@ -31,6 +31,26 @@ def _shown(output: widgets.HTML, make: Callable[[], str]) -> None:
         output.value = f"<p style='color:#882255'>{html.escape(str(error))}</p>"
 
 
+def _prompt_area(description: str) -> widgets.Textarea:
+    """Where the prompt is edited, with an example in it."""
+    example = f"What is the capital of France? {JUST} The capital of France is Paris."
+    area = widgets.Textarea(value=example, description=description, style=DESCRIBED, layout=WIDE)
+    area.continuous_update = False
+    return area
+
+
+def _row(cells: Sequence[str]) -> str:
+    """Cells side by side."""
+    width = f"vertical-align:top;width:{100 // len(cells)}%"
+    return f"<table style='width:100%'><tr>{''.join(f'<td style={width!r}>{cell}</td>' for cell in cells)}</tr></table>"
+
+
+def _written(title: str, done: Completion) -> str:
+    """What a model wrote, under a title, as text and never as HTML."""
+    body = html.escape(done.text).replace("\n", "<br>")
+    return f"<b>{title}</b>, {done.length} tokens, ends by {html.escape(done.stop)}<br><br>{body}"
+
+
 def ask_both(pair: Pair) -> widgets.Widget:
     """Notebook 01: put a question to both models and read what each writes."""
     question = widgets.Text(value="What is the capital of Italy?", description="Question", style=DESCRIBED, layout=WIDE)
@@ -49,23 +69,13 @@ def ask_both(pair: Pair) -> widgets.Widget:
 
 
 def _answers_table(pair: Pair, text: str, form: str, length: int) -> str:
-    cells = []
-    for member in pair.members:
-        done = complete(member, [member.prompt(text, form)], max_new_tokens=length)[0]
-        body = html.escape(done.text).replace("\n", "<br>")
-        cells.append(f"<td style='vertical-align:top;width:50%'><b>{member.role}</b>, {done.length} tokens, "
-                     f"ends by {html.escape(done.stop)}<br><br>{body}</td>")  # fmt: skip
-    return f"<table style='width:100%'><tr>{''.join(cells)}</tr></table>"
+    prompts = {member.role: (member, member.prompt(text, form)) for member in pair.members}
+    return _row([_written(role, complete(m, [p], max_new_tokens=length)[0]) for role, (m, p) in prompts.items()])
 
 
 def next_token(pair: Pair) -> widgets.Widget:
     """Notebook 02: edit a text and see what each model would do next, as bars."""
-    text = widgets.Textarea(
-        value=f"What is the capital of France? {JUST} The capital of France is Paris.",
-        description="Text",
-        style=DESCRIBED,
-        layout=WIDE,
-    )
+    text = _prompt_area("Text")
     form = widgets.Dropdown(options=["plain", "exact"], description="Form", style=DESCRIBED)
     button = widgets.Button(description="Read out", button_style="primary")
     output = widgets.HTML()
@@ -74,27 +84,18 @@ def next_token(pair: Pair) -> widgets.Widget:
         _shown(output, lambda: _next_token_table(pair, text.value, form.value))
 
     button.on_click(show)
-    text.continuous_update = False
     text.observe(show, names="value")
     return widgets.VBox([text, form, button, output])
 
 
 def _next_token_table(pair: Pair, text: str, form: str) -> str:
-    cells = []
-    for member in pair.members:
-        body = _next_token_bars(member, member.prompt(text, "plain") if form == "plain" else text)
-        cells.append(f"<td style='vertical-align:top;width:50%'><b>{member.role}</b>{body}</td>")
-    return f"<table style='width:100%'><tr>{''.join(cells)}</tr></table>"
+    prompts = [member.prompt(text, "plain") if form == "plain" else text for member in pair.members]
+    return _row([_next_token_bars(m.role, m, prompt) for m, prompt in zip(pair.members, prompts, strict=True)])
 
 
 def lens_explorer(pair: Pair) -> widgets.Widget:
     """Notebook 03: the lens of one prompt as a map of top tokens, and chosen tokens' way through the depths."""
-    text = widgets.Textarea(
-        value=f"What is the capital of France? {JUST} The capital of France is Paris.",
-        description="Prompt",
-        style=DESCRIBED,
-        layout=WIDE,
-    )
+    text = _prompt_area("Prompt")
     form = widgets.Dropdown(options=["plain", "template", "exact"], description="Form", style=DESCRIBED)
     role = widgets.Dropdown(options=["base", "distilled"], value="distilled", description="Model", style=DESCRIBED)
     words = widgets.Text(value=" Wait| Yes|\\n", description="Tokens", style=DESCRIBED, layout=WIDE)
@@ -151,12 +152,7 @@ def neurons_explorer(
     pair: Pair, stop_neurons: Mapping[str, Sequence[Neuron]], wait_neurons: Mapping[str, Sequence[Neuron]]
 ) -> widgets.Widget:
     """Notebook 04: scale the value vectors nearest to stop and Wait, by role, and see what each model does next."""
-    text = widgets.Textarea(
-        value=f"What is the capital of France? {JUST} The capital of France is Paris.",
-        description="Prompt",
-        style=DESCRIBED,
-        layout=WIDE,
-    )
+    text = _prompt_area("Prompt")
     role = widgets.Dropdown(options=["base", "distilled"], description="Model", style=DESCRIBED)
     form = widgets.Dropdown(options=["plain", "template"], description="Form", style=DESCRIBED)
     most = min(len(neurons) for by_role in (stop_neurons, wait_neurons) for neurons in by_role.values())
@@ -182,7 +178,6 @@ def neurons_explorer(
         _shown(written, lambda: _before_after_texts(*both(), length.value))
 
     button.on_click(write)
-    text.continuous_update = False
     for control in (role, form, count, stop, wait, text):
         control.continuous_update = False
         control.observe(show, names="value")
@@ -193,12 +188,7 @@ def neurons_explorer(
 
 def swap_explorer(pair: Pair) -> widgets.Widget:
     """Notebook 05: take layers from the other model, and see base, distilled and hybrid side by side."""
-    text = widgets.Textarea(
-        value=f"What is the capital of France? {JUST} The capital of France is Paris.",
-        description="Prompt",
-        style=DESCRIBED,
-        layout=WIDE,
-    )
+    text = _prompt_area("Prompt")
     last = pair.base.n_layers - 1
     role = widgets.Dropdown(options=["base", "distilled"], description="Model", style=DESCRIBED)
     part = widgets.Dropdown(options=["all", "attention", "mlp"], description="Part", style=DESCRIBED)
@@ -207,19 +197,16 @@ def swap_explorer(pair: Pair) -> widgets.Widget:
     button = widgets.Button(description="Write with all three", button_style="primary")
     bars, written = widgets.HTML(), widgets.HTML()
 
-    def each(cell: Callable[[Member, str], str]) -> str:
-        cells = [f"<b>{member.role}</b>{cell(member, member.prompt(text.value, 'plain'))}" for member in pair.members]
+    def each(cell: Callable[[str, Member, str], str]) -> str:
+        cells = [cell(member.role, member, member.prompt(text.value, "plain")) for member in pair.members]
         chosen = range(layers.value[0], layers.value[1] + 1)
+        title = f"{role.value} with layers {layers.value[0]} to {layers.value[1]} of the other"
         with swapped(pair, role.value, chosen, part=part.value) as hybrid:
-            title = f"{role.value} with layers {layers.value[0]} to {layers.value[1]} of the other"
-            cells.append(f"<b>{title}</b>{cell(hybrid, hybrid.prompt(text.value, 'plain'))}")
-        columns = "".join(f"<td style='vertical-align:top;width:33%'>{one}</td>" for one in cells)
-        return f"<table style='width:100%'><tr>{columns}</tr></table>"
+            cells.append(cell(title, hybrid, hybrid.prompt(text.value, "plain")))
+        return _row(cells)
 
-    def write(member: Member, prompt: str) -> str:
-        done = complete(member, [prompt], max_new_tokens=length.value)[0]
-        body = html.escape(done.text).replace("\n", "<br>")
-        return f", {done.length} tokens, ends by {html.escape(done.stop)}<br><br>{body}"
+    def write(title: str, member: Member, prompt: str) -> str:
+        return _written(title, complete(member, [prompt], max_new_tokens=length.value)[0])
 
     def show(_: Any = None) -> None:
         _shown(bars, lambda: each(_next_token_bars))
@@ -232,29 +219,20 @@ def swap_explorer(pair: Pair) -> widgets.Widget:
     return widgets.VBox([text, widgets.HBox([role, part, layers]), bars, length, button, written])
 
 
-def _next_token_bars(member: Member, prompt: str, lm: Any = None) -> str:
+def _next_token_bars(title: str, member: Member, prompt: str, lm: Any = None) -> str:
     parts = stop_parts(member, [prompt], lm=lm).iloc[0]
     rows = [(part, parts[part], "#000000") for part in ("stop", "</think>", "Wait set")]
-    rows += [(repr(token), share, "#332288") for token, share in top_tokens(member, [prompt], k=6, lm=lm)[0]]
-    return "".join(_bar(part, share, colour) for part, share, colour in rows)
+    rows += [(repr(token), share, "#332288") for token, share in top_tokens(member, [prompt], k=8, lm=lm)[0]]
+    return f"<b>{title}</b>" + "".join(_bar(part, share, colour) for part, share, colour in rows)
 
 
 def _before_after_bars(member: Member, prompt: str, lm: Any) -> str:
-    cells = []
-    for name, edited in (("before", None), ("after", lm)):
-        bars = _next_token_bars(member, prompt, edited)
-        cells.append(f"<td style='vertical-align:top;width:50%'><b>{name}</b>{bars}</td>")
-    return f"<table style='width:100%'><tr>{''.join(cells)}</tr></table>"
+    return _row([_next_token_bars(name, member, prompt, edited) for name, edited in (("before", None), ("after", lm))])
 
 
 def _before_after_texts(member: Member, prompt: str, lm: Any, length: int) -> str:
-    cells = []
-    for name, edited in (("before", None), ("after", lm)):
-        done = complete(member, [prompt], lm=edited, max_new_tokens=length)[0]
-        body = html.escape(done.text).replace("\n", "<br>")
-        cells.append(f"<td style='vertical-align:top;width:50%'><b>{name}</b>, {done.length} tokens, "
-                     f"ends by {html.escape(done.stop)}<br><br>{body}</td>")  # fmt: skip
-    return f"<table style='width:100%'><tr>{''.join(cells)}</tr></table>"
+    states = (("before", None), ("after", lm))
+    return _row([_written(n, complete(member, [prompt], lm=ed, max_new_tokens=length)[0]) for n, ed in states])
 
 
 def _bar(name: str, share: float, colour: str) -> str:

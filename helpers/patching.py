@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.pairs import Member, Pair
-from helpers.readouts import Ids, logit_direction
+from helpers.readouts import PLACES, Activations, Ids, activations, logit_direction
 from helpers.store import UserError
 
 Kind = Literal["stream", "attention", "mlp", "head", "neuron"]
@@ -37,41 +37,7 @@ class Node:
         return f"{'point ' if self.kind == 'stream' else 'L'}{self.layer}{which} {'' if which else self.kind}".strip()
 
 
-@dataclass(frozen=True)
-class Activations:
-    """What a model computed at the last position: the input of each layer's `o_proj` (`z`) and `down_proj` (`act`),
-    their outputs, and the stream at all points; float32."""
-
-    stream: Float[Tensor, "prompt point d_model"]
-    z: Float[Tensor, "prompt layer heads_by_size"]
-    attention: Float[Tensor, "prompt layer d_model"]
-    act: Float[Tensor, "prompt layer neuron"]
-    mlp: Float[Tensor, "prompt layer d_model"]
-
-
-PLACES = ("stream", "z", "attention", "act", "mlp")
 HOLDS = {"stream": "stream", "attention": "attention", "mlp": "mlp", "head": "z", "neuron": "act"}
-
-
-def activations(member: Member, prompts: list[str], *, batch_size: int = 16) -> Activations:
-    """The last position's activations at every place. Used in notebooks 05 and 06."""
-    member.check(prompts)
-    parts = []
-    for place in range(0, len(prompts), batch_size):
-        batch, lm, kept = member.encode(prompts[place : place + batch_size]), member.lm, {name: [] for name in PLACES}
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
-            kept["stream"].append(lm.model.layers[0].input[:, -1].clone())
-            for layer in lm.model.layers:
-                kept["z"].append(layer.self_attn.o_proj.input[:, -1].clone())
-                kept["attention"].append(layer.self_attn.o_proj.output[:, -1].clone())
-                kept["act"].append(layer.mlp.down_proj.input[:, -1].clone())
-                kept["mlp"].append(layer.mlp.down_proj.output[:, -1].clone())
-                kept["stream"].append(layer.output[:, -1].clone())
-            stacked = {name: torch.stack([one.float().to(member.device) for one in kept[name]], 1) for name in PLACES}
-            stacked.save()
-            tracer.stop()
-        parts.append(stacked)
-    return Activations(**{name: torch.cat([part[name] for part in parts]) for name in PLACES})
 
 
 def gradients(

@@ -283,6 +283,46 @@ def lens_map(member: Member, prompt: str, *, last: int = 12) -> tuple[list[str],
 
 
 @dataclass(frozen=True)
+class Activations:
+    """What a model computed at the last position: the input of each layer's `o_proj` (`z`, all query heads side by
+    side) and `down_proj` (`act`, what multiplies each value vector), their outputs, and the stream at all points;
+    float32 on the head's device."""
+
+    stream: Float[Tensor, "prompt point d_model"]
+    z: Float[Tensor, "prompt layer heads_by_size"]
+    attention: Float[Tensor, "prompt layer d_model"]
+    act: Float[Tensor, "prompt layer neuron"]
+    mlp: Float[Tensor, "prompt layer d_model"]
+
+
+PLACES = ("stream", "z", "attention", "act", "mlp")
+
+
+def activations(member: Member, prompts: list[str], *, batch_size: int = 64) -> Activations:
+    """The last position's activations at every place. Used in notebooks 04, 05 and 06."""
+    member.check(prompts)
+    batches = list(_batches(prompts, batch_size))
+    parts = [_read_activations(member, [prompts[index] for index in batch]) for batch in batches]
+    return Activations(**{name: _in_order([getattr(part, name) for part in parts], batches) for name in PLACES})
+
+
+def _read_activations(member: Member, prompts: list[str]) -> Activations:
+    lm, batch, kept = member.lm, member.encode(prompts), {name: [] for name in PLACES}
+    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+        kept["stream"].append(lm.model.layers[0].input[:, -1].clone())
+        for layer in lm.model.layers:
+            kept["z"].append(layer.self_attn.o_proj.input[:, -1].clone())
+            kept["attention"].append(layer.self_attn.o_proj.output[:, -1].clone())
+            kept["act"].append(layer.mlp.down_proj.input[:, -1].clone())
+            kept["mlp"].append(layer.mlp.down_proj.output[:, -1].clone())
+            kept["stream"].append(layer.output[:, -1].clone())
+        stacked = {name: torch.stack([one.float().to(member.device) for one in kept[name]], 1) for name in PLACES}
+        stacked.save()
+        tracer.stop()
+    return Activations(**stacked)
+
+
+@dataclass(frozen=True)
 class Attribution:
     """Parts of a difference of logits, in nats, float32: `embedding + attention + mlp` sum to `total`, and
     `heads` (with the output bias, where a model has one) and `neurons` to `attention` and `mlp`."""
@@ -327,35 +367,25 @@ def attribute(
 def _attribute_batch(
     member: Member, prompts: list[str], folded: Float[Tensor, " d_model"], neurons: bool
 ) -> tuple[Tensor | None, ...]:
-    lm, batch, read = member.lm, member.encode(prompts), {name: [] for name in ("z", "attention", "act", "mlp")}
-    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
-        start = lm.model.layers[0].input[:, -1].clone().save()
-        for layer in lm.model.layers:
-            read["z"].append(layer.self_attn.o_proj.input[:, -1].clone())
-            read["attention"].append(layer.self_attn.o_proj.output[:, -1].clone())
-            read["act"].append(layer.mlp.down_proj.input[:, -1].clone())
-            read["mlp"].append(layer.mlp.down_proj.output[:, -1].clone())
-        end = lm.model.norm.input[:, -1].clone().save()
-        kept = {name: torch.stack(values, 1) for name, values in read.items()}.save()
-        tracer.stop()
-    scale = torch.rsqrt(end.pow(2).mean(-1) + member.config.rms_norm_eps)
+    seen = _read_activations(member, prompts)
+    scale = torch.rsqrt(seen.stream[:, -1].pow(2).mean(-1) + member.config.rms_norm_eps)
     toward = folded * scale[:, None]
     layers = member.model.model.layers
     into_heads, into_neurons = (
-        torch.stack([folded @ matrix.weight for matrix in matrices])
+        torch.stack([(folded.to(matrix.weight.device) @ matrix.weight).to(folded) for matrix in matrices])
         for matrices in ([layer.self_attn.o_proj for layer in layers], [layer.mlp.down_proj for layer in layers])
     )
-    of_heads = (kept["z"] * into_heads).unflatten(-1, (member.config.num_attention_heads, -1)).sum(-1)
+    of_heads = (seen.z * into_heads).unflatten(-1, (member.config.num_attention_heads, -1)).sum(-1)
     biases = [
         torch.stack([folded.new_zeros(()) if matrix.bias is None else matrix.bias @ folded for matrix in matrices])
         for matrices in ([layer.self_attn.o_proj for layer in layers], [layer.mlp.down_proj for layer in layers])
     ]
     found = (
-        (start * toward).sum(-1),
-        (kept["attention"] * toward[:, None]).sum(-1),
-        (kept["mlp"] * toward[:, None]).sum(-1),
+        (seen.stream[:, 0] * toward).sum(-1),
+        (seen.attention * toward[:, None]).sum(-1),
+        (seen.mlp * toward[:, None]).sum(-1),
         of_heads * scale[:, None, None],
-        kept["act"] * into_neurons * scale[:, None, None] if neurons else None,
+        seen.act * into_neurons * scale[:, None, None] if neurons else None,
         *(bias * scale[:, None] for bias in biases),
     )
     return tuple(None if part is None else part.cpu() for part in found)

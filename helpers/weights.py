@@ -153,25 +153,6 @@ def _check_count(k: int, there: int) -> None:
         raise UserError(f"{k} neurons asked for: give 1 to {there}")
 
 
-def neuron_activations(
-    member: Member, prompts: list[str], *, batch_size: int = 64
-) -> Float[Tensor, "prompt layer neuron"]:
-    """What multiplies each value vector at the last position (the input of `down_proj`), float32 on the CPU."""
-    found = []
-    for place in range(0, len(prompts), batch_size):
-        lm, batch = member.lm, member.encode(prompts[place : place + batch_size])
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
-            read = []
-            for layer in lm.model.layers:
-                read.append(layer.mlp.down_proj.input[:, -1].float().cpu())
-            stacked = torch.stack(read, 1).save()
-            tracer.stop()
-        found.append(stacked)
-    if not found:
-        member.check(prompts)
-    return torch.cat(found)
-
-
 def alike(
     chosen: Sequence[Neuron], sizes: Float[Tensor, "layer neuron"], *, seed: int = 0, among: int = 20
 ) -> list[Neuron]:

@@ -57,7 +57,7 @@ from helpers import explorers, figures, findings, stats, weights
 from helpers.generation import Change, answers, cut_short, load_combined
 from helpers.pairs import load_pair
 from helpers.prompts import load_questions
-from helpers.readouts import attribute, last_hidden, logits_of, promoted
+from helpers.readouts import activations, attribute, last_hidden, logits_of, promoted
 from helpers.store import data_dir, write_text
 from helpers.tokens import control_ids
 from helpers.weights import NeuronEdit, with_neurons
@@ -234,7 +234,7 @@ knobs = dict(n_prompts=N_PROMPTS, n_combined=N_COMBINED, quick=QUICK, max_new_to
 combined = load_combined(pair, **knobs)
 pair = pair.float()  # contributions must add up
 texts = {(role, split): combined[split].prompts(m, "plain") for role, m in members.items() for split in ("explore", "confirm")}
-active = {(role, split): weights.neuron_activations(members[role], prompts) for (role, split), prompts in texts.items()}
+active = {(role, split): activations(members[role], prompts).act.cpu() for (role, split), prompts in texts.items()}
 size = {role: active[role, "explore"].abs().mean(0) for role in members}
 chosen = {(role, kind): weights.closest(near[role][kind], N_NEURONS) for role in members for kind in ("stop", "Wait")}
 matched = {key: weights.alike(neurons, size[key[0]], seed=SEED) for key, neurons in chosen.items()}

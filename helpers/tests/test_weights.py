@@ -6,7 +6,7 @@ from helpers import weights
 from helpers.generation import Change, complete, cut_short, judged, stored_completions
 from helpers.pairs import Pair
 from helpers.prompts import load_questions
-from helpers.readouts import attribute, last_hidden, next_logits
+from helpers.readouts import activations, attribute, last_hidden, next_logits
 from helpers.store import UserError
 from helpers.weights import NeuronEdit, with_neurons
 
@@ -82,7 +82,7 @@ def test_value_vectors_by_hand(tiny):
 
 
 def test_activations_are_what_multiplies_the_columns(tiny):
-    found = weights.neuron_activations(tiny.base, PROMPTS, batch_size=2)
+    found = activations(tiny.base, PROMPTS, batch_size=2).act
     parts = attribute(tiny.base, PROMPTS, [3], neurons=True).neurons
     ids = tiny.base.tokenizer(PROMPTS[0], add_special_tokens=False, return_tensors="pt").input_ids
     caught = []
