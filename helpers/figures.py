@@ -304,7 +304,7 @@ def token_map(
                       color="white" if share > 0.6 else "black")  # fmt: skip
     axis.set_xticks(range(len(tokens)), [_shown(token) for token in tokens], fontsize=8)
     axis.set_yticks(range(len(names)), names, fontsize=7)
-    axis.set(xlabel="the prompt's last tokens", ylabel="after layer")
+    axis.set(xlabel="the prompt's last tokens", ylabel="depth (layers passed)")
     fig.colorbar(image, ax=axis, label=unit, shrink=0.8, pad=0.01)
     return fig
 

@@ -57,7 +57,7 @@ from helpers.generation import complete, load_combined
 from helpers.pairs import load_pair
 from helpers.patching import Node, attribution_patching, exact_patching, patch_streams, streams_at_all_positions, swapped
 from helpers.prompts import ask, shuffle_words
-from helpers.readouts import activations, attribute, kl_nats, next_distribution, next_logits, read_stream, top_tokens
+from helpers.readouts import activations, attribute, kl_nats, logit_direction, next_distribution, next_logits, read_stream, top_tokens
 from helpers.store import data_dir, write_text
 
 pd.set_option("display.max_colwidth", None)
@@ -106,7 +106,7 @@ for index in np.random.default_rng(SEED).choice(len(texts["base", "confirm"]), 3
 # **Question.** Replace one component's output at the last token by its value in another run: how does c change? **Exact patching** runs it; **attribution patching** (Nanda 2023; Kramár et al. 2024) estimates it for *all* components at once, as $(a' - a)\cdot\partial c/\partial a$, from one backward pass. Four other runs: the other model on the same prompt, in both directions; the base on the prompt cut before the answer; the base on the same words shuffled.
 
 # %% [markdown]
-# **Controls.** A run patched into itself changes nothing, asserted here. Random nodes beside those that the estimate names. **Rule, written before the result.** F15 holds if, patching the base's values into the distilled model, (a) estimate and exact effect correlate with an interval above 0.8 over the 30 nodes of largest estimate on `explore` and 60 random ones together, and (b) the mean size of the exact effect of those 30 lies above that of the 60 random ones.
+# **Controls.** A run patched into itself changes nothing, asserted here. Random nodes beside those that the estimate names. **Rule, written before the result.** F15 holds if, patching the base's values into the distilled model, (a) estimate and exact effect correlate with an interval above 0.8 over the 30 nodes (heads and MLPs) of largest estimate on `explore` and 60 random ones together, and (b) the mean size of the exact effect of those 30 lies above that of the 60 random ones.
 
 # %%
 def source_for(role: str, run: str, split: str):
@@ -128,15 +128,15 @@ assert max(float(getattr(itself, kind).abs().max()) for kind in ("stream", "atte
 # %%
 named = {"distilled ← base": runs[0], "base ← distilled": runs[1], "base ← answer cut": runs[2], "base ← shuffled": runs[3]}
 maps = {name: estimate[key].head.mean(0) for name, key in named.items()}
-strongest = {name: divmod(int(matrix.abs().argmax()), n_heads) for name, matrix in maps.items()}
-title = "Estimated effect of each head on c; the strongest: " + ", ".join(f"{name} L{at[0]}H{at[1]} ({maps[name][at]:+.1f})" for name, at in strongest.items())
+title = "Estimated effect of each head on c; no head is beyond " + ", ".join(f"{matrix.abs().max():.1f} ({name})" for name, matrix in maps.items()) + " nats"
 fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="nats")
 figures.save_figure(fig, "05_head_attribution", pair=pair.name, alt=title, note=f"n = {len(own['base', 'confirm'])} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 1: attribution patching by layer and head.** Left to right: the base's values into the distilled model, the distilled model's into the base, and into the base its own values from the prompt cut before the answer and from shuffled words. Red raises c (towards stopping), blue lowers it; means over prompts, one scale.
-#
-# **What it does not show.** Intervals (figure 3 for whole layers), and what first order misses.
+
+# %% [markdown]
+# **What it does not show.** Intervals (figure 3 for whole layers), and what first order misses: only the first panel is held against exact patching below.
 
 # %%
 into, given = members["distilled"], source_for("distilled", "other model", "confirm")
@@ -152,17 +152,18 @@ itself = exact_patching(into, few, activations(into, few), [*parts[:3], heads[0]
 assert float(itself.abs().max()) < 1e-3, "itself must change nothing"
 
 # %%
-candidates = np.arange(len(parts) + len(heads))
-order = candidates[np.argsort(-np.abs(on_explore.of(nodes[: len(candidates)]).mean(0).numpy()))]
+candidates = np.arange(n_layers, len(parts) + len(heads))  # MLPs and heads; a whole attention layer is its heads again
+of_explore = on_explore.of(nodes).mean(0).numpy()
+order = candidates[np.argsort(-np.abs(of_explore[candidates]))]
 top = order[:N_TOP]
 random_nodes = np.random.default_rng(SEED).choice(np.setdiff1d(candidates, top), min(N_NODES, len(candidates) - len(top)), replace=False)
 mean_exact, mean_guess = exact.mean(0), guessed.mean(0)
 table = pd.DataFrame({"node": [str(node) for node in nodes], "exact": mean_exact, "estimate": mean_guess})
 write_text(data_dir(pair.name) / "05_nodes.csv", table.to_csv(index=False, float_format="%.4f"))
-stream_at = slice(len(candidates), None)
-sets = {"streams": np.arange(len(nodes))[stream_at], "top": top, "random": random_nodes, "both": np.concatenate([top, random_nodes])}
+sets = {"streams": np.arange(len(parts) + len(heads), len(nodes)), "top": top, "random": random_nodes, "both": np.concatenate([top, random_nodes])}
 agreement = {name: stats.correlation(mean_guess[at], mean_exact[at]) for name, at in sets.items()}
 sizes = {name: stats.bootstrap(np.abs(exact[:, sets[name]]).mean(1)) for name in ("top", "random")}
+slope = {name: float((mean_guess[at] * mean_exact[at]).sum() / (mean_guess[at] ** 2).sum()) for name, at in sets.items()}
 ahead = stats.paired(np.abs(exact[:, top]).mean(1), np.abs(exact[:, random_nodes]).mean(1))
 display(Markdown("Correlation of estimate and exact effect: " + ", ".join(f"{name} {value:.3f}" for name, value in agreement.items())), table.iloc[top[:10]].round(3))
 
@@ -172,24 +173,25 @@ F15 = findings.record(
     pair, "F15", notebook="05_patching", quantity=f"correlation of attribution patching with exact patching over the top {len(top)} nodes of explore and {len(random_nodes)} random ones, the base's values into the distilled",
     unit="(Pearson)", interval=agreement["both"], control=agreement["random"], control_name="the random nodes alone", split="", sample="nodes",
     rule=f"(a) {rule}; (b) mean exact size of the top nodes minus the random ones: {rule_size}", verdict=findings.all_of(rule.verdict(agreement["both"]), rule_size.verdict(ahead)),
-    detail=f"Streams alone: {agreement['streams']:.3f}; top alone: {agreement['top']:.3f}. Mean size of the exact effect: top {sizes['top']} nats, random {sizes['random']} (n = {len(few)} confirm prompts); the whole difference is {apart}.",
+    detail=f"Exact effect per nat of estimate: {slope['both']:.2f}, streams {slope['streams']:.2f} (1: no bias). Streams alone: {agreement['streams']:.3f}; top alone: {agreement['top']:.3f}. Mean size of the exact effect: top {sizes['top']} nats, random {sizes['random']} (n = {len(few)} confirm prompts); the whole difference is {apart}.",
 )  # fmt: skip
 Markdown(findings.sentence(F15))
 
 # %%
 panels = {
     f"streams, r = {agreement['streams'].estimate:.2f}": [("points", mean_guess[sets["streams"]], mean_exact[sets["streams"]], figures.THIRD)],
-    f"layers and heads, r = {agreement['both'].estimate:.2f}": [
+    f"MLPs and heads, r = {agreement['both'].estimate:.2f}": [
         (f"{len(random_nodes)} random", mean_guess[random_nodes], mean_exact[random_nodes], figures.CONTROL), (f"top {len(top)} of explore", mean_guess[top], mean_exact[top], figures.WAIT),
     ],
 }  # fmt: skip
-title = f"Estimate and exact effect correlate at {agreement['streams'].estimate:.2f} for streams, {agreement['both'].estimate:.2f} for layers and heads"
+title = f"Estimate and exact effect correlate at {agreement['streams'].estimate:.2f} for streams, {agreement['both'].estimate:.2f} for MLPs and heads; large effects are overestimated: slope {slope['streams']:.2f} and {slope['both']:.2f}"
 fig = figures.scatter(panels, title=title, xlabel="estimate (nats)", ylabel="exact effect on c (nats)")
 figures.save_figure(fig, "05_estimate_and_exact", pair=pair.name, alt=title, note=f"means over {len(few)} combined prompts, confirm")
 
 # %% [markdown]
-# **Figure 2: the first-order estimate against the run.** One dot a node; the line is equality. Left the stream at every depth, right layers and heads: wine those of largest estimate on explore, grey squares random ones.
-#
+# **Figure 2: the first-order estimate against the run.** One dot a node; the line is equality. Left the stream at every depth, right MLPs and heads: wine those of largest estimate on explore, grey squares random ones.
+
+# %% [markdown]
 # **What it does not show.** That the named nodes work together: each was patched alone.
 
 # %%
@@ -202,14 +204,16 @@ panels = {
     kind: {"exact": (stats.bands(by_layer(exact, kind)), figures.DISTILLED), "estimate": (stats.bands(by_layer(guessed, kind)), figures.THIRD)}
     for kind in ("attention", "mlp")
 }
-lead = max(((kind, layer) for kind in panels for layer in range(n_layers)), key=lambda at: abs(by_layer(exact, at[0]).mean(0)[at[1]]))
-title = f"The base's {lead[0].upper() if lead[0] == 'mlp' else lead[0]} output of layer {lead[1]} moves the distilled model most: {by_layer(exact, lead[0]).mean(0)[lead[1]]:+.1f} of {apart.estimate:.1f} nats"
+lead = max(((kind, layer) for kind in panels for layer in range(n_layers)), key=lambda at: abs(by_layer(of_explore[None], at[0])[0, at[1]]))
+difference = (own["base", "confirm"] - own["distilled", "confirm"])[: len(few)]
+title = f"The base's {lead[0].upper() if lead[0] == 'mlp' else lead[0]} output of layer {lead[1]} (largest estimate on explore) moves the distilled model by {by_layer(exact, lead[0]).mean(0)[lead[1]]:+.1f} of {difference.mean():.1f} nats"
 fig = figures.lines({"attention": panels["attention"], "MLP": panels["mlp"]}, range(n_layers), title=title, xlabel="layer", ylabel="effect on c (nats)", zero=True)
 figures.save_figure(fig, "05_layer_effects", pair=pair.name, alt=title, note=f"n = {len(few)} combined prompts, confirm; distilled ← base")
 
 # %% [markdown]
 # **Figure 3: one layer's output at a time, the base's into the distilled model.** Orange exact, indigo the estimate; 95 % bootstrap over prompts. Above zero: the base's value brings the distilled model closer to stopping.
-#
+
+# %% [markdown]
 # **What it does not show.** Other positions: only the last token's value is replaced.
 
 # %% [markdown]
@@ -218,7 +222,7 @@ figures.save_figure(fig, "05_layer_effects", pair=pair.name, alt=title, note=f"n
 # **Question.** Take the weights of more and more layers from the distilled model into the base. When does it begin to read like the distilled one? Metrics: the share of the difference in c, $(c_B - c)/(c_B - c_D)$ as ratio of means, P(stop), and the KL divergence of the next-token distribution from either model. **Orders**: from the bottom, from the top, at random (one fixed order).
 
 # %% [markdown]
-# **Controls.** Identity (a layer from itself, asserted), and noise: each matrix of the same layers changed by a random matrix of the same norm as the real change. **Rule, written before the result.** F16 holds if (a) all layers together make more than 0.9 of the difference, and (b) the single layer that does most on `explore` makes less than a quarter of it on `confirm`, each with its whole interval.
+# **Controls.** Identity (a layer from itself, asserted), and noise: each matrix of the same layers changed by a random matrix of the same norm as the real change. **Rule, written before the result.** F16 holds if (a) the change is gradual: in none of the three orders does one stage (a sixth of the layers) make more than half of the difference; and (b) the single layer that does most on `explore` makes less than a quarter of it on `confirm`; each with its whole interval. That all layers together make all of it is no test where embedding, norms and head agree, as on `smol`.
 
 # %%
 base, n_read = pair.base, min(N_SWAP, len(texts["base", "confirm"]))
@@ -241,12 +245,13 @@ orders = {"from the bottom": list(range(n_layers)), "from the top": list(range(n
 
 # %%
 target = {role: next_distribution(m, texts[role, "confirm"][:n_read]) for role, m in members.items()}
-gradual, p_stop, divergence = {}, {}, {}
+gradual, p_stop, divergence, reached = {}, {}, {}, {}
 for name, order in {**orders, "noise, from the bottom": orders["from the bottom"]}.items():
     for k in stages:
         with swapped(pair, "base", order[:k], noise=SEED if "noise" in name else None) as hybrid:
             found = next_distribution(hybrid, read["confirm"])
         c = (found[:, stop].mean(1) - found[:, wait].mean(1)).numpy()
+        reached[name, k] = at_base["confirm"] - c
         gradual[name, k] = stats.ratio_of_means(at_base["confirm"] - c, whole["confirm"])
         p_stop[name, k] = stats.bootstrap(found[:, list(base.groups.stop)].exp().sum(1).numpy())
         divergence[name, k] = {role: stats.bootstrap(kl_nats(target[role], found).numpy()) for role in members}
@@ -263,7 +268,8 @@ figures.save_figure(fig, "05_gradual", pair=pair.name, alt=title, note=f"n = {n_
 
 # %% [markdown]
 # **Figure 4: from base to distilled, layer by layer.** Left the share of the difference in c, right P(stop). Wine from the bottom, indigo from the top, black in one random order, dashed grey noise of the same norm from the bottom.
-#
+
+# %% [markdown]
 # **What it does not show.** That the hybrids in between are sound language models; figure 5 and the texts below say how far they are from both.
 
 # %%
@@ -271,12 +277,13 @@ panels = {
     f"from the {role}": {name: ([divergence[name, k][role] for k in stages], colour) for name, colour in colours.items()} for role in members
 }
 title = f"KL divergence of the hybrids: with {half} layers from the bottom {divergence['from the bottom', half]['base'].estimate:.2f} nats from the base, {divergence['from the bottom', half]['distilled'].estimate:.2f} from the distilled"
-fig = figures.lines(panels, stages, title=title, xlabel="layers taken from the distilled model", ylabel="KL divergence (nats)")
+fig = figures.lines(panels, stages, title=title, xlabel="layers taken from the distilled model", ylabel="KL(model ‖ hybrid) (nats)")
 figures.save_figure(fig, "05_divergence", pair=pair.name, alt=title, note=f"n = {n_read} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 5: how far the hybrids are from either model.** KL divergence of the next-token distribution; colours as in figure 4.
-#
+
+# %% [markdown]
 # **What it does not show.** Later tokens. What four of the hybrids write, greedy:
 
 # %%
@@ -303,12 +310,15 @@ share = {name: [stats.ratio_of_means(column, whole["confirm"]) for column in val
 all_layers = stats.ratio_of_means(everything, whole["confirm"])
 
 # %%
-rule_all, rule_one = findings.Rule("above", 0.9), findings.Rule("below", 0.25)
+steps = {name: [stats.ratio_of_means(reached[name, stages[k + 1]] - reached[name, stages[k]], whole["confirm"]) for k in range(len(stages) - 1)] for name in orders}
+largest_step = {name: max(found, key=lambda interval: interval.estimate) for name, found in steps.items()}
+rule_step, rule_one = findings.Rule("below", 0.5), findings.Rule("below", 0.25)
+smooth = findings.all_of(*(rule_step.verdict(interval) for interval in largest_step.values()))
 F16 = findings.record(
     pair, "F16", notebook="05_patching", quantity=f"share of the difference in c that the single best layer (chosen on explore: {best}) makes in the base", unit="of the difference",
     interval=share["one layer taken"][best], control=share["noise"][best], control_name="noise of the same norm in that layer",
-    rule=f"(a) all layers: {rule_all}; (b) the best single layer: {rule_one}", verdict=findings.all_of(rule_all.verdict(all_layers), rule_one.verdict(share["one layer taken"][best])),
-    detail=f"All layers: {all_layers}; the sum of all single layers: {stats.ratio_of_means(single['confirm'].sum(1), whole['confirm'])}. {half} of {n_layers} layers from the bottom make {gradual['from the bottom', half]}, from the top {gradual['from the top', half]}.",
+    rule=f"(a) largest of {N_STEPS} stages in each order: {rule_step}; (b) the best single layer: {rule_one}", verdict=findings.all_of(smooth, rule_one.verdict(share["one layer taken"][best])),
+    detail=f"(a) {smooth}: largest stage " + ", ".join(f"{name} {interval}" for name, interval in largest_step.items()) + f". (b) {rule_one.verdict(share['one layer taken'][best])}. All layers: {all_layers}; the sum of all single layers: {stats.ratio_of_means(single['confirm'].sum(1), whole['confirm'])}. {half} of {n_layers} layers from the bottom make {gradual['from the bottom', half]}, from the top {gradual['from the top', half]}.",
 )  # fmt: skip
 Markdown(findings.sentence(F16))
 
@@ -324,7 +334,8 @@ figures.save_figure(fig, "05_single_layers", pair=pair.name, alt=title, note=f"n
 
 # %% [markdown]
 # **Figure 6: single layers.** Left one layer of the distilled model in the base (orange) and noise of the same norm (dashed grey); right what is missing when only this layer stays the base's. Bands: 95 % bootstrap over prompts.
-#
+
+# %% [markdown]
 # **What it does not show.** Pairs and triples of layers. If the single effects add up to less than the whole, layers need each other, and that is why one alone does little; if to more, they stand in for each other.
 
 # %% [markdown]
@@ -348,7 +359,8 @@ figures.save_figure(fig, "05_parts", pair=pair.name, alt=title, note=f"n = {n_re
 
 # %% [markdown]
 # **Figure 7: kinds of weights.** Orange the distilled model's weights in the base, grey squares noise of the same norm. On `smol` norms, head and embedding were frozen in training except for the two tags, so their zeros are by construction. The heads of the two models may be tied in one and not in the other; embedding and head are swapped apart in any case.
-#
+
+# %% [markdown]
 # **What it does not show.** Interactions of attention and MLP: the shares need not add up to one.
 
 # %% [markdown]
@@ -367,19 +379,23 @@ for name, stream in (("distilled", two), ("base, shuffled", other)):
     measured[name] = {"cosine": stats.bands(cosine[:, 1:]), "relative distance": stats.bands(distance[:, 1:]), "alignment": alike}
 shades = {"distilled": figures.DISTILLED, "base, shuffled": figures.CONTROL}
 panels = {f"{quantity}|{quantity}": {name: (measured[name][quantity], shades[name]) for name in shades} for quantity in ("cosine", "relative distance", "alignment")}
-middle, end = (measured["distilled"]["relative distance"][point].estimate for point in (n_layers // 2, -1))
-title = f"The two models' streams differ by {middle:.0%} of their length half way, by {end:.0%} at the end"
+middle, end_share = (measured["distilled"]["relative distance"][point].estimate for point in (n_layers // 2, -1))
+title = f"The two models' streams differ by {middle:.0%} of their length half way, by {end_share:.0%} at the end"
 fig = figures.lines(panels, range(1, n_layers + 1), title=title, xlabel="depth (layers passed)", ylabel="against the base, same prompt", zero=True)
 figures.save_figure(fig, "05_streams", pair=pair.name, alt=title, note=f"n = {len(one)} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 8: how far apart the two streams are.** Orange the distilled model against the base on the same prompt; dashed grey the base on shuffled words against the base. At the first depths both runs hold little but the last token itself.
-#
+
+# %% [markdown]
 # **What it does not show.** Whether the part in which they differ is read by anything: that is the next figure.
 
 # %%
 direct = {role: attribute(m, texts[role, "confirm"][:N_EXACT], stop, wait) for role, m in members.items()}
-written = {kind: (getattr(direct["base"], kind) - getattr(direct["distilled"], kind)).numpy() for kind in ("attention", "mlp")}
+values = {role: activations(m, texts[role, "confirm"][:N_EXACT]) for role, m in members.items()}
+end = values["distilled"].stream[:, -1]
+toward = logit_direction(into, stop, wait) * into.norm_weight * torch.rsqrt(end.pow(2).mean(-1, keepdim=True) + into.config.rms_norm_eps)
+written = {kind: ((getattr(values["base"], kind) - getattr(values["distilled"], kind)) * toward[:, None]).sum(-1).cpu().numpy() for kind in ("attention", "mlp")}
 panels = {
     {"attention": "attention", "mlp": "MLP"}[kind]: {
         "total (patched)": (stats.bands(by_layer(exact, kind)), figures.DISTILLED), "direct (written)": (stats.bands(written[kind]), figures.BASE),
@@ -393,8 +409,9 @@ fig = figures.lines(panels, range(n_layers), title=title, xlabel="layer", ylabel
 figures.save_figure(fig, "05_direct_and_total", pair=pair.name, alt=title, note=f"n = {len(few)} combined prompts, confirm; base's values against the distilled's")
 
 # %% [markdown]
-# **Figure 9: what a layer writes, and what comes of it.** Blue the direct difference (base minus distilled, notebook 03's sum), orange the total effect of patching that output at the last token. Where the orange line is nearer to zero than the blue, later layers undo what was written; where it is further, they build on it.
-#
+# **Figure 9: what a layer writes, and what comes of it.** Blue the direct difference (what the base's output writes towards c minus what the distilled model's own writes, at the distilled model's final scale), orange the total effect of patching that output at the last token. Where the orange line is nearer to zero than the blue, later layers undo what was written; where it is further, they build on it.
+
+# %% [markdown]
 # **What it does not show.** Effects by way of earlier positions.
 
 # %% [markdown]
@@ -406,7 +423,6 @@ figures.save_figure(fig, "05_direct_and_total", pair=pair.name, alt=title, note=
 streams = {role: streams_at_all_positions(members[role], texts[role, "confirm"][:N_EXACT]) for role in members}
 assert float(patch_streams(into, few[:2], streams["distilled"][:2], stop, wait, where="all").abs().max()) < 1e-3
 replaced = {where: patch_streams(into, few, streams["base"], stop, wait, where=where).numpy() for where in ("last", "earlier", "all")}
-difference = (own["base", "confirm"] - own["distilled", "confirm"])[:N_EXACT]
 share_of = {where: [stats.ratio_of_means(column, difference) for column in values.T] for where, values in replaced.items()}
 colours = {"all": figures.BASE, "last": figures.WAIT, "earlier": figures.THIRD}
 names = {"all": "all positions", "last": "last token only", "earlier": "all but the last"}
@@ -418,8 +434,12 @@ figures.save_figure(fig, "05_positions", pair=pair.name, alt=title, note=f"n = {
 
 # %% [markdown]
 # **Figure 10: where the difference sits.** Share of the difference in c that the base's stream brings back in the distilled model, by depth and position. The rest of the pass runs on the distilled model's own weights.
-#
+
+# %% [markdown]
 # **What it does not show.** Which earlier positions matter.
+
+# %%
+Markdown(f"**So why does one layer do so little?** The streams differ little half way ({middle:.0%} of their length) and more at the end ({end_share:.0%}). Single swaps add up to {summed.estimate:.0%} of the difference, while single patches of the last token's outputs add up to {layer_total.sum() / difference.mean():.0%} of it: a swapped layer reads a stream that the other changed layers never wrote, a patched output comes from a run in which they all did. What a layer writes directly ranks the layers like the total effect at {undone:.2f}.")
 
 # %% [markdown]
 # ## One prompt, one token, in full; then the next token
@@ -455,30 +475,31 @@ figures.save_figure(fig, "05_one_prompt", pair=pair.name, alt=title, note="one c
 
 # %% [markdown]
 # **Figure 11: one prompt's account.** The running sum of all components' direct contributions to c, at the scale of the final norm; the right end is the true logit difference. Left for the token after the answer, right for the one after that, with the first fixed.
-#
+
+# %% [markdown]
 # **What it does not show.** Anything beyond this prompt; it is an illustration of the sum.
 
 # %% [markdown]
 # ## Do the methods agree?
 #
-# **Question.** Seven ways to say which layer matters for the difference: the jump of the lens, what the layer writes (direct), the estimate and the exact effect of patching its outputs, the relative change of its weights, and the effect of swapping it alone. Do they rank the layers alike? And the heads? Metric: Spearman's rank correlation of sizes, over layers and over heads. **Control.** Noise of the same norm, swapped alone: a method that agrees with it as much as with the others measures size and not meaning.
+# **Question.** Six ways to say which layer matters for the difference: the jump of the lens, what the layer writes (direct), the estimate and the exact effect of patching its outputs, the relative change of its weights, and the effect of swapping it alone. Do they rank the layers alike? And the heads? Metric: Spearman's rank correlation of sizes, over layers and over heads. **Control.** Noise of the same norm, swapped alone: a method that agrees with it as much as with the others measures size and not meaning.
 
 # %%
 lens = {role: read_stream(m, stream[:N_EXACT].to(m.device), [*stop, *wait], ranked=False).logits for (role, m), stream in zip(members.items(), (one, two), strict=True)}
 gap = {role: (read[..., 0] - read[..., 1:].mean(-1)).numpy() for role, read in lens.items()}
 changed = weights.compare_matrices(pair)
 of_layer = changed[changed["matrix"].isin(weights.MATRICES)].groupby("layer")["relative"].mean().to_numpy()
-summed = {name: by_layer(values, "attention") + by_layer(values, "mlp") for name, values in (("estimate", guessed), ("exact", exact))}
+both_kinds = {name: by_layer(found, "attention") + by_layer(found, "mlp") for name, found in (("estimate", guessed), ("exact", exact))}
 measures = {
-    "lens jump": np.diff(gap["base"] - gap["distilled"]).mean(0), "direct": layer_direct, "attribution patching": summed["estimate"].mean(0),
-    "exact patching": summed["exact"].mean(0), "weight change": of_layer, "swap": single["confirm"].mean(0), "noise": noise.mean(0),
+    "lens jump": np.diff(gap["base"] - gap["distilled"]).mean(0), "direct": layer_direct, "attribution patching": both_kinds["estimate"].mean(0),
+    "exact patching": both_kinds["exact"].mean(0), "weight change": of_layer, "swap": single["confirm"].mean(0), "noise": noise.mean(0),
 }  # fmt: skip
 head_weight = np.array([
     [float((b - a).norm() / a.norm()) for a, b in zip(*(m.model.model.layers[layer].self_attn.o_proj.weight.unflatten(1, (n_heads, -1)).unbind(1) for m in pair.members), strict=True)]
     for layer in range(n_layers)
 ])  # fmt: skip
 head_direct = (direct["base"].heads - direct["distilled"].heads).mean(0).numpy()
-of_heads = {"direct": head_direct.ravel(), "attribution patching": by_layer(guessed, "head").mean(0), "exact patching": by_layer(exact, "head").mean(0), "weight change": head_weight.ravel()}
+of_heads = {"direct": head_direct.ravel(), "attribution patching": by_layer(guessed, "head").mean(0), "exact patching": by_layer(exact, "head").mean(0), "o_proj change": head_weight.ravel()}
 
 # %%
 def agree(found: dict) -> tuple[np.ndarray, pd.DataFrame]:
@@ -500,7 +521,8 @@ figures.save_figure(fig, "05_agreement", pair=pair.name, alt=title, note=f"means
 
 # %% [markdown]
 # **Figure 12: how far the methods agree.** Spearman's correlation of the sizes of effects, over layers (left) and heads (right); intervals in the tables above.
-#
+
+# %% [markdown]
 # **What it does not show.** Who is right where they differ: they answer different questions. Direct leaves out what later layers do with a layer's output, patching leaves out other positions, and a weight's change can point where nothing is read.
 
 # %% [markdown]

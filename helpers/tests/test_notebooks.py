@@ -19,7 +19,7 @@ from helpers.store import ROOT, UserError
 SOURCES = find_notebooks(ROOT)
 NAMES = [source.stem for source in SOURCES]
 SMALL = {
-    "N_PROMPTS": "16",
+    "N_PROMPTS": "24",
     "MAX_NEW_TOKENS": "24",
     "N_GROWN": "4",
     "REPEATS": "[0, 1]",
@@ -34,6 +34,7 @@ SMALL = {
     "MAX_AFTER": "16",
     "TERMS": "4",
     "N_AFTER": "6",
+    "N_DRAWS": "2",
     "N_EXACT": "2",
     "N_SWAP": "3",
     "N_TOP": "4",

@@ -131,5 +131,8 @@ def test_alignment_knows_no_rotation_and_no_scale():
     x = rng.normal(size=(30, 8))
     turned = 3 * x @ np.linalg.qr(rng.normal(size=(8, 8)))[0] + 5
     assert stats.alignment(x, turned).estimate == pytest.approx(1)
-    other = stats.alignment(x, rng.normal(size=(30, 8)))
-    assert other.estimate < 0.6 and other.low <= other.estimate <= other.high
+    others = [stats.alignment(x, rng.normal(size=(30, 100))) for _ in range(20)]
+    assert abs(np.mean([other.estimate for other in others])) < 0.05, "few prompts in many dimensions do not look alike"
+    assert np.mean([other.low <= 0 <= other.high for other in others]) > 0.7
+    with pytest.raises(UserError, match="at least 5"):
+        stats.alignment(x[:4], x[:4])
