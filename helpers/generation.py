@@ -233,11 +233,13 @@ def stored_completions(
     change: Change | None = None,
     **decoding: Any,
 ) -> list[Completion]:
-    """`complete`, kept in `data/<pair>/<name>.json` row by row and saved after every batch.
+    """`complete`, kept in `data/<pair>/<name>.json` row by row and saved after every batch; 16-bit runs in a file of
+    their own, since a later notebook may ask the same models in float32.
 
     Rows are reused when model, dtype, settings, change and package versions match; says how many were.
     """
-    path = data_dir(pair.name) / f"{name}.json"
+    suffix = "" if member.dtype == torch.float32 else f"_{str(member.dtype).removeprefix('torch.')}"
+    path = data_dir(pair.name) / f"{name}{suffix}.json"
     how = Decoding(**decoding)
     change = change or Change()
     provenance = {

@@ -163,6 +163,7 @@ def trajectories(form: str) -> dict:
     return panels
 
 
+# %%
 def trajectories_figure(form: str) -> tuple:
     """The figure of one form, and what it shows in words."""
     ends = {role: seen[role, form].logprobs[:, -1, at_stop].exp().mean() for role in members}

@@ -22,7 +22,17 @@ from rich.table import Table
 from helpers.findings import frame
 from helpers.store import ROOT, NotebookFailed, UserError, atomic, read_json, sha256
 
-QUICK = {"N_PROMPTS": "32", "MAX_NEW_TOKENS": "200"}
+QUICK = {
+    "N_PROMPTS": "32",
+    "MAX_NEW_TOKENS": "200",
+    "N_COMBINED": "8",
+    "N_AFTER": "8",
+    "MAX_AFTER": "60",
+    "N_DRAWS": "2",
+    "N_WORDS": "20",
+    "N_EXACT": "2",
+    "N_SWAP": "5",
+}
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_SECONDS = 3600
 WIDGET = "application/vnd.jupyter.widget-view+json"

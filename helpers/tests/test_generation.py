@@ -16,6 +16,7 @@ from helpers.generation import (
     select_combined,
     stored_completions,
 )
+from helpers.pairs import Pair
 from helpers.prompts import ask, load_questions
 from helpers.store import UserError, sidecar_path
 
@@ -250,3 +251,13 @@ def test_combined_prompts_hold_the_bases_own_answer(tiny, data_here):
         plain = found.prompts(tiny.distilled, "plain")
         for prompt, question, answer in zip(plain, found.questions, found.answers, strict=True):
             assert prompt == f"{tiny.distilled.bos}{question.text} Just give the answer. {answer.strip()}"
+
+
+def test_half_precision_has_a_file_of_its_own(qwen_folders, data_here):
+    pair = Pair.of(*qwen_folders, device="cpu", dtype=torch.bfloat16)
+    how = {"name": "x", "max_new_tokens": 4}
+    stored_completions(pair, pair.base, PROMPTS, **how)
+    half = (data_here / "own" / "x_bfloat16.json").read_bytes()
+    stored_completions(pair.float(), pair.base, PROMPTS, **how)
+    assert (data_here / "own" / "x_bfloat16.json").read_bytes() == half, "float32 does not overwrite it"
+    assert (data_here / "own" / "x.json").exists()
