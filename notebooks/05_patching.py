@@ -184,12 +184,12 @@ panels = {
         (f"{len(random_nodes)} random", mean_guess[random_nodes], mean_exact[random_nodes], figures.CONTROL), (f"top {len(top)} of explore", mean_guess[top], mean_exact[top], figures.WAIT),
     ],
 }  # fmt: skip
-title = f"Estimate and exact effect correlate at {agreement['streams'].estimate:.2f} for streams, {agreement['both'].estimate:.2f} for MLPs and heads; large effects are overestimated: slope {slope['streams']:.2f} and {slope['both']:.2f}"
+title = f"Estimate and exact effect correlate at {agreement['streams'].estimate:.2f} for streams, {agreement['both'].estimate:.2f} for MLPs and heads; a nat of estimate is {slope['streams']:.2f} and {slope['both']:.2f} nats of effect"
 fig = figures.scatter(panels, title=title, xlabel="estimate (nats)", ylabel="exact effect on c (nats)")
 figures.save_figure(fig, "05_estimate_and_exact", pair=pair.name, alt=title, note=f"means over {len(few)} combined prompts, confirm")
 
 # %% [markdown]
-# **Figure 2: the first-order estimate against the run.** One dot a node; the line is equality. Left the stream at every depth, right MLPs and heads: wine those of largest estimate on explore, grey squares random ones.
+# **Figure 2: the first-order estimate against the run.** One dot a node; the line is equality. Left the stream at every depth, right MLPs and heads: wine those of largest estimate on explore, grey squares random ones. Dots below the line are overestimated.
 
 # %% [markdown]
 # **What it does not show.** That the named nodes work together: each was patched alone.
