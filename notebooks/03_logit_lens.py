@@ -502,7 +502,7 @@ figures.save_figure(fig, "03_activation_difference", pair=pair.name, alt=title, 
 # **Figure 9: what the difference of the streams points to.** Orange on combined prompts, indigo on neutral statements, grey the middle 95 % of single random directions.
 
 # %% [markdown]
-# **What it does not show.** That this difference *causes* the words. Random directions are an easy null, since real streams are far from isotropic; a mean over sixteen tokens is not a name either: the table shows what stands at the top.
+# **What it does not show.** That this difference *causes* the words. Random directions are an easy null, since real streams are far from isotropic; a mean over all these tokens is not a name either: the table shows what stands at the top.
 
 # %% [markdown]
 # ## Which heads write the difference?
