@@ -32,6 +32,12 @@ CLAIMS = {
     "F14": "The stop token's unembedding is a linear combination of others.",
     "F15": "Attribution patching on the last token, metric stop minus Wait, finds the components that decide.",
     "F16": "Replacing layers gradually moves one model to the other; swapping a single layer does not work.",
+    "F17": "Giving the base the distilled model's first word leads to reasoning.",
+    "F18": "Lowering the stop token's logit alone leads to reasoning.",
+    "F19": "A steering vector from the keywords, and a function vector from averaged head outputs, elicit “ Wait” on "
+    "the distilled, then on the base; the same for the stop token in reverse.",
+    "F20": "A sparse-autoencoder latent found by maximal activation works as a control vector, added to the SAE's "
+    "output or to the stream.",
 }
 
 

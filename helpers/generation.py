@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,14 @@ from helpers.store import (
 LIMIT = "limit"
 CHUNK = 16  # tokens between two looks for finished rows
 BATCH = 128  # larger batches are slower on a CPU: each layer's cache outgrows what malloc reuses
+OnBatch = Callable[[list[int]], None]
 FORMAT = 1  # raise it when stored completions of older code must not be reused
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote after a prompt. `tokens` and `text` leave the stop token out."""
+    """What a model wrote after a prompt. `tokens` and `text` leave the stop token out; `change` names the
+    intervention where each row has its own."""
 
     prompt: str
     text: str
@@ -58,6 +60,7 @@ class Completion:
     first_word: str
     repetition: float
     tokens: list[int]
+    change: str = ""
 
 
 class SeededChoice(LogitsProcessor):
@@ -81,11 +84,17 @@ class SeededChoice(LogitsProcessor):
 @dataclass(frozen=True)
 class Change:
     """An intervention for stored generations: an edited nnsight model, logits processors, and a description that
-    names every choice in it, so that stored results of another change are not taken for this one's."""
+    names every choice in it, so that stored results of another change are not taken for this one's.
+
+    Where each prompt has an intervention of its own, `names` tells them apart and `on_batch` is told, before every
+    forward pass over a batch, which prompts are its rows.
+    """
 
     description: str = ""
     lm: Any = None
     processors: tuple[LogitsProcessor, ...] = ()
+    names: tuple[str, ...] = ()
+    on_batch: OnBatch | None = None
 
 
 def repetition(tokens: list[int], n: int = 4) -> float:
@@ -132,13 +141,14 @@ def complete(
     batch_size: int = BATCH,
     lm: Any = None,
     processors: tuple[LogitsProcessor, ...] = (),
+    on_batch: OnBatch | None = None,
     **decoding: Any,
 ) -> list[Completion]:
     """Complete every prompt; `decoding` are the fields of `Decoding`. `lm` is an edited nnsight model,
-    `processors` change the logits of every step for the rows still going. Raises UserError for a prompt that
-    does not fit. Used in notebooks 01, 04, 06, 07."""
-    how = Decoding(**decoding)
-    done = dict(_complete_each(member, prompts, batch_size, how, lm or member.lm, processors))
+    `processors` change the logits of every step; `on_batch` is told which prompts are still going. Raises
+    UserError for a prompt that does not fit. Used in notebooks 01, 04, 06, 07."""
+    change = Change(lm=lm, processors=processors, on_batch=on_batch)
+    done = dict(_complete_each(member, prompts, batch_size, Decoding(**decoding), change))
     return [done[index] for index in range(len(prompts))]
 
 
@@ -147,15 +157,14 @@ def _complete_each(
     prompts: list[str],
     batch_size: int,
     how: Decoding,
-    lm: Any,
-    processors: tuple[LogitsProcessor, ...] = (),
+    change: Change,
 ) -> Iterator[tuple[int, Completion]]:
     """Yield (index, completion), longest prompts first; a batch that does not fit in memory is halved."""
     member.encode(prompts, room=how.max_new_tokens)
     waiting = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
 
     def next_batch(size: int) -> list[Completion]:
-        return _complete_batch(member, [prompts[index] for index in waiting[:size]], how, lm, processors)
+        return _complete_batch(member, {index: prompts[index] for index in waiting[:size]}, how, change)
 
     while waiting:
         size = min(batch_size, len(waiting))
@@ -164,10 +173,10 @@ def _complete_each(
         batch_size, waiting = len(finished), waiting[len(finished) :]
 
 
-def _complete_batch(
-    member: Member, prompts: list[str], how: Decoding, lm: Any, processors: tuple[LogitsProcessor, ...]
-) -> list[Completion]:
-    """Decode one batch in chunks; after each, rows that have stopped leave the batch and its cache."""
+def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change: Change) -> list[Completion]:
+    """Decode one batch, prompts by their places, in chunks; after each, rows that have stopped leave the batch and
+    its cache."""
+    indices, prompts, lm = list(batch), list(batch.values()), change.lm or member.lm
     encoded = member.encode(prompts, room=how.max_new_tokens)
     start = encoded["input_ids"].shape[1]
     ids, mask, cache = encoded["input_ids"], encoded["attention_mask"], None
@@ -175,8 +184,10 @@ def _complete_batch(
     stops = set(member.groups.stop)
     while rows:
         step = ids.shape[1] - start
-        chain = [*processors, *how.choice([prompts[row] for row in rows], step)]
+        chain = [*change.processors, *how.choice([prompts[row] for row in rows], step)]
         with member.lock, torch.no_grad():
+            if change.on_batch:
+                change.on_batch([indices[row] for row in rows])
             out = lm.generate(
                 BatchEncoding({"input_ids": ids, "attention_mask": mask}),
                 past_key_values=cache,
@@ -236,7 +247,8 @@ def stored_completions(
     """`complete`, kept in `data/<pair>/<name>.json` row by row and saved after every batch; 16-bit runs in a file of
     their own, since a later notebook may ask the same models in float32.
 
-    Rows are reused when model, dtype, settings, change and package versions match; says how many were.
+    Rows are reused when model, dtype, settings, change and package versions match; says how many were. A change with
+    `names` has one a prompt, and the same prompt may stand under several.
     """
     suffix = "" if member.dtype == torch.float32 else f"_{str(member.dtype).removeprefix('torch.')}"
     path = data_dir(pair.name) / f"{name}{suffix}.json"
@@ -249,39 +261,51 @@ def stored_completions(
         "versions": package_versions(),
         "format": FORMAT,
     } | ({"change": change.description} if change.description else {})
+    jobs = list(zip(prompts, change.names or [""] * len(prompts), strict=True))
     known = {}
     if not fresh and reusable(path, provenance):
-        known = {row["prompt"]: Completion(**row) for row in read_json(path)}
-    missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
-    say(f"{_short(path)}: {len(set(prompts)) - len(missing)} completions reused, {len(missing)} to compute")
+        known = {(row["prompt"], row.get("change", "")): Completion(**row) for row in read_json(path)}
+    first = {job: index for index, job in reversed(list(enumerate(jobs)))}
+    missing = sorted(index for job, index in first.items() if job not in known)
+    say(f"{_short(path)}: {len(set(jobs)) - len(missing)} completions reused, {len(missing)} to compute")
     if missing:
-        _fill(member, missing, path, provenance, known, batch_size, how, change)
-    return [known[prompt] for prompt in prompts]
+        _fill(member, jobs, missing, path, provenance, known, batch_size, how, change)
+    return [known[job] for job in jobs]
 
 
 def _fill(
     member: Member,
-    missing: list[str],
+    jobs: list[tuple[str, str]],
+    missing: list[int],
     path: Path,
     provenance: dict[str, Any],
-    known: dict[str, Completion],
+    known: dict[tuple[str, str], Completion],
     batch_size: int,
     how: Decoding,
     change: Change,
 ) -> None:
-    found: dict[str, Completion] = {}
     if not known:
         sidecar_path(path).unlink(missing_ok=True)  # else a crash could leave new rows under an old provenance
     with tqdm(total=len(missing), desc=path.stem, leave=False, disable="R1_SAY" in os.environ) as bar:
         for place in range(0, len(missing), batch_size):
-            block = missing[place : place + batch_size]
-            lm = change.lm or member.lm
-            for index, completion in _complete_each(member, block, batch_size, how, lm, change.processors):
-                found[block[index]] = completion
+            block, found = missing[place : place + batch_size], {}
+            local = replace(change, on_batch=_within(block, change.on_batch))
+            for index, done in _complete_each(member, [jobs[job][0] for job in block], batch_size, how, local):
+                found[index] = replace(done, change=jobs[block[index]][1])
                 bar.update()
-            known |= {prompt: found[prompt] for prompt in block}
-            write_records(path, [asdict(completion) for completion in known.values()])
+            known |= {jobs[block[index]]: found[index] for index in sorted(found)}
+            write_records(path, [_record(completion) for completion in known.values()])
             write_sidecar(path, provenance, str(member.device))
+
+
+def _within(block: list[int], on_batch: OnBatch | None) -> OnBatch | None:
+    """Tell `on_batch` about places in all prompts where the batch knows places in a block of them."""
+    return on_batch and (lambda rows: on_batch([block[row] for row in rows]))
+
+
+def _record(completion: Completion) -> dict[str, Any]:
+    """A completion as it is stored: without the name of a change where there is none."""
+    return {key: value for key, value in asdict(completion).items() if key != "change" or value}
 
 
 def answers(

@@ -10,7 +10,7 @@ between each layer's attention and its MLP. The point before a layer's attention
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,14 +43,21 @@ def _in_order(parts: list[Tensor], batches: list[list[int]]) -> Tensor:
 
 
 def last_hidden(
-    member: Member, prompts: list[str], *, batch_size: int = 64, lm: object = None
+    member: Member,
+    prompts: list[str],
+    *,
+    batch_size: int = 64,
+    lm: object = None,
+    on_batch: Callable[[list[int]], None] | None = None,
 ) -> Float[Tensor, "prompt d_model"]:
     """The last position after the final norm, in float32 on the head's device; prompts batched by length. `lm`: an
-    edited nnsight model of this member."""
+    edited nnsight model of this member; `on_batch` is told which prompts are the rows of the next batch."""
     member.check(prompts)
     parts, batches, lm = [], list(_batches(prompts, batch_size)), lm or member.lm
     for indices in batches:
         batch = member.encode([prompts[index] for index in indices])
+        if on_batch:
+            on_batch(indices)
         with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
             hidden = lm.model.norm.output[:, -1].clone().save()
             tracer.stop()

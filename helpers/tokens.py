@@ -122,10 +122,11 @@ def _is_word(tokenizer: Any, index: int) -> bool:
 def count_keywords(text: str) -> dict[str, int]:
     """Occurrences of each family of keywords, each stretch of text counted once in a family."""
     lowered = text.lower().replace("’", "'")
-    return {family: len(_pattern(words).findall(lowered)) for family, words in KEYWORDS.items()}
+    return {family: len(keyword_pattern(words).findall(lowered)) for family, words in KEYWORDS.items()}
 
 
-def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+def keyword_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    """Any of the words at word boundaries, in lower case, the longest first."""
     longest_first = sorted(words, key=len, reverse=True)
     parts = [rf"\b{re.escape(word)}" if word[0].isascii() else re.escape(word) for word in longest_first]
     ended = [part + r"\b" if part[-1].isascii() and part[-1].isalpha() else part for part in parts]

@@ -133,7 +133,9 @@ def test_stored_rows_are_reused_and_only_missing_ones_computed(qwen, data_here, 
     first = stored_completions(qwen, qwen.base, PROMPTS[:3], name="x", max_new_tokens=8)
     calls = []
     original = generation._complete_batch
-    monkeypatch.setattr(generation, "_complete_batch", lambda *a, **k: calls.append(a[1]) or original(*a, **k))
+    monkeypatch.setattr(
+        generation, "_complete_batch", lambda *a, **k: calls.append(list(a[1].values())) or original(*a, **k)
+    )
     again = stored_completions(qwen, qwen.base, PROMPTS, name="x", max_new_tokens=8)
     assert again[:3] == first and calls == [sorted(PROMPTS[3:], key=lambda p: -len(p))]
     assert "3 completions reused, 2 to compute" in capsys.readouterr().out

@@ -1,0 +1,371 @@
+"""Ways to make a model wait or stop: biased tokens and vectors added to the stream, their same-norm controls, and
+where such vectors come from: keyword contrasts, heads (function vectors), latents of a sparse autoencoder.
+
+Whatever acts on one row of a batch is a `Steering`, so that a sweep over strengths, methods and controls is one
+generation. A vector of a layer is added to that layer's output.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import LogitsProcessor
+
+from helpers.generation import Change, Completion
+from helpers.pairs import Member
+from helpers.readouts import Ids, last_hidden, log_normaliser, logits_of
+from helpers.store import ROOT, UserError, read_json, sha256
+from helpers.tokens import KEYWORDS, keyword_pattern
+
+Where = Literal["all", "prompt", "last", "generated"]
+WEIGHTS = {"all": (1, 1, 1), "prompt": (1, 1, 0), "last": (0, 1, 0), "generated": (0, 0, 1)}
+Place = tuple[int, int]  # which text, which of its tokens
+AUTOENCODERS = {
+    "smol": ("data/smol/autoencoder", "layers.18"),
+    "r1-1.5b": ("EleutherAI/sae-DeepSeek-R1-Distill-Qwen-1.5B-65k", "layers.14.mlp"),
+}
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What is done to one row: `strength` times a vector a layer, at some positions, and logits of tokens raised.
+
+    `where`: all positions, the prompt's, its last one only, or the generated ones only.
+    """
+
+    name: str
+    vectors: Mapping[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
+    strength: float = 1.0
+    where: Where = "all"
+    bias: Mapping[int, float] = field(default_factory=dict)
+
+    def at(self, strength: float) -> Steering:
+        """The same at another strength; biases are scaled too."""
+        return replace(self, strength=strength, bias={token: strength * value for token, value in self.bias.items()})
+
+    @cached_property
+    def key(self) -> str:
+        """Name, strength, positions and a digest of the vectors to two digits, which survives another machine's
+        rounding: what tells stored rows apart."""
+        rounded = {
+            layer: (50 * vector.float().cpu() / vector.abs().max().clamp(min=1e-12).cpu()).round().int().tolist()
+            for layer, vector in sorted(self.vectors.items())
+        }
+        sizes = {layer: f"{float(vector.norm()):.2g}" for layer, vector in sorted(self.vectors.items())}
+        digest = sha256(f"{rounded} {sizes} {sorted(self.bias.items())}")[:8]
+        return f"{self.name} x{self.strength:g} {self.where} {digest}"
+
+
+NOTHING = Steering("nothing", strength=0.0)
+
+
+class _Rows(LogitsProcessor):
+    """What the rows of the batch in hand get; also the logits processor that adds their biases."""
+
+    def __init__(self, member: Member, steerings: Sequence[Steering]) -> None:
+        width, device, dtype = member.config.hidden_size, member.device, member.dtype
+        layers = sorted({layer for steering in steerings for layer in steering.vectors})
+        zero = torch.zeros(width)
+        self.vectors = {
+            layer: torch.stack([s.strength * s.vectors.get(layer, zero).float().cpu() for s in steerings]).to(
+                device, dtype
+            )
+            for layer in layers
+        }
+        self.weights = torch.tensor([WEIGHTS[s.where] for s in steerings], device=device, dtype=dtype)
+        self.tokens = sorted({token for s in steerings for token in s.bias})
+        biases = [[s.bias.get(token, 0.0) for token in self.tokens] for s in steerings]
+        self.biases = torch.tensor(biases, device=device, dtype=torch.float32)
+        self.n, self.now = len(steerings), torch.arange(len(steerings), device=device)
+
+    def take(self, indices: list[int]) -> None:
+        """Which steerings the rows of the next batch have; a single one is every row's."""
+        if self.n > 1:
+            self.now = torch.tensor(indices, device=self.weights.device)
+
+    def added(self, layer: int, hidden: Float[Tensor, "row position d_model"]) -> Float[Tensor, "row position d_model"]:
+        """What a layer's output gets: more than one position is the prompt, a single one a generated token."""
+        earlier, last, generated = self.weights[self.now].T
+        vector = self.vectors[layer][self.now].to(hidden)
+        if hidden.shape[1] == 1:
+            return (vector * generated[:, None])[:, None]
+        amounts = earlier[:, None].repeat(1, hidden.shape[1])
+        amounts[:, -1] = last
+        return amounts[..., None].to(hidden) * vector[:, None]
+
+    def __call__(self, input_ids: Tensor, scores: Float[Tensor, "row vocab"]) -> Float[Tensor, "row vocab"]:
+        changed = scores.clone()
+        changed[:, self.tokens] += self.biases[self.now].to(scores)
+        return changed
+
+
+def steered(member: Member, steerings: Sequence[Steering]) -> Change:
+    """The change that gives prompt i the i-th steering, or all prompts the only one: for `complete`,
+    `stored_completions` and, through its `lm` and `on_batch`, `last_hidden`.
+
+    Raises UserError for a layer, token, position or number that is not there. Used in notebooks 06 and 07.
+    """
+    _check(member, steerings)
+    rows, lm = _Rows(member, steerings), member.lm
+    if rows.vectors:
+        with member.lm.edit() as (tracer, lm):
+            for _ in tracer.all():
+                for layer in rows.vectors:
+                    out = lm.model.layers[layer].output
+                    lm.model.layers[layer].output = out + rows.added(layer, out)
+    processors = (rows,) if rows.tokens else ()
+    return Change("steered", lm, processors, tuple(steering.key for steering in steerings), rows.take)
+
+
+def _check(member: Member, steerings: Sequence[Steering]) -> None:
+    if not steerings:
+        raise UserError("no steering was given: pass at least one, NOTHING for none")
+    for steering in steerings:
+        values = [steering.strength, *steering.bias.values(), *(float(v.sum()) for v in steering.vectors.values())]
+        if steering.where not in WEIGHTS:
+            raise UserError(f"unknown positions {steering.where!r}: {', '.join(WEIGHTS)}")
+        if wrong := [layer for layer in steering.vectors if not 0 <= layer < member.n_layers]:
+            raise UserError(f"no layer {wrong[0]}: {member.source} has 0 to {member.n_layers - 1}")
+        if not np.isfinite(values).all():
+            raise UserError(f"{steering.name}: strength, vectors and biases must be finite numbers")
+        if wrong := [v for v in steering.vectors.values() if v.shape != (member.config.hidden_size,)]:
+            raise UserError(
+                f"{steering.name}: a vector of {tuple(wrong[0].shape)}, needed are {member.config.hidden_size}"
+            )
+        if steering.bias:
+            member.check_ids(list(steering.bias))
+
+
+def steered_logprobs(
+    member: Member, prompts: list[str], steerings: Sequence[Steering], token_ids: Ids
+) -> Float[Tensor, "prompt token"]:
+    """Natural log-probabilities of next tokens, in nats, each prompt under its steering. Used in notebook 06."""
+    change = steered(member, steerings)
+    hidden = last_hidden(member, prompts, lm=change.lm, on_batch=change.on_batch)
+    read = logits_of(member, hidden, token_ids) - log_normaliser(member, hidden)[:, None]
+    each = list(steerings) if len(steerings) > 1 else list(steerings) * len(prompts)
+    biased = sorted({token for steering in each for token in steering.bias})
+    if not biased:
+        return read
+    amounts = torch.tensor([[s.bias.get(token, 0.0) for token in biased] for s in each])
+    share = (logits_of(member, hidden, biased) - log_normaliser(member, hidden)[:, None]).exp()
+    grown = (1 + (share * amounts.expm1()).sum(1, keepdim=True)).log()
+    own = torch.tensor([[s.bias.get(token, 0.0) for token in token_ids] for s in each])
+    return read + own - grown
+
+
+def random_directions(n: int, width: int, *, seed: int = 0) -> Float[Tensor, "direction d_model"]:
+    """Directions of unit length, uniform on the sphere: the same-norm control."""
+    drawn = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(drawn, dim=-1)
+
+
+def places_before(member: Member, texts: Sequence[Completion], words: Sequence[str] | None) -> list[Place]:
+    """Tokens of prompt and completion right before a keyword begins, or (`words` None) right before the stop."""
+    found = []
+    for index, text in enumerate(texts):
+        first = len(member.encode([text.prompt])["input_ids"][0]) - 1
+        if words is None:
+            found += [(index, first + len(text.tokens))] if text.stop != "limit" else []
+            continue
+        ends = [len(member.tokenizer.decode(text.tokens[: k + 1])) for k in range(len(text.tokens))]
+        starts = [
+            match.start() for match in keyword_pattern(tuple(words)).finditer(text.text.lower().replace("’", "'"))
+        ]
+        found += [(index, first + next(k for k, end in enumerate(ends) if end > start)) for start in starts]
+    return list(dict.fromkeys(found))
+
+
+def places_matched(
+    member: Member, texts: Sequence[Completion], places: Sequence[Place], *, seed: int = 0
+) -> list[Place]:
+    """For each place a random other one after the same token, where there is one (else after any), that precedes
+    neither a keyword of any family nor the stop."""
+    ids = [_all_ids(member, text) for text in texts]
+    taken = {*places, *places_before(member, texts, None)}
+    taken |= {place for family in KEYWORDS.values() for place in places_before(member, texts, family)}
+    starts = [len(row) - len(text.tokens) for row, text in zip(ids, texts, strict=True)]
+    free = [(k, at) for k, row in enumerate(ids) for at in range(starts[k], len(row)) if (k, at) not in taken]
+    if not free:
+        raise UserError("the texts have no place without a keyword: pass longer ones")
+    by_token: dict[int, list[Place]] = {}
+    for k, at in free:
+        by_token.setdefault(ids[k][at], []).append((k, at))
+    rng = np.random.default_rng(seed)
+    pools = [by_token.get(ids[k][at], free) for k, at in places]
+    return [pool[int(rng.integers(len(pool)))] for pool in pools]
+
+
+def _all_ids(member: Member, text: Completion) -> list[int]:
+    return [*member.encode([text.prompt])["input_ids"][0].tolist(), *text.tokens]
+
+
+def read_places(
+    member: Member, texts: Sequence[Completion], places: Sequence[Place], *, batch_size: int = 16
+) -> tuple[Float[Tensor, "place layer d_model"], Float[Tensor, "place layer heads_by_size"]]:
+    """Each layer's output and its heads' outputs before `o_proj`, side by side, at chosen places; float32, on the CPU.
+    One forward pass a text. Raises UserError where there are no places."""
+    if not places:
+        raise UserError("no places were given to read: the texts hold no such keyword")
+    used = sorted({k for k, _ in places}, key=lambda k: len(texts[k].tokens))
+    found: dict[Place, tuple[Tensor, Tensor]] = {}
+    for start in range(0, len(used), batch_size):
+        some = used[start : start + batch_size]
+        here = [place for place in dict.fromkeys(places) if place[0] in some]
+        read = _read_batch(member, [_all_ids(member, texts[k]) for k in some], [(some.index(k), at) for k, at in here])
+        found |= dict(zip(here, zip(*read, strict=True), strict=True))
+    streams, heads = zip(*(found[place] for place in places), strict=True)
+    return torch.stack(streams), torch.stack(heads)
+
+
+def _read_batch(member: Member, rows: list[list[int]], places: list[Place]) -> tuple[Tensor, Tensor]:
+    batch = member.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(member.device)
+    width, lm = batch["input_ids"].shape[1], member.lm
+    row = torch.tensor([k for k, _ in places], device=member.device)
+    column = torch.tensor([width - len(rows[k]) + at for k, at in places], device=member.device)
+    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+        streams, heads = [], []
+        for layer in lm.model.layers:
+            heads.append(layer.self_attn.o_proj.input[row, column].float().cpu())
+            streams.append(layer.output[row, column].float().cpu())
+        stream = torch.stack(streams, 1).save()
+        of_heads = torch.stack(heads, 1).save()
+        tracer.stop()
+    return stream, of_heads
+
+
+def function_vector(
+    member: Member, heads_mean: Float[Tensor, "layer heads_by_size"], heads: Sequence[tuple[int, int]]
+) -> Float[Tensor, " d_model"]:
+    """Sum of the mean outputs that chosen (layer, head) pairs write into the stream (Todd et al. 2023)."""
+    member.check_heads(heads)
+    size = heads_mean.shape[1] // member.config.num_attention_heads
+    total = torch.zeros(member.config.hidden_size)
+    for layer, head in heads:
+        columns = slice(head * size, (head + 1) * size)
+        weight = member.model.model.layers[layer].self_attn.o_proj.weight[:, columns].float().cpu()
+        total += weight.detach() @ heads_mean[layer, columns].cpu()
+    return total
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """A TopK sparse autoencoder on a layer's output, or on its MLP's: float32, rows of `decoder` are latents."""
+
+    name: str
+    layer: int
+    on_mlp: bool
+    k: int
+    encoder: Float[Tensor, "latent d_model"]
+    bias: Float[Tensor, " latent"]
+    decoder: Float[Tensor, "latent d_model"]
+    centre: Float[Tensor, " d_model"]
+
+    def encode(self, states: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows latent"]:
+        """Activations of the latents: the k largest of each row where positive, else zero."""
+        before = torch.relu((states.float() - self.centre) @ self.encoder.T + self.bias)
+        best = before.topk(self.k, dim=-1)
+        return torch.zeros_like(before).scatter(-1, best.indices, best.values)
+
+    def decode(self, acts: Float[Tensor, "*rows latent"]) -> Float[Tensor, "*rows d_model"]:
+        return acts @ self.decoder + self.centre
+
+    def unexplained(self, states: Float[Tensor, "row d_model"]) -> Float[Tensor, " row"]:
+        """Squared error of each row as a share of the mean squared distance from the mean row; its mean is the FVU."""
+        wrong = (states.float() - self.decode(self.encode(states))).pow(2).sum(-1)
+        return wrong / (states.float() - states.float().mean(0)).pow(2).sum(-1).mean()
+
+
+def load_autoencoder(source: str | Path, hookpoint: str, *, device: Any = "cpu") -> Autoencoder:
+    """A sparse autoencoder in the layout of EleutherAI's sparsify: `<source>/<hookpoint>/cfg.json` and
+    `sae.safetensors`; `source` is a folder, also below the project's root, or a hub id.
+
+    Hookpoints: `layers.N` (a layer's output) or `layers.N.mlp`. Raises UserError for anything else."""
+    from safetensors.torch import load_file
+
+    at = re.fullmatch(r"layers\.(\d+)(\.mlp)?", hookpoint)
+    if not at:
+        raise UserError(f"hookpoint {hookpoint!r}: this study reads layers.N or layers.N.mlp")
+    folder = next((path for path in (Path(source), ROOT / source) if path.is_dir()), None) or _from_hub(
+        source, hookpoint
+    )
+    if not (folder / hookpoint / "cfg.json").exists() or not (folder / hookpoint / "sae.safetensors").exists():
+        raise UserError(f"{folder / hookpoint} has no cfg.json with sae.safetensors: name another hookpoint or folder")
+    config = read_json(folder / hookpoint / "cfg.json")
+    if config.get("transcode") or config.get("skip_connection") or config.get("activation", "topk") != "topk":
+        raise UserError(f"{source} {hookpoint} is not a TopK autoencoder: transcoders and groupmax are not read here")
+    weights = {k: v.float().to(device) for k, v in load_file(folder / hookpoint / "sae.safetensors").items()}
+    names = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+    if missing := [name for name in names if name not in weights]:
+        raise UserError(f"{folder / hookpoint}/sae.safetensors has no {missing[0]}: it is not in sparsify's layout")
+    return Autoencoder(
+        f"{source}/{hookpoint}", int(at[1]), bool(at[2]), config["k"], *(weights[name] for name in names)
+    )
+
+
+def _from_hub(source: str | Path, hookpoint: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=f"{hookpoint}/*"))
+    except Exception as error:
+        raise UserError(f"no folder {source}, and the hub did not give it ({type(error).__name__})") from error
+
+
+def autoencoder_states(
+    member: Member, coder: Autoencoder, texts: Sequence[Completion], *, batch_size: int = 16
+) -> tuple[list[Place], Float[Tensor, "place d_model"]]:
+    """What the autoencoder reads at every token of prompt and completion but the first, whose activations are
+    massive: places and states, float32 on the CPU."""
+    places, states = [], []
+    for start in range(0, len(texts), batch_size):
+        rows = [_all_ids(member, text) for text in texts[start : start + batch_size]]
+        batch = member.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(member.device)
+        lm, width = member.lm, batch["input_ids"].shape[1]
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+            block = lm.model.layers[coder.layer]
+            hidden = (block.mlp.output if coder.on_mlp else block.output).float().cpu().save()
+            tracer.stop()
+        for k, row in enumerate(rows):
+            places += [(start + k, at) for at in range(1, len(row))]
+            states.append(hidden[k, width - len(row) + 1 :])
+    return places, torch.cat(states)
+
+
+def with_latent(member: Member, coder: Autoencoder, latent: int, value: float) -> Any:
+    """An edited nnsight model in which one latent has a fixed activation at every position: (value - its activation)
+    times its decoder row is added, so the autoencoder's error stays in. Raises UserError for a latent not there."""
+    if not 0 <= latent < len(coder.decoder) or not np.isfinite(value):
+        raise UserError(
+            f"latent {latent} at {value}: {coder.name} has 0 to {len(coder.decoder) - 1}, values are finite"
+        )
+
+    def held(hidden: Tensor) -> Tensor:
+        change = (value - coder.encode(hidden)[..., latent, None]) * coder.decoder[latent]
+        return hidden + change.to(hidden)
+
+    with member.lm.edit() as (tracer, edited):
+        for _ in tracer.all():
+            block = edited.model.layers[coder.layer]
+            if coder.on_mlp:
+                block.mlp.output = held(block.mlp.output)
+            else:
+                block.output = held(block.output)
+    return edited
+
+
+def context(member: Member, text: Completion, at: int, *, before: int = 12, after: int = 4) -> str:
+    """The words around one token of a text, the token in brackets."""
+    ids, decode = _all_ids(member, text), member.tokenizer.decode
+    parts = ids[max(0, at - before) : at], ids[at : at + 1], ids[at + 1 : at + 1 + after]
+    left, here, right = (decode(part) for part in parts)
+    return f"{left}[{here}]{right}"
