@@ -7,14 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from helpers.figures import BASE, CONTROL, DISTILLED, STOP, THIRD, WAIT, lines, picture_html
 from helpers.generation import Completion, complete
 from helpers.pairs import Member, Pair
 from helpers.patching import swapped
-from helpers.prompts import JUST
+from helpers.prompts import JUST, Ending, Material, Question, end
 from helpers.readouts import lens, lens_map, stop_parts, top_tokens
 from helpers.stats import Interval
+from helpers.steering import WEIGHTS, Steering, steered
 from helpers.store import UserError
 from helpers.tokens import single_id
 from helpers.weights import Neuron, NeuronEdit, with_neurons
@@ -217,6 +221,74 @@ def swap_explorer(pair: Pair) -> widgets.Widget:
         control.observe(show, names="value")
     show()
     return widgets.VBox([text, widgets.HBox([role, part, layers]), bars, length, button, written])
+
+
+def steering_explorer(
+    pair: Pair, vectors: Mapping[str, Float[Tensor, "layer d_model"]], reach: Float[Tensor, " layer"]
+) -> widgets.Widget:
+    """Notebook 06: add a vector to a layer's output, in shares of the stream's length there (`reach`)."""
+    text, last = _prompt_area("Prompt"), pair.base.n_layers - 1
+    role = widgets.Dropdown(options=["base", "distilled"], description="Model", style=DESCRIBED)
+    form = widgets.Dropdown(options=["plain", "template"], description="Form", style=DESCRIBED)
+    method = widgets.Dropdown(options=list(vectors), description="Method", style=DESCRIBED)
+    where = widgets.Dropdown(options=list(WEIGHTS), description="Positions", style=DESCRIBED)
+    layer = widgets.IntSlider(value=2 * last // 3, min=0, max=last, description="Layer", style=DESCRIBED)
+    strength = widgets.FloatSlider(value=0.3, min=-1, max=1, step=0.05, description="Strength", style=DESCRIBED)
+    length = widgets.IntSlider(value=80, min=20, max=300, step=20, description="New tokens", style=DESCRIBED)
+    button = widgets.Button(description="Write before and after", button_style="primary")
+    bars, written = widgets.HTML(), widgets.HTML()
+
+    def both() -> tuple[Member, str, Any]:
+        member = pair.base if role.value == "base" else pair.distilled
+        vector = normalize(vectors[method.value][layer.value], dim=0) * reach[layer.value]
+        change = steered(member, [Steering(method.value, {layer.value: vector}, strength.value, where.value)])
+        return member, member.prompt(text.value, form.value), change.lm
+
+    def show(_: Any = None) -> None:
+        _shown(bars, lambda: _before_after_bars(*both()))
+
+    button.on_click(lambda _: _shown(written, lambda: _before_after_texts(*both(), length.value)))
+    for control in (text, role, form, method, where, layer, strength):
+        control.continuous_update = False
+        control.observe(show, names="value")
+    show()
+    choices = widgets.HBox([role, form, method, where])
+    return widgets.VBox([text, choices, widgets.HBox([layer, strength]), bars, length, button, written])
+
+
+def endings_explorer(pair: Pair, question: Question, material: Material) -> widgets.Widget:
+    """Notebook 07: build an ending from its parts, see whether each model stops, and what it writes if not."""
+    names = {"none": "", "space": " ", "new line": "\n", "blank line": "\n\n"}
+    form = widgets.Dropdown(options=["plain", "template"], description="Form", style=DESCRIBED)
+    think = widgets.Checkbox(value=False, description="<think>")
+    thought = widgets.Dropdown(options=["none", "answer", "real"], description="Thought", style=DESCRIBED)
+    close = widgets.Checkbox(value=True, description="</think>")
+    gap = widgets.Dropdown(options=list(names), value="blank line", description="Gap", style=DESCRIBED)
+    kinds = ["sentence", "open", "word.", "word", "wrong", "other", "none"]
+    answer = widgets.Dropdown(options=kinds, description="Answer", style=DESCRIBED)
+    tags = widgets.Checkbox(value=False, description="<answer> tags")
+    length = widgets.IntSlider(value=40, min=20, max=200, step=20, description="New tokens", style=DESCRIBED)
+    button = widgets.Button(description="Write on", button_style="primary")
+    bars, written = widgets.HTML(), widgets.HTML()
+
+    def each(cell: Callable[[str, Member, str], str]) -> str:
+        ending = Ending(think.value, thought.value, close.value, names[gap.value], answer.value, tags.value)
+        prompts = {m.role: (m, end(m, [question], [material], ending, form=form.value)[0]) for m in pair.members}
+        return _row([cell(role, member, prompt) for role, (member, prompt) in prompts.items()])
+
+    def write(title: str, member: Member, prompt: str) -> str:
+        shown = f"<code>{html.escape(prompt[-160:])}</code><br>"
+        return shown + _written(title, complete(member, [prompt], max_new_tokens=length.value)[0])
+
+    def show(_: Any = None) -> None:
+        _shown(bars, lambda: each(_next_token_bars))
+
+    button.on_click(lambda _: _shown(written, lambda: each(write)))
+    for control in (form, think, thought, close, gap, answer, tags):
+        control.observe(show, names="value")
+    show()
+    rows = [widgets.HBox([form, think, thought, close]), widgets.HBox([gap, answer, tags])]
+    return widgets.VBox([*rows, bars, length, button, written])
 
 
 def _next_token_bars(title: str, member: Member, prompt: str, lm: Any = None) -> str:

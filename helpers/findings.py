@@ -38,6 +38,13 @@ CLAIMS = {
     "the distilled, then on the base; the same for the stop token in reverse.",
     "F20": "A sparse-autoencoder latent found by maximal activation works as a control vector, added to the SAE's "
     "output or to the stream.",
+    "F21": "<think></think> <answer>answer</answer> makes the distilled stop; <answer></answer> alone cannot.",
+    "F22": "An ending block, </think> + two new lines + the answer with its period, leads to a high probability of "
+    "stopping; “</think> Paris.” suffices.",
+    "F23": "A prompt that ends in </think> makes it write two new lines, repeat the answer, and stop.",
+    "F24": "</think> does not guarantee the answer block: it may reason again, up to another </think>. But an answer "
+    "block always has a </think> before it.",
+    "F25": "The R1-Zero template (User/Assistant, <think>, <answer>) leaves traces.",
 }
 
 

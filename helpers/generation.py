@@ -64,11 +64,11 @@ class Completion:
 
 
 class SeededChoice(LogitsProcessor):
-    """Leave one token a row, drawn by inverse CDF from a number that depends on (seed, prompt, step) alone,
+    """Leave one token a row, drawn by inverse CDF from a number that depends on (seed, key, step) alone,
     so that sampling does not depend on how prompts are batched."""
 
-    def __init__(self, seed: int, prompts: list[str], step: int) -> None:
-        self.keys = [f"{seed}\0{prompt}" for prompt in prompts]
+    def __init__(self, seed: int, keys: list[str], step: int) -> None:
+        self.keys = [f"{seed}\0{key}" for key in keys]
         self.step = step
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -86,8 +86,8 @@ class Change:
     """An intervention for stored generations: an edited nnsight model, logits processors, and a description that
     names every choice in it, so that stored results of another change are not taken for this one's.
 
-    Where each prompt has an intervention of its own, `names` tells them apart and `on_batch` is told, before every
-    forward pass over a batch, which prompts are its rows.
+    Where each prompt has an intervention or a sample of its own, `names` tells them apart (and seeds differ), and
+    `on_batch` is told, before every forward pass over a batch, which prompts are its rows.
     """
 
     description: str = ""
@@ -126,12 +126,13 @@ class Decoding:
                 f"temperature {self.temperature} and top_p {self.top_p}: use at least 0, and above 0 up to 1"
             )
 
-    def choice(self, prompts: list[str], step: int) -> list[LogitsProcessor]:
-        """Processors that make greedy decoding draw the sample of these prompts from this step on."""
+    def choice(self, keys: list[str], step: int) -> list[LogitsProcessor]:
+        """Processors that make greedy decoding draw the sample of these prompts (or prompts and names) from this step
+        on."""
         if self.temperature == 0:
             return []
         warpers = [TemperatureLogitsWarper(float(self.temperature)), TopPLogitsWarper(self.top_p)]
-        return [*warpers, SeededChoice(self.seed, prompts, step)]
+        return [*warpers, SeededChoice(self.seed, keys, step)]
 
 
 def complete(
@@ -147,7 +148,7 @@ def complete(
     """Complete every prompt; `decoding` are the fields of `Decoding`. `lm` is an edited nnsight model,
     `processors` change the logits of every step; `on_batch` is told which prompts are still going. Raises
     UserError for a prompt that does not fit. Used in notebooks 01, 04, 06, 07."""
-    change = Change(lm=lm, processors=processors, on_batch=on_batch)
+    change = Change("", lm, processors, (), on_batch)
     done = dict(_complete_each(member, prompts, batch_size, Decoding(**decoding), change))
     return [done[index] for index in range(len(prompts))]
 
@@ -177,6 +178,7 @@ def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change
     """Decode one batch, prompts by their places, in chunks; after each, rows that have stopped leave the batch and
     its cache."""
     indices, prompts, lm = list(batch), list(batch.values()), change.lm or member.lm
+    keys = [f"{prompt}\0{change.names[index]}" if change.names else prompt for index, prompt in batch.items()]
     encoded = member.encode(prompts, room=how.max_new_tokens)
     start = encoded["input_ids"].shape[1]
     ids, mask, cache = encoded["input_ids"], encoded["attention_mask"], None
@@ -184,7 +186,7 @@ def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change
     stops = set(member.groups.stop)
     while rows:
         step = ids.shape[1] - start
-        chain = [*change.processors, *how.choice([prompts[row] for row in rows], step)]
+        chain = [*change.processors, *how.choice([keys[row] for row in rows], step)]
         with member.lock, torch.no_grad():
             if change.on_batch:
                 change.on_batch([indices[row] for row in rows])
@@ -289,7 +291,8 @@ def _fill(
     with tqdm(total=len(missing), desc=path.stem, leave=False, disable="R1_SAY" in os.environ) as bar:
         for place in range(0, len(missing), batch_size):
             block, found = missing[place : place + batch_size], {}
-            local = replace(change, on_batch=_within(block, change.on_batch))
+            names = tuple(jobs[job][1] for job in block) if change.names else ()
+            local = replace(change, names=names, on_batch=_within(block, change.on_batch))
             for index, done in _complete_each(member, [jobs[job][0] for job in block], batch_size, how, local):
                 found[index] = replace(done, change=jobs[block[index]][1])
                 bar.update()

@@ -5,6 +5,7 @@ A prompt is the exact text a model sees, marks included; `Member.encode` adds no
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -118,3 +119,107 @@ def shuffle_words(text: str, seed: int) -> str:
 def neutral_sentences(n: int | None = None) -> list[str]:
     """Plain statements that ask and answer nothing, each ending in a period. Used in notebooks 02 and 03."""
     return (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8").split("\n")[:n]
+
+
+# Template of R1-Zero's training (DeepSeek-AI 2025, table 1), with its two tags left open
+R1_ZERO = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
+    "first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning "
+    "process and answer are enclosed within <{think}> </{think}> and <{answer}> </{answer}> tags, respectively, i.e., "
+    "<{think}> reasoning process here </{think}> <{answer}> answer here </{answer}>. User: {question} Assistant:"
+)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the endings of one question are made of: an answer as a sentence with its period, the bare word, a wrong
+    answer, another question's answer, and a thought."""
+
+    sentence: str
+    word: str
+    wrong: str
+    other: str
+    thought: str
+
+
+def ending_materials(questions: list[Question], answers: list[str], thoughts: list[str]) -> list[Material]:
+    """Materials of each question from one answer and one thought each; wrong and other answers are the next
+    question's. Used in notebook 07."""
+    made = []
+    for place, (question, answer, thought) in enumerate(zip(questions, answers, thoughts, strict=True)):
+        following = next(q for q in questions[place + 1 :] + questions[:place] if q.answers[0] != question.answers[0])
+        swap = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in question.answers), re.I)
+        sentence, wrong_word = _with_period(answer), following.answers[0]
+        made.append(
+            Material(
+                sentence=sentence,
+                word=question.answers[0][:1].upper() + question.answers[0][1:],
+                wrong=swap.sub(lambda _, word=wrong_word: word, sentence)
+                if swap.search(sentence)
+                else f"{wrong_word}.",
+                other=_with_period(answers[questions.index(following)]),
+                thought=thought.strip(),
+            )
+        )
+    return made
+
+
+def _with_period(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What stands after a question, part by part: `<think>`, a thought, `</think>`, a gap, an answer, answer tags."""
+
+    think: bool = False
+    thought: Literal["none", "answer", "real"] = "none"
+    close: bool = False
+    gap: Literal["", " ", "\n", "\n\n"] = ""
+    answer: Literal["none", "sentence", "open", "word.", "word", "wrong", "other"] = "sentence"
+    tags: bool = False
+
+    def text(self, material: Material, *, mark: str = "</think>") -> str:
+        """The ending's text; `mark` stands where `</think>` would (the control puts a nonsense tag there)."""
+        answers = {"none": "", "sentence": material.sentence, "open": material.sentence.rstrip(".!?")}
+        answers |= {
+            "word.": f"{material.word}.",
+            "word": material.word,
+            "wrong": material.wrong,
+            "other": material.other,
+        }
+        thought = {"none": "", "answer": material.sentence, "real": f"\n{material.thought}\n"}[self.thought]
+        said = answers[self.answer]
+        said = f"<answer>{said}</answer>" if self.tags else said
+        return f"{'<think>' * self.think}{thought}{mark * self.close}{self.gap}{said}"
+
+
+def endings_grid(**fixed: object) -> list[Ending]:
+    """Every combination of the parts but those held `fixed`; an answer always stands."""
+    parts = {
+        "think": (False, True),
+        "thought": ("none", "answer", "real"),
+        "close": (False, True),
+        "gap": ("", " ", "\n", "\n\n"),
+        "answer": ("sentence", "open", "word.", "word", "wrong", "other"),
+        "tags": (False, True),
+    }
+    parts |= {name: (value,) for name, value in fixed.items()}
+    return [Ending(**dict(zip(parts, choice, strict=True))) for choice in itertools.product(*parts.values())]
+
+
+def end(
+    member: Member,
+    questions: list[Question],
+    materials: list[Material],
+    ending: Ending,
+    *,
+    form: Form,
+    mark: str = "</think>",
+) -> list[str]:
+    """The questions ("Just give the answer.") with one ending each, as one model sees them; in the plain form a space
+    parts a tag or a thought from the question. In the template the distilled model's thought is open already."""
+    lead = " " if form == "plain" and (ending.think or ending.close or ending.thought == "answer") else ""
+    prompts = ask(member, questions, form=form)
+    return [prompt + lead + ending.text(m, mark=mark) for prompt, m in zip(prompts, materials, strict=True)]

@@ -65,6 +65,55 @@ def last_hidden(
     return _in_order(parts, batches)
 
 
+def last_hidden_shared(member: Member, prompts: list[str], *, batch_size: int = 96) -> Float[Tensor, "prompt d_model"]:
+    """`last_hidden` for prompts with a common beginning, which is run once: the fewer tokens they differ in, the
+    faster. Used in notebook 07."""
+    member.encode(prompts)
+    every = [member.encode([prompt])["input_ids"][0].tolist() for prompt in prompts]
+    shortest = min(map(len, every)) - 1
+    shared = next((k for k in range(shortest) if len({ids[k] for ids in every}) > 1), shortest)
+    if not shared:
+        return last_hidden(member, prompts)
+    start = torch.tensor([every[0][:shared]], device=member.device)
+    parts, batches, lm = [], list(_batches(prompts, batch_size)), member.lm
+    for indices in batches:
+        with member.lock, torch.no_grad():
+            cache = member.model.model(start, use_cache=True).past_key_values
+        ends = [every[index][shared:] for index in indices]
+        ids = torch.zeros(len(ends), max(map(len, ends)), dtype=torch.long, device=member.device)
+        for row, tokens in zip(ids, ends, strict=True):  # filled up on the right, where nothing looks back at it
+            row[: len(tokens)] = torch.tensor(tokens)
+        cache.batch_repeat_interleave(len(ends))
+        last = torch.tensor([len(tokens) - 1 for tokens in ends], device=member.device)
+        rows = torch.arange(len(ends), device=member.device)
+        with member.lock, torch.no_grad(), lm.trace(input_ids=ids, past_key_values=cache, use_cache=True) as tracer:
+            hidden = lm.model.norm.output[rows, last].clone().save()
+            tracer.stop()
+        parts.append(hidden.float().to(member.device))
+    return _in_order(parts, batches)
+
+
+def hidden_without(
+    member: Member, prompts: list[str], hide: Sequence[Sequence[int]], *, batch_size: int = 64
+) -> Float[Tensor, "prompt d_model"]:
+    """`last_hidden` where no token can attend to some tokens of its prompt, counted from its start: attention
+    knocked out in all heads and layers. Raises UserError for a token that is not there. Used in notebook 07."""
+    parts, batches, lm = [], list(_batches(prompts, batch_size)), member.lm
+    for indices in batches:
+        batch = member.encode([prompts[index] for index in indices])
+        mask = batch["attention_mask"]
+        for row, index in zip(mask, indices, strict=True):
+            length = int(row.sum())
+            if any(not 0 <= at < length - 1 for at in hide[index]):
+                raise UserError(f"hide {list(hide[index])} of prompt {index}: give tokens from 0 to {length - 2}")
+            row[[len(row) - length + at for at in hide[index]]] = 0
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+            hidden = lm.model.norm.output[:, -1].clone().save()
+            tracer.stop()
+        parts.append(hidden.float().to(member.device))
+    return _in_order(parts, batches)
+
+
 def logits_of(member: Member, hidden: Float[Tensor, "prompt d_model"], token_ids: Ids) -> Float[Tensor, "prompt token"]:
     """Logits of chosen tokens only, float32 on the CPU."""
     return (hidden @ member.unembedding[list(token_ids)].float().T).cpu()

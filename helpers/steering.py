@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from helpers.readouts import Ids, last_hidden, log_normaliser, logits_of
 from helpers.store import ROOT, UserError, read_json, sha256
 from helpers.tokens import KEYWORDS, keyword_pattern
 
-Where = Literal["all", "prompt", "last", "generated"]
 WEIGHTS = {"all": (1, 1, 1), "prompt": (1, 1, 0), "last": (0, 1, 0), "generated": (0, 0, 1)}
 Place = tuple[int, int]  # which text, which of its tokens
 AUTOENCODERS = {
@@ -45,7 +44,7 @@ class Steering:
     name: str
     vectors: Mapping[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
     strength: float = 1.0
-    where: Where = "all"
+    where: str = "all"
     bias: Mapping[int, float] = field(default_factory=dict)
 
     def at(self, strength: float) -> Steering:
@@ -92,7 +91,7 @@ class _Rows(LogitsProcessor):
         if self.n > 1:
             self.now = torch.tensor(indices, device=self.weights.device)
 
-    def added(self, layer: int, hidden: Float[Tensor, "row position d_model"]) -> Float[Tensor, "row position d_model"]:
+    def added(self, layer: int, hidden: Float[Tensor, "row position d_model"]) -> Float[Tensor, "_ _ d_model"]:
         """What a layer's output gets: more than one position is the prompt, a single one a generated token."""
         earlier, last, generated = self.weights[self.now].T
         vector = self.vectors[layer][self.now].to(hidden)

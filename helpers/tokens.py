@@ -119,6 +119,17 @@ def _is_word(tokenizer: Any, index: int) -> bool:
     return bool(re.fullmatch(r" [a-z]{3,}", text)) and single_id(tokenizer, text) == index
 
 
+def nonsense_tag(tokenizer: Any, mark: str = "</think>") -> str:
+    """A tag without meaning here, of as many tokens as `mark` in this tokenizer: the control for it. Where no tag
+    fits, words of one token each."""
+    n_tokens = len(tokenizer(mark, add_special_tokens=False).input_ids)
+    for tag in ("</table>", "</shrink>", "</plank>", "</td>", "</li>", "</div>", "</drawing>", "</p>"):
+        if len(tokenizer(tag, add_special_tokens=False).input_ids) == n_tokens:
+            return tag
+    words = [tokenizer.decode([index]) for index in control_ids(tokenizer, tuple(range(300, 300 + n_tokens)), set())]
+    return "".join(words)
+
+
 def count_keywords(text: str) -> dict[str, int]:
     """Occurrences of each family of keywords, each stretch of text counted once in a family."""
     lowered = text.lower().replace("’", "'")

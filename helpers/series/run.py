@@ -32,6 +32,21 @@ QUICK = {
     "N_WORDS": "20",
     "N_EXACT": "2",
     "N_SWAP": "5",
+    "N_FORCED": "6",
+    "MAX_FORCED": "80",
+    "N_TUNE": "3",
+    "N_STEERED": "6",
+    "MAX_STEERED": "50",
+    "N_SOURCES": "12",
+    "N_PLACES": "16",
+    "LAYER_STEP": "6",
+    "N_MAP": "3",
+    "N_GRID": "2",
+    "N_SAMPLED": "6",
+    "N_SAMPLES": "2",
+    "MAX_SAMPLED": "150",
+    "MAX_ENDED": "24",
+    "N_PATTERNS": "2",
 }
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_SECONDS = 3600

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     GenerationConfig,
@@ -124,6 +126,19 @@ def biased(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 def tiny(request: pytest.FixtureRequest) -> Pair:
     """Each tiny pair in turn."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_autoencoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A random TopK autoencoder for the tiny models, in sparsify's layout: its folder and hookpoint."""
+    folder, generator = tmp_path_factory.mktemp("autoencoder"), torch.Generator().manual_seed(0)
+    shapes = {"encoder.weight": (20, 48), "encoder.bias": (20,), "W_dec": (20, 48), "b_dec": (48,)}
+    (folder / "layers.1").mkdir()
+    weights = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    save_file(weights, folder / "layers.1" / "sae.safetensors")
+    config = {"activation": "topk", "num_latents": 20, "k": 4, "d_in": 48, "transcode": False}
+    (folder / "layers.1" / "cfg.json").write_text(json.dumps(config))
+    return str(folder), "layers.1"
 
 
 @pytest.fixture(scope="session")

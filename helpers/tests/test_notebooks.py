@@ -41,6 +41,27 @@ SMALL = {
     "N_NODES": "8",
     "N_STEPS": "2",
     "SHOWN_TOKENS": "6",
+    "N_FORCED": "3",
+    "MAX_FORCED": "12",
+    "N_TUNE": "2",
+    "N_STEERED": "3",
+    "MAX_STEERED": "12",
+    "BIASES": "[0, -8]",
+    "N_SOURCES": "6",
+    "N_PLACES": "4",
+    "N_MAP": "2",
+    "LAYER_STEP": "10",
+    "STRENGTHS": "[0.2, 0.5]",
+    "N_HEADS": "2",
+    "N_CONTROLS": "3",
+    "N_GRID": "2",
+    "N_SAMPLED": "3",
+    "N_SAMPLES": "2",
+    "MAX_SAMPLED": "12",
+    "MAX_ENDED": "6",
+    "N_PATTERNS": "2",
+    "N_HIDDEN": "2",
+    "BUDGETS": "[0, 4]",
 }
 
 
@@ -118,9 +139,9 @@ def scratch(request):
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
-def test_runs_on_a_tiny_pair_with_the_real_pairs_quirks(source, scratch, qwen_folders):
+def test_runs_on_a_tiny_pair_with_the_real_pairs_quirks(source, scratch, qwen_folders, tiny_autoencoder):
     pair = tuple(str(folder) for folder in qwen_folders)
-    notebook = run_small(source, scratch, {"PAIR": repr(pair)})
+    notebook = run_small(source, scratch, {"PAIR": repr(pair), "AUTOENCODER": repr(tiny_autoencoder)})
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
     rows = json.loads((scratch / "data" / "own" / "findings.json").read_text())
     assert {row["notebook"] for row in rows} >= {source.stem}

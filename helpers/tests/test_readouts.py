@@ -9,8 +9,10 @@ from helpers.readouts import (
     attention_pattern,
     attribute,
     bigram_logits,
+    hidden_without,
     kl_nats,
     last_hidden,
+    last_hidden_shared,
     lens,
     lens_map,
     lens_of_both,
@@ -271,3 +273,33 @@ def test_distributions_and_their_divergence(qwen):
     expected = (one.exp() * (one - two)).sum(-1)
     assert torch.allclose(kl_nats(one, two), expected, atol=1e-4) and expected.min() > 0
     assert kl_nats(one, one).abs().max() < 1e-6
+
+
+ENDS = ["", " the river.", " wait", " That is the park. Yes", " the river"]
+
+
+def test_a_shared_beginning_changes_nothing(tiny):
+    for member in tiny.members:
+        prompts = [member.prompt("What is the capital of France?", "template") + end for end in ENDS]
+        plain, shared = last_hidden(member, prompts), last_hidden_shared(member, prompts, batch_size=3)
+        assert torch.allclose(shared, plain, atol=1e-4)
+        alone = [member.prompt("So the park", "plain"), member.prompt("Yes? I", "plain")]
+        assert torch.allclose(last_hidden_shared(member, alone), last_hidden(member, alone), atol=1e-4)
+
+
+def test_a_hidden_token_cannot_be_seen(tiny):
+    member = tiny.distilled
+    prompts = [member.prompt(text, "plain") for text in ("What is that park? Yes I", "So the river is the market.")]
+    plain = last_hidden(member, prompts)
+    assert torch.allclose(hidden_without(member, prompts, [[], []]), plain, atol=1e-5)
+    hidden = hidden_without(member, prompts, [[2], [1, 3]])
+    for row, prompt, gone in zip(hidden, prompts, ([2], [1, 3]), strict=True):
+        ids = member.encode([prompt])["input_ids"]
+        mask = torch.ones_like(ids)
+        mask[0, gone] = 0
+        with torch.no_grad():
+            states = member.model.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        assert torch.allclose(row, states[0, -1], atol=1e-4)
+    assert not torch.allclose(hidden, plain, atol=1e-3)
+    with pytest.raises(UserError, match="hide"):
+        hidden_without(member, prompts, [[50], []])

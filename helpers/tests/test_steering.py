@@ -1,0 +1,280 @@
+"""Steering against plain PyTorch hooks; vectors, places and autoencoders against independent computations."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from helpers import steering
+from helpers.generation import Completion, complete, stored_completions
+from helpers.readouts import last_hidden, next_distribution
+from helpers.steering import NOTHING, Steering, load_autoencoder, steered
+from helpers.store import UserError
+from helpers.tokens import KEYWORDS
+
+PROMPTS = [
+    "What is the capital of France?",
+    "Wait, that is a river. Yes",
+    "I think so.",
+    "But that market is the park?",
+]
+LIMIT = 20
+
+
+def vector(pair, seed=0, size=6.0):
+    return size * steering.random_directions(1, pair.base.config.hidden_size, seed=seed)[0]
+
+
+def run(member, prompts, rows, **how):
+    change = steered(member, rows)
+    how = {"max_new_tokens": LIMIT, **how}
+    return complete(member, prompts, lm=change.lm, processors=change.processors, on_batch=change.on_batch, **how)
+
+
+def test_strength_zero_is_the_baseline(tiny):
+    member = tiny.distilled
+    plain = complete(member, PROMPTS, max_new_tokens=LIMIT)
+    nothing = {1: vector(tiny)}
+    assert run(member, PROMPTS, [Steering("v", nothing, 0.0)]) == plain
+    assert run(member, PROMPTS, [NOTHING]) == plain
+    read = steering.steered_logprobs(member, PROMPTS, [Steering("v", nothing, 0.0)] * 4, [5, 6])
+    assert torch.equal(read, steering.steered_logprobs(member, PROMPTS, [NOTHING], [5, 6]))
+
+
+@pytest.mark.parametrize("where", list(steering.WEIGHTS))
+def test_a_vector_equals_a_plain_hook(tiny, where):
+    member, added = tiny.distilled, vector(tiny, size=20.0)
+    wanted = []
+
+    def hook(module, inputs, output):
+        hidden = output[0] if isinstance(output, tuple) else output
+        prefill = hidden.shape[1] > 1
+        moved = hidden.clone()
+        if where == "all" or (where == "prompt" and prefill) or (where == "generated" and not prefill):
+            moved = moved + added
+        elif where == "last" and prefill:
+            moved[:, -1] += added
+        return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+    for prompt in PROMPTS:
+        handle = member.model.model.layers[1].register_forward_hook(hook)
+        try:
+            batch = member.encode([prompt])
+            stops = list(member.groups.stop)
+            out = member.model.generate(**batch, max_new_tokens=LIMIT, do_sample=False, eos_token_id=stops)
+        finally:
+            handle.remove()
+        tokens = out[0, batch["input_ids"].shape[1] :].tolist()
+        wanted.append(next((tokens[:k] for k, t in enumerate(tokens) if t in stops), tokens))
+    done = run(member, PROMPTS, [Steering("v", {1: added}, 1.0, where)])
+    assert [c.tokens for c in done] == wanted
+    assert where == "generated" or [c.tokens for c in complete(member, PROMPTS, max_new_tokens=LIMIT)] != wanted
+
+
+def test_rows_with_their_own_steering_equal_separate_runs(tiny):
+    member = tiny.base
+    rows = [
+        Steering("a", {0: vector(tiny)}, 2.0),
+        Steering("b", {2: vector(tiny, 1), 1: vector(tiny, 2)}, -1.0, "generated"),
+        Steering("c", bias={member.groups.stop[0]: 60.0}),  # stops at once and leaves the batch
+        Steering("d", {1: vector(tiny, 3)}, 1.0, "last", {7: 3.0}),
+    ]
+    together = run(member, PROMPTS, rows, max_new_tokens=40)
+    alone = [run(member, [prompt], [row], max_new_tokens=40)[0] for prompt, row in zip(PROMPTS, rows, strict=True)]
+    assert together == alone and together[2].length == 0
+    assert together == run(member, PROMPTS, rows, max_new_tokens=40, batch_size=3)
+    read = steering.steered_logprobs(member, PROMPTS, rows, [3, 7])
+    single = [steering.steered_logprobs(member, [p], [row], [3, 7]) for p, row in zip(PROMPTS, rows, strict=True)]
+    assert torch.allclose(read, torch.cat(single), atol=1e-4)
+
+
+def test_a_bias_shifts_the_logits_by_as_much(tiny):
+    member, bias = tiny.distilled, {9: 2.5, 11: -30.0}
+    read = steering.steered_logprobs(member, PROMPTS, [Steering("b", bias=bias)], [9, 10, 11])
+    moved = next_distribution(member, PROMPTS)
+    for token, amount in bias.items():
+        moved[:, token] += amount
+    assert torch.allclose(read, moved.log_softmax(-1)[:, [9, 10, 11]], atol=1e-4)
+
+
+def test_stored_rows_are_told_apart_by_their_steering(qwen, data_here, capsys):
+    member = qwen.base
+    rows = [Steering("a", {1: vector(qwen)}, s) for s in (0.0, 4.0)]
+    how = {"name": "06_x", "max_new_tokens": 8}
+    first = stored_completions(qwen, member, PROMPTS[:1] * 2, change=steered(member, rows), **how)
+    again = stored_completions(qwen, member, PROMPTS[:1] * 2, change=steered(member, rows[::-1]), **how)
+    assert again == first[::-1] and first[0].tokens != first[1].tokens
+    assert "2 completions reused, 0 to compute" in capsys.readouterr().out
+    other = [replace(rows[1], vectors={1: vector(qwen, 5)})]
+    stored_completions(qwen, member, PROMPTS[:1], change=steered(member, other), **how)
+    assert "0 completions reused, 1 to compute" in capsys.readouterr().out
+    assert "change" in (data_here / "tiny-qwen2" / "06_x.json").read_text()
+
+
+def test_the_key_survives_rounding_and_sees_a_change(qwen):
+    one = Steering("v", {1: vector(qwen)}, 0.5)
+    assert replace(one, vectors={1: vector(qwen) * (1 + 1e-6)}).key == one.key
+    others = [replace(one, vectors={1: vector(qwen, 1)}), replace(one, vectors={2: vector(qwen)}), one.at(0.6)]
+    others += [
+        replace(one, where="last"),
+        replace(one, vectors={1: vector(qwen, size=9.0)}),
+        replace(one, bias={1: 2.0}),
+    ]
+    assert len({one.key, *(other.key for other in others)}) == 7
+
+
+def text_of(member, prompt, words):
+    tokens = member.tokenizer(words, add_special_tokens=False).input_ids
+    return Completion(prompt, member.tokenizer.decode(tokens), len(tokens), "<end>", "", 0.0, tokens)
+
+
+def test_places_stand_right_before_keywords(tiny):
+    member = tiny.distilled
+    text = text_of(member, member.prompt("What is it?", "template"), "That is a park. Wait, the river. But wait. I see")
+    ids = [*member.encode([text.prompt])["input_ids"][0].tolist(), *text.tokens]
+    found = steering.places_before(member, [text], ["wait"])
+    assert len(found) == 2
+    for _, at in found:
+        assert member.tokenizer.decode(ids[at + 1 :]).lstrip(" ").lower().startswith("wait")
+    assert steering.places_before(member, [text], None) == [(0, len(ids) - 1)]
+    assert steering.places_before(member, [replace(text, stop="limit")], None) == []
+    matched = steering.places_matched(member, [text], found, seed=1)
+    assert not set(matched) & {*found, (0, len(ids) - 1)} and len(matched) == 2
+    avoid = {place for family in KEYWORDS.values() for place in steering.places_before(member, [text], family)}
+    assert not set(matched) & avoid
+    begins = text_of(member, text.prompt, "Wait, no")
+    assert steering.places_before(member, [begins], ["wait"]) == [(0, len(ids) - len(text.tokens) - 1)]
+
+
+def test_places_are_matched_by_token_where_they_can_be(qwen):
+    member = qwen.base
+    text = text_of(member, "It is", " the park? Wait. That is the market? Yes the river? I")
+    found = steering.places_before(member, [text], ["wait"])
+    ids = [*member.encode([text.prompt])["input_ids"][0].tolist(), *text.tokens]
+    for seed in range(4):
+        ((_, at),) = steering.places_matched(member, [text], found, seed=seed)
+        assert ids[at] == ids[found[0][1]] and at != found[0][1]
+
+
+def test_read_places_equals_plain_transformers(tiny):
+    member = tiny.distilled
+    texts = [text_of(member, "What is it?", " the river"), text_of(member, "I", " That park is the market. Yes")]
+    places = [(1, 4), (0, 3), (1, 2), (1, 4)]
+    streams, heads = steering.read_places(member, texts, places, batch_size=2)
+    for (which, at), stream, z in zip(places, streams, heads, strict=True):
+        ids = torch.tensor([[*member.encode([texts[which].prompt])["input_ids"][0].tolist(), *texts[which].tokens]])
+        with torch.no_grad():
+            hidden = member.model(ids, output_hidden_states=True).hidden_states
+            block, kept = member.model.model.layers[2], []
+            handle = block.self_attn.o_proj.register_forward_pre_hook(lambda _, i, kept=kept: kept.append(i[0][0]))
+            member.model(ids)
+            handle.remove()
+        assert torch.allclose(stream[0], hidden[1][0, at], atol=1e-4)
+        assert torch.allclose(z[2], kept[0][at], atol=1e-4)
+
+
+def test_all_heads_of_a_layer_sum_to_its_attention_output(tiny):
+    member, n_heads = tiny.base, tiny.base.config.num_attention_heads
+    _, heads = steering.read_places(member, [text_of(member, "What is it?", " the river")], [(0, 3)])
+    total = steering.function_vector(member, heads[0], [(1, head) for head in range(n_heads)])
+    projection = member.model.model.layers[1].self_attn.o_proj
+    with torch.no_grad():
+        assert torch.allclose(total, projection(heads[0, 1]), atol=1e-4)
+
+
+def test_random_directions_have_unit_length_and_differ():
+    drawn = steering.random_directions(5, 48, seed=3)
+    assert torch.allclose(drawn.norm(dim=-1), torch.ones(5)) and not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn, steering.random_directions(5, 48, seed=3))
+
+
+def test_the_autoencoder_reads_sparsifys_layout(tiny, tiny_autoencoder):
+    folder, hookpoint = tiny_autoencoder
+    coder = load_autoencoder(folder, hookpoint)
+    assert (coder.layer, coder.on_mlp, coder.k) == (1, False, 4)
+    x = torch.randn(6, 48, generator=torch.Generator().manual_seed(0))
+    acts = coder.encode(x)
+    before = torch.relu(torch.nn.functional.linear(x - coder.centre, coder.encoder, coder.bias))
+    for row, full in zip(acts, before, strict=True):
+        kept = row.nonzero().flatten().tolist()
+        assert set(kept) <= set(full.topk(4).indices.tolist()) and torch.equal(row[kept], full[kept])
+    wrong = (x - coder.decode(acts)).pow(2).sum() / (x - x.mean(0)).pow(2).sum()
+    assert torch.isclose(coder.unexplained(x).mean(), wrong, atol=1e-5)
+    texts = [text_of(tiny.base, "What is it?", " the river"), text_of(tiny.base, "I", " That park is the market.")]
+    places, states = steering.autoencoder_states(tiny.base, coder, texts)
+    at = places.index((1, 3))
+    assert torch.allclose(states[at], steering.read_places(tiny.base, texts, [(1, 3)])[0][0, 1], atol=1e-4)
+    assert all(at > 0 for _, at in places)
+
+
+@pytest.mark.parametrize("on_mlp", [False, True])
+def test_a_clamped_latent_equals_a_plain_hook_and_keeps_the_error(tiny, tiny_autoencoder, on_mlp):
+    member, coder = tiny.base, replace(load_autoencoder(*tiny_autoencoder), on_mlp=on_mlp)
+
+    def hook(module, inputs, output):
+        acts = coder.encode(output)
+        error = output - coder.decode(acts)
+        acts[..., 7] = 30.0
+        return coder.decode(acts) + error
+
+    block = member.model.model.layers[1]
+    handle = (block.mlp if on_mlp else block).register_forward_hook(hook)
+    try:
+        wanted = last_hidden(member, PROMPTS)
+    finally:
+        handle.remove()
+    got = last_hidden(member, PROMPTS, lm=steering.with_latent(member, coder, 7, 30.0))
+    assert torch.allclose(got, wanted, atol=1e-4) and not torch.allclose(got, last_hidden(member, PROMPTS), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "no steering"),
+        ([Steering("v", {99: torch.ones(48)})], "no layer 99"),
+        ([Steering("v", {1: torch.ones(48)}, float("nan"))], "finite"),
+        ([Steering("v", {1: torch.full((48,), torch.inf)})], "finite"),
+        ([Steering("v", {1: torch.ones(4)})], r"vector of \(4,\)"),
+        ([Steering("v", where="often")], "unknown positions 'often'"),
+        ([Steering("b", bias={10**6: 1.0})], "token ids"),
+    ],
+)
+def test_bad_steering_is_named(qwen, rows, said):
+    with pytest.raises(UserError, match=said):
+        steered(qwen.base, rows)
+
+
+def test_bad_autoencoders_are_named(qwen, tiny_autoencoder, tmp_path, monkeypatch):
+    folder, hookpoint = tiny_autoencoder
+    with pytest.raises(UserError, match="layers.N"):
+        load_autoencoder(folder, "embed_tokens")
+    with pytest.raises(UserError, match="no cfg.json"):
+        load_autoencoder(folder, "layers.2")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="no folder nobody/nothing"):
+        load_autoencoder("nobody/nothing", hookpoint)
+    (tmp_path / hookpoint).mkdir()
+    save_file({"W_dec": torch.ones(3, 48)}, tmp_path / hookpoint / "sae.safetensors")
+    for config, said in (({"k": 2, "transcode": True}, "not a TopK"), ({"k": 2}, "no encoder.weight")):
+        (tmp_path / hookpoint / "cfg.json").write_text(json.dumps(config))
+        with pytest.raises(UserError, match=said):
+            load_autoencoder(tmp_path, hookpoint)
+    with pytest.raises(UserError, match="latent 99"):
+        steering.with_latent(qwen.base, load_autoencoder(folder, hookpoint), 99, 1.0)
+    with pytest.raises(UserError, match="no such keyword"):
+        steering.read_places(qwen.base, [], [])
+
+
+@pytest.mark.embedded
+def test_the_committed_autoencoder_explains_what_its_card_says(smol):
+    coder = load_autoencoder(*steering.AUTOENCODERS["smol"])
+    card = json.loads((steering.ROOT / "data" / "smol" / "autoencoder" / "training.json").read_text())
+    member = smol.distilled
+    prompts = [member.prompt(f"{question} Just give the answer.", "template") for question in PROMPTS]
+    texts = complete(member, prompts, max_new_tokens=60)
+    _, states = steering.autoencoder_states(member, coder, texts)
+    assert float(coder.unexplained(states).mean()) < 2 * card["held_out"]["layers.18"]["fvu"]

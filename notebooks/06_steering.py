@@ -1,0 +1,686 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 06 · Can the base be made to wait, and the distilled model to stop?
+#
+# **Claim.** Under test: the distilled model's first word, a lowered stop logit, a vector added to the stream, or one latent of a sparse autoencoder is enough to turn one model into the other's behaviour. What holds on this pair is printed below the set-up.
+#
+# **Evidence.** Every method beside its control of the same size, with right answers and repetition beside the effect (figure 9); each prompt as a line (figure 4).
+#
+# **Caveat.** A text that says "Wait" need not reason: a vector strong enough puts any word into any mouth. So a *reasoning* answer here must hold a word of doubt or of alternatives without looping, and what happens to right answers stands beside it. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
+#
+# **Reads** stored completions where they match (else computes them), a sparse autoencoder. **Writes** `data/<pair>/06_*.json` (steered texts), findings F17 to F20, figures `06_*`.
+
+# %% jupyter={"source_hidden": true}
+import subprocess, sys
+from pathlib import Path
+
+REPOSITORY = ""  # @param {type:"string"}
+root = next((folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "helpers" / "pairs.py").exists()), None)
+if root is None:  # the notebook was opened alone: fetch the rest, install what is missing
+    root = Path("why-r1-does-not-stop").resolve()
+    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
+sys.path.insert(0, str(root))
+
+
+
+# %% tags=["parameters"]
+PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
+N_PROMPTS = 240  # the first in a fixed random order; None: all
+SEED = 0
+RECOMPUTE = False
+MAX_NEW_TOKENS = 400
+QUICK = 30  # the base's answer has at most this many tokens
+N_COMBINED = 24  # combined prompts of each split, for readouts
+N_FORCED = 20  # confirm questions with a forced first word
+MAX_FORCED = 140  # new tokens after it
+N_TUNE = 8  # explore questions on which a strength is chosen
+N_STEERED = 20  # confirm questions answered under the chosen strength
+MAX_STEERED = 80  # new tokens of steered answers
+BIASES = [0, -2, -4, -8, -16]  # added to the stop token's logit
+N_SOURCES = 48  # explore answers that vectors are taken from
+N_PLACES = 64  # places that a vector is averaged over, at most
+N_MAP = 6  # prompts of the layer and strength maps
+LAYER_STEP = 4  # every fourth layer in the maps
+STRENGTHS = [0.1, 0.2, 0.35, 0.5]  # shares of the stream's mean length
+N_HEADS = 10  # heads of a function vector
+N_CONTROLS = 20  # random directions, random latents
+AUTOENCODER = None  # (folder or hub id, hookpoint); None: the pair's own
+
+# %% jupyter={"source_hidden": true} tags=["claim"]
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+
+from helpers import explorers, figures, findings, stats, steering, weights
+from helpers.generation import answers, cut_short, judged, load_combined, stored_completions
+from helpers.pairs import load_pair
+from helpers.patching import Node, attribution_patching, exact_patching
+from helpers.prompts import ask, load_questions
+from helpers.readouts import activations, promoted, stop_parts
+from helpers.steering import NOTHING, Steering, steered
+from helpers.tokens import KEYWORDS, count_keywords
+
+pd.set_option("display.max_colwidth", None)
+pair = load_pair(PAIR) if "pair" not in globals() else pair
+Markdown(findings.claim(pair.name, "F17", "F18", "F19", "F20"))
+
+# %% [markdown]
+# ## What counts as an effect
+#
+# Texts are answers in the chat template to questions of the `confirm` half; whatever is chosen (layer, strength, heads, latents) is chosen on `explore`. A text *reasons*, for this notebook, when it holds a word of doubt or of alternatives (wait, hold on, maybe, alternatively, ...) and less than half of its 4-grams are repeats. Beside it stand length, right answers and repetition. Readouts are taken at the end of combined prompts, plain form: log P of the Wait set, log P of stopping.
+
+# %%
+knobs = dict(n_prompts=N_PROMPTS, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
+combined = load_combined(pair, n_combined=N_COMBINED, quick=QUICK, **knobs)
+pair = pair.float()  # vectors and readouts in float32
+members, n_layers = {member.role: member for member in pair.members}, pair.base.n_layers
+questions = load_questions(N_PROMPTS)
+split = {name: [q for q in questions if q.split == name] for name in ("explore", "confirm")}
+stop, wait = list(pair.base.groups.stop), list(pair.base.groups.wait)
+plain = {(role, part): combined[part].prompts(m, "plain") for role, m in members.items() for part in combined}
+own = {role: answers(pair, m, questions, form="template", max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE) for role, m in members.items()}
+
+
+def reasons(frame: pd.DataFrame) -> pd.Series:
+    """Texts with a word of doubt or alternatives that do not loop."""
+    counts = frame["text"].map(count_keywords)
+    return counts.map(lambda n: n["doubting"] + n["alternatives"] > 0) & (frame["repetition"] < 0.5)
+
+
+def numbers(frame: pd.DataFrame) -> dict[str, float]:
+    """Means of what is told about texts."""
+    return {"reasons": reasons(frame).mean(), "length": frame["length"].mean(), "stops": frame["stopped"].mean(), "right": frame["right"].mean(), "repetition": frame["repetition"].mean()}
+
+
+pd.DataFrame({f"{role}, as it is": numbers(own[role]) for role in members}).round(3)
+
+# %% [markdown]
+# ## F17 · First words
+#
+# **Question.** Does the distilled model's first word, put into the base's mouth, lead to reasoning? And does the first word decide on the distilled model, too? In published outputs of R1-Distill-Qwen-1.5B answers that open with "First," almost never wait while those with "Okay," almost always do (thinking-llms-interp, 500 GSM8K tasks), but who chose the word is confounded with what is asked. Here the word is forced.
+
+# %% [markdown]
+# **Control.** Neutral words that also begin answers ("The", "In", "There"), forced the same way, mean of the three by question. **Rule, written before the result.** F17 holds if on the base, its distilled partner's own first word against the neutral words, (a) makes up more than a tenth of the gap in length between the two models and (b) raises the share of reasoning answers by more than 0.05.
+
+# %%
+asked = split["confirm"][:N_FORCED]
+usual = own["distilled"]["first_word"].value_counts().index[0]
+neutral = ["The", "In", "There"]
+words = list(dict.fromkeys([usual, "First", "Okay", "To", "Wait", "Hmm", *neutral]))
+forced = {}
+for role, m in members.items():
+    begins = [own["distilled"].loc[q.id, "first_word"] or usual for q in asked]  # the distilled model's own word for this question
+    rows = [(prompt + word, q) for word in words for prompt, q in zip(ask(m, asked, form="template"), asked, strict=True)]
+    rows += [(prompt + word, q) for word, prompt, q in zip(begins, ask(m, asked, form="template"), asked, strict=True)]
+    texts = stored_completions(pair, m, [prompt for prompt, _ in rows], name=f"06_forced_{role}", max_new_tokens=MAX_FORCED, fresh=RECOMPUTE)
+    frame = judged(texts, [q for _, q in rows], opened=role == "distilled")
+    forced |= {(role, word): frame.iloc[k * len(asked) : (k + 1) * len(asked)] for k, word in enumerate([*words, "own"])}
+    forced[role, "none"] = cut_short(m, own[role].loc[[q.id for q in asked]], asked, MAX_FORCED, opened=role == "distilled")
+
+# %% [markdown]
+# ### Three raw examples, before any average
+
+# %%
+for index in np.random.default_rng(SEED).choice(len(asked), min(3, len(asked)), replace=False):
+    cells = {f"base, {word!r}": forced["base", word]["text"].iloc[index][:400] for word in ("none", usual, neutral[0])}
+    cells |= {f"distilled, {word!r}": forced["distilled", word]["text"].iloc[index][:400] for word in ("none", "First")}
+    display(Markdown(f"*{asked[index].text}*"), pd.DataFrame({"": cells}).map(lambda text: repr(text)[1:-1]))
+
+# %%
+def over_neutral(role: str, word: str, measure) -> stats.Interval:
+    """A forced word against the mean of the neutral ones, by question."""
+    return stats.paired(measure(forced[role, word]), np.mean([measure(forced[role, other]) for other in neutral], axis=0))
+
+
+def length(frame: pd.DataFrame) -> np.ndarray:
+    """Tokens, censored at the limit."""
+    return frame["length"].to_numpy(float)
+
+
+def reasoning(frame: pd.DataFrame) -> np.ndarray:
+    """1 for a reasoning text."""
+    return reasons(frame).to_numpy(float)
+
+
+gap = length(forced["distilled", "none"]) - length(forced["base", "none"])
+base_rate = np.mean([length(forced["base", other]) for other in neutral], axis=0)
+closed = stats.ratio_of_means(length(forced["base", "own"]) - base_rate, gap)
+more = over_neutral("base", "own", reasoning)
+rule, rule_more = findings.Rule("above", 0.1), findings.Rule("above", 0.05)
+first = over_neutral("distilled", "First", reasoning)
+F17 = findings.record(
+    pair, "F17", notebook="06_steering", quantity=f"share of the gap in length between the models that the distilled model's first word (mostly {usual!r}) closes on the base, beyond neutral words", unit="of the gap",
+    interval=closed, control=stats.ratio_of_means(base_rate - length(forced["base", "none"]), gap), control_name="neutral words beyond no word",
+    rule=f"(a) {rule}; (b) reasoning answers beyond neutral words: {rule_more}", verdict=findings.all_of(rule.verdict(closed), rule_more.verdict(more)), sample="questions",
+    detail=f"Reasoning answers on the base beyond neutral words: {more}. On the distilled model 'First' against neutral words changes them by {first}, its length by {over_neutral('distilled', 'First', length):.0f} tokens.",
+)  # fmt: skip
+Markdown(findings.sentence(F17))
+
+# %%
+shown = ["none", *(word for word in words if word not in neutral), *neutral]
+panels = {
+    label: [
+        (word, stats.bootstrap(measure(forced[role, word]).astype(float)), figures.CONTROL if word in neutral else figures.ROLE[role])
+        for word in shown for role in members
+    ]
+    for label, measure in (("length (tokens)", length), ("reasoning answers", reasoning), ("right answers", lambda frame: frame["right"].to_numpy(float)))
+}  # fmt: skip
+title = f"{usual!r} in the base's mouth closes {closed.estimate:.0%} of the gap in length beyond neutral words; reasoning answers {more.estimate:+.0%}"
+fig = figures.interval_rows(panels, title=title, unit="mean over questions")
+fig.set_size_inches(11, 5)
+figures.colour_key(fig, {"base": figures.BASE, "distilled": figures.DISTILLED, "neutral words, both models": figures.CONTROL})
+figures.save_figure(fig, "06_first_words", pair=pair.name, alt=title, note=f"n = {len(asked)} questions, confirm, template, at most {MAX_FORCED} tokens")
+
+# %% [markdown]
+# **Figure 1: what follows a forced first word.** Blue the base, orange the distilled model, grey squares neutral words (upper mark the base); "none" is each model's own answer. Bars are 95 % bootstrap over questions; lengths are censored at the limit, and a forced "Wait" is not itself counted.
+
+# %% [markdown]
+# **What it does not show.** Whether another form of prompt, or a whole first sentence, would do more.
+
+# %% [markdown]
+# ## F18 · Lowering the stop token's logit
+#
+# **Question.** If the base merely may not stop, does it reason, or does it repeat? The logit of all stop tokens is lowered at every generated step, from 0 (the baseline, asserted equal) to −16 nats. Metrics: stop rate, reasoning answers, repetition, right answers; and the first words that come instead.
+
+# %% [markdown]
+# **Control.** As many random word tokens lowered by as much. **Rule, written before the result.** F18 holds if the strongest bias (a) lowers the stop rate by more than 0.2, and (b) raises the share of reasoning answers by more than half of the gap between base and distilled model in the same number of tokens. It does not hold where (b)'s interval lies below.
+
+# %%
+def answer(role: str, some: list, conditions: dict[str, Steering | list[Steering]], label: str) -> dict[str, pd.DataFrame]:
+    """The same questions under several steerings, as one generation; a list gives each question its own."""
+    rows = [one for condition in conditions.values() for one in (condition if isinstance(condition, list) else [condition] * len(some))]
+    frame = answers(pair, members[role], some * len(conditions), form="template", max_new_tokens=MAX_STEERED, change=steered(members[role], rows), label=label, fresh=RECOMPUTE)
+    return {name: frame.iloc[k * len(some) : (k + 1) * len(some)] for k, name in enumerate(conditions)}
+
+
+held = split["confirm"][:N_STEERED]
+others = list(pair.base.groups.control)[: len(stop)]
+lowered = {("stop", bias): Steering("stop lowered", bias=dict.fromkeys(stop, float(bias))) for bias in BIASES}
+lowered |= {("words", bias): Steering("words lowered", bias=dict.fromkeys(others, float(bias))) for bias in BIASES}
+swept = answer("base", held, lowered, "06_stop_lowered")
+plain_base = cut_short(pair.base, own["base"].loc[[q.id for q in held]], held, MAX_STEERED, opened=False)
+plain_distilled = cut_short(pair.distilled, own["distilled"].loc[[q.id for q in held]], held, MAX_STEERED, opened=True)
+assert list(swept["stop", 0]["text"]) == list(plain_base["text"]), "bias 0 is the baseline"
+strongest = swept["stop", BIASES[-1]]
+rise = stats.ratio_of_means(reasoning(strongest) - reasoning(plain_base), reasoning(plain_distilled) - reasoning(plain_base))
+fall = stats.paired(strongest["stopped"].to_numpy(float), plain_base["stopped"].to_numpy(float))
+
+# %%
+after = [text[len(before) :].strip().split(" ")[0] if text.startswith(before.rstrip()) else "(another answer)" for text, before in zip(strongest["text"], plain_base["text"], strict=True)]
+comes = pd.Series(after).replace("", "(nothing)").value_counts().head(8)
+rule_fall, rule_rise = findings.Rule("below", -0.2), findings.Rule("above", 0.5)
+control = stats.paired(reasoning(swept["words", BIASES[-1]]), reasoning(plain_base))
+F18 = findings.record(
+    pair, "F18", notebook="06_steering", quantity=f"share of the gap in reasoning answers that lowering the stop logit by {-BIASES[-1]} closes on the base", unit="of the gap",
+    interval=rise, control=control, control_name="reasoning answers under random words lowered, minus baseline", sample="questions",
+    rule=f"(a) stop rate: {rule_fall}; (b) share of the gap in reasoning answers: {rule_rise}", verdict=findings.all_of(rule_fall.verdict(fall), rule_rise.verdict(rise)),
+    detail=f"Stop rate within {MAX_STEERED} tokens {fall}; repetition {stats.paired(strongest['repetition'], plain_base['repetition'])}, right answers {stats.paired(strongest['right'].astype(float), plain_base['right'].astype(float))}.",
+)  # fmt: skip
+display(Markdown(findings.sentence(F18)), Markdown("The first word after the base's own answer, under the strongest bias: " + ", ".join(f"`{word}` {count}" for word, count in comes.items())))
+
+# %%
+measures = {"stop rate": lambda f: f["stopped"].to_numpy(float), "reasoning answers": reasoning, "repetition": lambda f: f["repetition"].to_numpy(float), "right answers": lambda f: f["right"].to_numpy(float)}
+panels = {
+    name: {"stop": ([stats.bootstrap(measure(swept["stop", bias])) for bias in BIASES], figures.STOP), "random words": ([stats.bootstrap(measure(swept["words", bias])) for bias in BIASES], figures.CONTROL),
+           "distilled": ([stats.bootstrap(measure(plain_distilled))] * len(BIASES), figures.DISTILLED)}
+    for name, measure in measures.items()
+}  # fmt: skip
+title = f"With the stop logit lowered by {-BIASES[-1]} the base's stop rate changes by {fall.estimate:+.0%}, its reasoning answers close {rise.estimate:.0%} of the gap, repetition rises to {strongest['repetition'].mean():.2f}"
+fig = figures.lines(panels, range(len(BIASES)), title=title, xlabel="added to the logit", ylabel="mean over questions", ticks=BIASES)
+figures.save_figure(fig, "06_stop_lowered", pair=pair.name, alt=title, note=f"n = {len(held)} questions, confirm, template, at most {MAX_STEERED} tokens")
+
+# %% [markdown]
+# **Figure 2: the base with its stop token held down.** Black: all stop tokens lowered; dashed grey: as many random words; orange: the distilled model as it is, in the same number of tokens.
+
+# %% [markdown]
+# **What it does not show.** Longer texts: with more room a repeating text repeats more. And the share of reasoning answers counts words, not thoughts.
+
+# %% [markdown]
+# ## F19 · Vectors: where they come from
+#
+# **Question.** What differs in the stream right before a keyword? A **keyword vector** is the mean of a layer's output at tokens that precede a keyword, minus the mean at *matched* places: after the same token where possible, before no keyword (Turner et al. 2023; Rimsky et al. 2023; Venhoff et al. 2025). A **function vector** is the sum of the mean outputs of the ten heads that, patched with that mean, move the metric most on `explore` (Todd et al. 2023). For waiting both come from the distilled model's own answers, for stopping from the base's.
+
+# %% [markdown]
+# Every vector is stretched to the mean length of the stream at its layer, first tokens left out; a strength is a share of that. **Controls**: random directions of the same length, the same recipe with shuffled labels, the vector of another family of keywords ("First, ...; then, ...").
+
+# %%
+sources = {role: stored_completions(pair, m, ask(m, split["explore"][:N_SOURCES], form="template"), name=f"answers_{role}_template_just", max_new_tokens=MAX_NEW_TOKENS) for role, m in members.items()}
+wanted = {"doubting": ("distilled", KEYWORDS["doubting"]), "ordering": ("distilled", KEYWORDS["ordering"]), "opening": ("distilled", KEYWORDS["opening"]), "stop": ("base", None)}
+rng = np.random.default_rng(SEED)
+raw, read_heads, picked, length_of = {}, {}, {}, {}
+for name, (role, family) in wanted.items():
+    found = steering.places_before(members[role], sources[role], family)
+    found = found or [(k, 5) for k in range(min(4, len(sources[role])))]  # a model that never says it: any place
+    chosen = [found[int(k)] for k in rng.permutation(len(found))[:N_PLACES]]
+    picked[name] = chosen, steering.places_matched(members[role], sources[role], chosen, seed=SEED)
+for role in members:
+    names = [name for name, (other, _) in wanted.items() if other == role]
+    parts = [some for name in names for some in picked[name]]
+    every = steering.read_places(members[role], sources[role], [place for some in parts for place in some])
+    streams, heads = (iter(found.split([len(some) for some in parts])) for found in every)
+    for name in names:
+        (before, control), (read_heads[name], _) = (next(streams), next(streams)), (next(heads).mean(0), next(heads))
+        raw[name], both = before.mean(0) - control.mean(0), torch.cat([before, control])[torch.from_numpy(rng.permutation(2 * len(before)))]
+        raw[f"{name}, shuffled"] = both[: len(before)].mean(0) - both[len(before) :].mean(0)
+        length_of[name] = both.norm(dim=-1).mean(0)
+reach = length_of["doubting"]
+counted = {name: len(chosen) for name, (chosen, _) in picked.items()}
+Markdown("Places averaged: " + ", ".join(f"{name} {n}" for name, n in counted.items()) + f". Length of the difference as a share of the stream, middle layer: {float(raw['doubting'][n_layers // 2].norm() / reach[n_layers // 2]):.2f}.")
+
+# %% [markdown]
+# ### Heads by their causal effect
+#
+# **Question.** Which heads, given their mean output before a wait (or before the stop), move $c = z(\text{stop}) - \overline{z(\text{Wait})}$ at the end of a combined prompt? All are ranked by the first-order estimate on `explore`, which 05 found to agree with exact patching; the best are patched exactly.
+
+# %%
+n_heads = pair.base.config.num_attention_heads
+heads, effect = {}, {}
+for name, role, plus, minus in (("wait", "distilled", wait, stop[:1]), ("stop", "base", stop[:1], wait)):
+    m, prompts = members[role], plain[role, "explore"][:N_MAP]
+    seen = activations(m, prompts)
+    mean = read_heads["doubting" if name == "wait" else "stop"].to(m.device)
+    given = type(seen)(**{**vars(seen), "z": mean.expand(len(prompts), *mean.shape)})
+    estimate = attribution_patching(m, prompts, given, plus, minus).head.mean(0)
+    order = estimate.flatten().argsort(descending=True)[: 2 * N_HEADS].tolist()
+    nodes = [Node("head", *divmod(k, n_heads)) for k in order]
+    exact = exact_patching(m, prompts, given, nodes, plus, minus)
+    best = exact.mean(0).argsort(descending=True)[:N_HEADS].tolist()
+    heads[name], effect[name] = [(nodes[k].layer, nodes[k].index) for k in best], estimate
+    vector = steering.function_vector(m, mean, heads[name])
+    raw[f"{name}, function"] = vector.expand(n_layers, -1)
+    display(Markdown(f"**{name}** ({role}): " + ", ".join(f"{nodes[k]} {exact[:, k].mean():+.2f}" for k in best[:6]) + f" nats, exact; estimate and exact correlate at {stats.correlation(estimate.flatten()[order], exact.mean(0)):.2f} over these {len(nodes)}."))
+
+# %%
+maps = {f"{name}: {'distilled' if name == 'wait' else 'base'}": effect[name] for name in effect}
+title = "The largest estimated effects of a single head: " + ", ".join(f"{matrix.max():.2f} nats ({name})" for name, matrix in maps.items())
+fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="nats towards the token")
+figures.save_figure(fig, "06_heads", pair=pair.name, alt=title, note=f"n = {N_MAP} combined prompts, explore")
+
+# %% [markdown]
+# **Figure 3: the causal effect of each head's mean output.** Left: mean outputs before a wait, put into the distilled model at the end of an answer; red moves it towards waiting. Right: mean outputs before the stop, in the base; red towards stopping.
+
+# %% [markdown]
+# **What it does not show.** Effects of heads together: the function vector is their sum, tested below.
+
+# %% [markdown]
+# ### Layer and strength
+#
+# **Question.** Where and how strongly must a vector be added? Readout on `explore`: the change of log P(Wait set), or of log P(stop), at the end of combined prompts, with the vector added at all positions to one layer's output. The setting with the largest effect *beyond a random direction of the same length* is kept.
+
+# %%
+def unit(name: str, layer: int) -> torch.Tensor:
+    """A vector stretched to the length of the stream at its layer."""
+    return torch.nn.functional.normalize(raw[name][layer], dim=0) * reach[layer]
+
+
+def read(role: str, part: str, steerings: list[Steering], n: int, target: str) -> np.ndarray:
+    """Log-probability of the target, [steering, prompt]."""
+    prompts, ids = plain[role, part][:n], wait if target == "wait" else stop
+    rows = [one for one in steerings for _ in prompts]
+    return steering.steered_logprobs(members[role], prompts * len(steerings), rows, ids).logsumexp(1).reshape(len(steerings), len(prompts)).numpy()
+
+
+raw["random"] = steering.random_directions(n_layers, pair.base.config.hidden_size, seed=SEED)
+label = {("base", "doubting"): "base: doubt vector", ("base", "wait, function"): "base: wait heads", ("distilled", "doubting"): "distilled: doubt vector", ("distilled", "wait, function"): "distilled: wait heads", ("distilled", "stop"): "distilled: stop vector", ("distilled", "stop, function"): "distilled: stop heads"}
+aims = {use: "stop" if "stop" in use[1] else "wait" for use in label}
+layers = list(range(LAYER_STEP - 1, n_layers, LAYER_STEP)) if n_layers > LAYER_STEP else list(range(n_layers))
+grid = [(layer, strength) for layer in layers for strength in STRENGTHS]
+maps, best = {}, {}
+for role, target in dict.fromkeys((role, target) for (role, _), target in aims.items()):
+    names = ["random", *(name for (other, name), aim in aims.items() if (other, aim) == (role, target))]
+    rows = [NOTHING, *(Steering(name, {layer: unit(name, layer)}, strength) for name in names for layer, strength in grid)]
+    seen = read(role, "explore", rows, N_MAP, target).mean(1)
+    change = (seen[1:] - seen[0]).reshape(len(names), len(layers), len(STRENGTHS))
+    for k, name in enumerate(names[1:], start=1):
+        maps[label[role, name]] = change[k]
+        best[role, name] = grid[int((change[k] - change[0]).argmax())]
+
+# %%
+at = {"columns": [f"{strength:g}" for strength in STRENGTHS], "names": [str(layer) for layer in layers]}
+title = "Largest change beyond a random direction: " + "; ".join(f"{label[use]} at layer {layer}, {strength:g}" for use, (layer, strength) in best.items())
+fig = figures.heat_maps(maps, title=title, xlabel="strength", ylabel="layer", unit="nats", **at)
+fig.set_size_inches(17, 4.4)
+figures.save_figure(fig, "06_layer_and_strength", pair=pair.name, alt=title, note=f"n = {N_MAP} combined prompts, explore, plain")
+
+# %% [markdown]
+# **Figure 4: the change of log P by layer and strength.** Red: the wanted token becomes likelier. Strength is a share of the stream's mean length. These are on `explore`, where the setting is chosen; effects are told on `confirm` below.
+
+# %% [markdown]
+# **What it does not show.** What the model then writes: a large readout at a large strength may be a broken model.
+
+# %% [markdown]
+# ### The dose, on held-out prompts
+#
+# **Question.** At the chosen layers, how does log P grow with the strength, prompt by prompt, and in reverse? **Controls**: random directions of the same length at the chosen strength; shuffled labels; another family's vector. **Rule for F19, written before the result**: it holds if for each of the six uses (two kinds of vector, waiting on both models, stopping on the distilled) the change of log P on `confirm` beyond the mean of the random directions is above 1 nat *and* more than 95 % of the random directions have a smaller mean effect; it does not hold if one use is below 1 nat beyond random.
+
+# %%
+doses = [-STRENGTHS[-1], 0.0, *STRENGTHS]
+seen, null, other, beyond, rank = {}, {}, {}, {}, {}
+for (role, name), target in aims.items():
+    layer, strength = best[role, name]
+    n, rival = len(plain[role, "confirm"]), "ordering" if target == "wait" else "doubting"
+    seen[role, name] = read(role, "confirm", [Steering(name, {layer: unit(name, layer)}, dose) for dose in doses], n, target)
+    drawn = steering.random_directions(N_CONTROLS, pair.base.config.hidden_size, seed=SEED + 1) * reach[layer]
+    few = min(n, N_MAP)
+    null[role, name] = read(role, "confirm", [Steering("random", {layer: vector}, strength) for vector in drawn], few, target) - seen[role, name][1, :few]
+    kinds = [f"{'doubting' if target == 'wait' else 'stop'}, shuffled", rival]
+    other[role, name] = dict(zip(kinds, read(role, "confirm", [Steering(k, {layer: unit(k, layer)}, strength) for k in kinds], n, target) - seen[role, name][1], strict=True))
+    effects = seen[role, name][doses.index(strength)] - seen[role, name][1]
+    beyond[role, name] = stats.bootstrap(effects - null[role, name].mean())
+    rank[role, name] = float((null[role, name].mean(1) < effects[:few].mean()).mean())
+uses = pd.DataFrame({label[role, name]: {"layer": best[role, name][0], "strength": best[role, name][1], "beyond random (nats)": f"{beyond[role, name]}", "random directions below": f"{rank[role, name]:.0%}",
+                     **{k if "shuffled" not in k else "shuffled labels": f"{v.mean():+.1f}" for k, v in other[role, name].items()}, "prompts reversed": f"{(seen[role, name][doses.index(best[role, name][1])] < seen[role, name][1]).mean():.0%}"} for role, name in aims}).T.fillna("")  # fmt: skip
+uses
+
+# %%
+panels = {}
+for (role, name), target in aims.items():
+    values = seen[role, name].T - seen[role, name][1][:, None]
+    lines = {" " * (k + 1): ([stats.Interval(v, v, v, 1) for v in map(float, row)], figures.LINE) for k, row in enumerate(values)}
+    low, high = np.quantile(null[role, name].mean(1), [0.025, 0.975])
+    spread = stats.Interval(float(null[role, name].mean()), float(low), float(high), N_CONTROLS)
+    panels[label[role, name]] = {**lines, "mean": (stats.bands(values), figures.ROLE[role]), "random": ([spread] * len(doses), figures.CONTROL)}
+title = "At the chosen strength, beyond random directions: " + ", ".join(f"{label[use]} {value.estimate:+.1f}" for use, value in beyond.items()) + " nats"
+fig = figures.lines(panels, range(len(doses)), title=title, xlabel="strength (share of the stream's length)", ylabel="change of log P (nats)", rows=2, zero=True, ticks=[f"{dose:g}" for dose in doses])
+fig.set_size_inches(13, 6.5)
+figures.save_figure(fig, "06_dose", pair=pair.name, alt=title, note=f"n = {len(values)} combined prompts, confirm, plain; band: {N_CONTROLS} random directions at the chosen strength")
+
+# %% [markdown]
+# **Figure 5: dose and response, each prompt a pale line.** Thick: the mean with 95 % bootstrap. Dashed grey: the mean and middle 95 % of random directions of the same length at the chosen strength. At the left end the vector is subtracted.
+
+# %% [markdown]
+# **What it does not show.** Texts; those come after the latents.
+
+# %% [markdown]
+# ### Where and at which positions
+#
+# **Question.** The same vectors at the chosen setting, added at other positions, or spread over three neighbouring layers at a third of the strength each. Metric: mean change of log P on `confirm`.
+
+# %%
+rows = {}
+for (role, name), target in aims.items():
+    layer, strength = best[role, name]
+    near = [at for at in (layer - 1, layer, layer + 1) if 0 <= at < n_layers]
+    tried = {where: Steering(name, {layer: unit(name, layer)}, strength, where) for where in ("all", "prompt", "last", "generated")}
+    tried["three layers, a third each"] = Steering(name, {at: unit(name, at) / len(near) for at in near}, strength)
+    change = read(role, "confirm", [NOTHING, *tried.values()], N_MAP, target)
+    rows[label[role, name]] = dict(zip(tried, (change[1:] - change[0]).mean(1), strict=True))
+assert all(abs(row["generated"]) < 1e-3 for row in rows.values()), "nothing is generated yet, so nothing changes"
+pd.DataFrame(rows).T.round(2)
+
+# %% [markdown]
+# ### What do the vectors resemble?
+#
+# **Question.** Cosine of the keyword vector, layer by layer, with directions that other notebooks found: the Wait set's writing direction (04: unembedding, centred, final norm folded in), the difference of the two models' streams at the end of combined prompts (03), the most aligned value vector of that layer (04), and the function vector. **Control**: two random directions have a cosine within $\pm 1.96/\sqrt{d}$ in 95 of 100 cases.
+
+# %%
+difference = (activations(pair.distilled, plain["distilled", "explore"]).stream - activations(pair.base, plain["base", "explore"]).stream).mean(0)[1:].cpu()
+writes = weights.writing_direction(pair.distilled, wait).cpu()
+columns = weights.value_vector_cosines(pair.distilled, raw["doubting"]).abs()
+cosine = torch.nn.functional.cosine_similarity
+alike = {
+    "Wait unembedding": (cosine(raw["doubting"], writes[None], dim=1), figures.WAIT),
+    "model difference": (cosine(raw["doubting"], difference, dim=1), figures.DISTILLED),
+    "function vector": (cosine(raw["doubting"], raw["wait, function"], dim=1), figures.THIRD),
+    "stop vector (base)": (cosine(raw["doubting"], raw["stop"], dim=1), figures.STOP),
+    "nearest value vector": (torch.stack([columns[layer, layer].max() for layer in range(n_layers)]), figures.LINE),
+}
+bound = 1.96 / pair.base.config.hidden_size**0.5
+panels = {"": {name: ([stats.Interval(v, v, v, 1) for v in map(float, values)], colour) for name, (values, colour) in alike.items()} | {"random": ([stats.Interval(0.0, -bound, bound, 1)] * n_layers, figures.CONTROL)}}
+title = "Largest cosine of the keyword vector over layers: " + ", ".join(f"{name} {float(values[values.abs().argmax()]):+.2f}" for name, (values, _) in alike.items())
+fig = figures.lines(panels, range(n_layers), title=title, xlabel="layer", ylabel="cosine", zero=True)
+fig.set_size_inches(8.5, 4)
+figures.save_figure(fig, "06_cosines", pair=pair.name, alt=title, note=f"{counted['doubting']} places before words of doubt, explore")
+
+# %% [markdown]
+# **Figure 6: what the keyword vector resembles.** Dashed grey and its band: random directions. The nearest value vector is the largest of a layer's neurons in size, so it lies above the band by selection alone.
+
+# %% [markdown]
+# **What it does not show.** Cause: a direction can resemble another and act through neither.
+
+# %% [markdown]
+# ## F20 · A latent of a sparse autoencoder
+#
+# **Question.** Which latents fire before words of doubt, what else do they fire on, and does adding a latent's decoder row make the base wait? Latents are ranked on `explore` by mean activation before words of doubt minus at matched places, then read in both models' own answers. Reconstruction error: share of variance unexplained on `confirm` answers.
+
+# %%
+known = AUTOENCODER or steering.AUTOENCODERS.get(pair.name)
+if known is None:
+    print(f"no autoencoder is known for pair {pair.name}: set AUTOENCODER = (folder or hub id, hookpoint); F20 is left out")
+else:
+    coder = steering.load_autoencoder(*known, device=pair.distilled.device)
+    on_texts = {}
+    for role, m in members.items():
+        texts = stored_completions(pair, m, ask(m, split["confirm"][:16], form="template"), name=f"answers_{role}_template_just", max_new_tokens=MAX_NEW_TOKENS)
+        places, states = steering.autoencoder_states(m, coder, texts)
+        acts = coder.encode(states.to(m.device)).cpu()
+        on_texts[role] = (texts, places, acts, coder.unexplained(states.to(m.device)).cpu().numpy())
+    x = states[:8].to(coder.decoder)
+    kept_error = coder.decode(coder.encode(x)) + 3.0 * coder.decoder[0] + (x - coder.decode(coder.encode(x)))
+    assert torch.allclose(kept_error, x + 3.0 * coder.decoder[0], atol=1e-3), "with its error kept, adding to the output is adding to the stream"
+    print("unexplained share: " + ", ".join(f"{role} {stats.bootstrap(unexplained)}" for role, (*_, unexplained) in on_texts.items()))
+
+# %%
+if known is not None:
+    found = steering.places_before(pair.distilled, sources["distilled"], KEYWORDS["doubting"]) or [(0, 5)]
+    chosen = {place: None for place in (found[int(k)] for k in np.random.default_rng(SEED).permutation(len(found))[:N_PLACES])}
+    matched = steering.places_matched(pair.distilled, sources["distilled"], list(chosen), seed=SEED)
+    used = sorted({k for k, _ in [*chosen, *matched]})
+    places, states = steering.autoencoder_states(pair.distilled, coder, [sources["distilled"][k] for k in used])
+    index = {(used[k], at): row for row, (k, at) in enumerate(places)}
+    acts = coder.encode(states.to(pair.distilled.device)).cpu()
+    before, control = (acts[[index[place] for place in some]] for some in (list(chosen), matched))
+    ranked = (before.mean(0) - control.mean(0)).argsort(descending=True)[:5].tolist()
+    rows = []
+    for latent, tokens in zip(ranked, promoted(pair.distilled, coder.decoder[ranked], k=5), strict=True):
+        row = {"latent": latent, "fires before doubt": f"{(before[:, latent] > 0).float().mean():.0%}", "at matched places": f"{(control[:, latent] > 0).float().mean():.0%}", "promotes": " ".join(map(repr, tokens))}
+        for role, (own_texts, own_places, own_acts, _) in on_texts.items():
+            top = [steering.context(members[role], own_texts[own_places[k][0]], own_places[k][1]) for k in own_acts[:, latent].topk(2).indices.tolist() if own_acts[k, latent] > 0]
+            row |= {f"top contexts, {role}": " | ".join(map(repr, top)) or "never fires", f"fires, {role}": f"{(own_acts[:, latent] > 0).float().mean():.1%}"}
+        rows.append(row)
+    display(pd.DataFrame(rows))
+
+# %% [markdown]
+# **Rule for F20, written before the result.** The latent that raises log P(Wait set) of the distilled model most on `explore` is kept. F20 holds if on `confirm` its decoder row, added at the strength chosen on `explore`, raises log P(Wait set) on the base by more than 1 nat beyond the mean of random live latents' rows at the same length, and beyond more than 95 % of them; it does not hold if the interval beyond random lies below 1 nat. Beside it the latent *clamped* in the autoencoder's output, the error term kept, to multiples of its mean firing.
+
+# %%
+if known is not None:
+    def row_of(latent: int) -> torch.Tensor:
+        """A latent's decoder row at the length of the stream."""
+        return torch.nn.functional.normalize(coder.decoder[latent].cpu(), dim=0) * reach[coder.layer]
+
+    tried = [Steering(f"latent {latent}", {coder.layer: row_of(latent)}, strength) for latent in ranked for strength in STRENGTHS]
+    change = read("distilled", "explore", [NOTHING, *tried], N_MAP, "wait").mean(1)
+    pick, latent_strength = divmod(int((change[1:] - change[0]).argmax()), len(STRENGTHS))
+    latent, latent_strength = ranked[pick], STRENGTHS[latent_strength]
+    live = [k for k in (acts > 0).float().mean(0).argsort(descending=True).tolist() if k not in ranked and (acts[:, k] > 0).any()][: 20 * N_CONTROLS]
+    drawn = [live[int(k)] for k in np.random.default_rng(SEED).permutation(len(live))[:N_CONTROLS]]
+    few, latent_seen, latent_null = min(N_MAP, len(plain["base", "confirm"])), {}, {}
+    for role in members:
+        n = len(plain[role, "confirm"])
+        latent_seen[role] = read(role, "confirm", [Steering("latent", {coder.layer: row_of(latent)}, dose) for dose in (0.0, *STRENGTHS)], n, "wait")
+        latent_null[role] = read(role, "confirm", [Steering("latents", {coder.layer: row_of(k)}, latent_strength) for k in drawn], few, "wait") - latent_seen[role][0, :few]
+    lift = {role: latent_seen[role][1 + STRENGTHS.index(latent_strength)] - latent_seen[role][0] for role in members}
+    latent_beyond = {role: stats.bootstrap(lift[role] - latent_null[role].mean()) for role in members}
+    latent_rank = {role: float((latent_null[role].mean(1) < lift[role][:few].mean()).mean()) for role in members}
+    fires = float(before[:, latent][before[:, latent] > 0].mean()) if (before[:, latent] > 0).any() else 1.0
+    clamped = {(role, times): stats.bootstrap(np.log(stop_parts(members[role], plain[role, "confirm"], lm=steering.with_latent(members[role], coder, latent, times * fires))["Wait set"].to_numpy()) - latent_seen[role][0]) for role in members for times in (0, 1, 4)}
+
+# %%
+if known is not None:
+    rule_lift, beyond_all = findings.Rule("above", 1.0), "holds" if latent_rank["base"] > 0.95 else "does not hold"
+    F20 = findings.record(
+        pair, "F20", notebook="06_steering", quantity=f"change of log P(Wait set) on the base, decoder row of latent {latent} added at strength {latent_strength:g}, beyond random live latents", unit="nats",
+        interval=latent_beyond["base"], control=stats.bootstrap(latent_null["base"].mean(1)), control_name=f"{len(drawn)} random live latents, same length",
+        rule=f"{rule_lift}, and more than 95 % of random latents below", verdict=findings.all_of(rule_lift.verdict(latent_beyond["base"]), beyond_all),
+        detail=f"Random latents below: {latent_rank['base']:.0%} (base), {latent_rank['distilled']:.0%} (distilled, beyond random {latent_beyond['distilled']} nats). Clamped in the autoencoder's output with its error kept, to 0, 1 and 4 times its mean firing: base " + ", ".join(f"{clamped['base', times].estimate:+.1f}" for times in (0, 1, 4))
+        + "; distilled " + ", ".join(f"{clamped['distilled', times].estimate:+.1f}" for times in (0, 1, 4)) + " nats. Unexplained share of variance: " + ", ".join(f"{role} {stats.bootstrap(on_texts[role][3])}" for role in members) + ".",
+    )  # fmt: skip
+    display(Markdown(findings.sentence(F20)))
+
+# %%
+if known is not None:
+    panels = {}
+    for role in members:
+        values = latent_seen[role].T - latent_seen[role][0][:, None]
+        of_random = latent_null[role].mean(1)
+        spread = stats.Interval(float(of_random.mean()), *map(float, np.quantile(of_random, [0.025, 0.975])), len(drawn))
+        panels[role] = {"latent": (stats.bands(values), figures.ROLE[role]), "random latents": ([spread] * (1 + len(STRENGTHS)), figures.CONTROL)}
+    title = f"Latent {latent}: log P(Wait set) {lift['base'].mean():+.1f} nats on the base at strength {latent_strength:g}, {lift['distilled'].mean():+.1f} on the distilled; random latents {latent_null['base'].mean():+.1f} and {latent_null['distilled'].mean():+.1f}"
+    fig = figures.lines(panels, [0.0, *STRENGTHS], title=title, xlabel="strength", ylabel="change of log P(Wait set), nats", zero=True)
+    display(figures.save_figure(fig, "06_latent", pair=pair.name, alt=title, note=f"n = {len(lift['base'])} combined prompts, confirm; band: {len(drawn)} random latents at {latent_strength:g}"))
+
+# %% [markdown]
+# **Figure 7: one latent's decoder row added to the stream.** Coloured: the chosen latent with 95 % bootstrap over prompts. Dashed grey: mean and middle 95 % of random live latents at the same length, at the chosen strength.
+
+# %% [markdown]
+# **What it does not show.** That the latent *means* doubt: its top contexts above are for the reader to judge.
+
+# %% [markdown]
+# ## What do they write?
+#
+# **Question.** Each method held through a whole answer, at a strength chosen on `explore`: the largest effect among those that lose at most a tenth of the right answers and add at most 0.1 to repetition. On the base the effect is the share of reasoning answers, on the distilled the share that stops within `MAX_STEERED` tokens. **Controls**, on `confirm`: for vectors and latents a *different* random direction of the same length for every question; for biases random words under the same bias.
+
+# %%
+def doses_of(role: str, name: str) -> list[Steering]:
+    """A vector at half, the whole and one and a half of the strength chosen by readout."""
+    layer, strength = best[role, name]
+    return [Steering(name, {layer: unit(name, layer)}, share * strength) for share in (0.5, 1.0, 1.5)]
+
+
+methods = {
+    "base": {
+        "stop logit lowered": [Steering("stop", bias=dict.fromkeys(stop, bias)) for bias in (-4.0, -8.0, -16.0)],
+        "Wait logit raised": [Steering("wait", bias=dict.fromkeys(wait, bias)) for bias in (3.0, 6.0, 9.0)],
+        "keyword vector": doses_of("base", "doubting"), "function vector": doses_of("base", "wait, function"),
+    },
+    "distilled": {
+        "stop logit raised": [Steering("stop", bias=dict.fromkeys(stop, bias)) for bias in (3.0, 6.0, 9.0)],
+        "Wait logit lowered": [Steering("wait", bias=dict.fromkeys(wait, bias)) for bias in (-4.0, -8.0, -16.0)],
+        "stop vector": doses_of("distilled", "stop"), "stop function vector": doses_of("distilled", "stop, function"),
+        "keyword vector subtracted": [one.at(-one.strength) for one in doses_of("distilled", "doubting")],
+    },
+}  # fmt: skip
+if known is not None:
+    methods["base"]["latent"] = [Steering("latent", {coder.layer: row_of(latent)}, share * latent_strength) for share in (0.5, 1.0, 1.5)]
+tune = split["explore"][:N_TUNE]
+effects = {"base": lambda frame: reasons(frame).mean(), "distilled": lambda frame: frame["stopped"].mean()}
+tried, kept = {}, {}
+for role in members:
+    tried[role] = answer(role, tune, {"nothing": NOTHING} | {(name, k): one for name, doses in methods[role].items() for k, one in enumerate(doses)}, f"06_tune_{role}")
+    start = numbers(tried[role]["nothing"])
+    for name, doses in methods[role].items():
+        told = [numbers(tried[role][name, k]) for k in range(len(doses))]
+        allowed = [k for k, t in enumerate(told) if start["right"] - t["right"] <= 0.1 and t["repetition"] - start["repetition"] <= 0.1] or [0]
+        kept[role, name] = doses[max(allowed, key=lambda k: effects[role](tried[role][name, k]))]
+
+# %%
+def rival(one: Steering, role: str, n: int) -> list[Steering]:
+    """A control of the same size for each question: a random direction, or a random word's logit."""
+    if one.bias:
+        amount, words = next(iter(one.bias.values())), list(members[role].groups.control)
+        return [Steering("word", bias={words[(k + j) % len(words)]: amount for j in range(len(one.bias))}) for k in range(n)]
+    (layer, vector), = one.vectors.items()
+    return [Steering("random", {layer: drawn * vector.norm()}, abs(one.strength)) for drawn in steering.random_directions(n, len(vector), seed=SEED + 2 + layer)]
+
+
+written = {}
+for role in members:
+    chosen = {name: one for (other, name), one in kept.items() if other == role}
+    conditions = {"nothing": NOTHING} | {(name, "method"): one for name, one in chosen.items()} | {(name, "control"): rival(one, role, len(held)) for name, one in chosen.items()}
+    written[role] = answer(role, held, conditions, f"06_steered_{role}")
+table = {(role, name, kind): {"strength": f"{kept[role, name].strength:g}" if kept[role, name].vectors else f"{next(iter(kept[role, name].bias.values())):+g}", **numbers(written[role][name, kind])} for role, name in kept for kind in ("method", "control")}
+display(pd.DataFrame({(role, "nothing", ""): numbers(written[role]["nothing"]) for role in members}).T.round(2), pd.DataFrame(table).T)
+
+# %%
+effect_of = {"base": reasoning, "distilled": lambda frame: frame["stopped"].to_numpy(float)}
+gain = {(role, name): stats.paired(effect_of[role](written[role][name, "method"]), effect_of[role](written[role][name, "control"])) for role, name in kept}
+rule_nats = findings.Rule("above", 1.0)
+ranks = "holds" if min(rank.values()) > 0.95 else "does not hold"
+worst = min(beyond, key=lambda use: beyond[use].estimate)
+F19 = findings.record(
+    pair, "F19", notebook="06_steering", quantity=f"change of log P of the wanted token beyond random directions, weakest of six uses ({label[worst]})", unit="nats",
+    interval=beyond[worst], control=stats.bootstrap(null[worst].mean(1)), control_name=f"{N_CONTROLS} random directions, same length",
+    rule=f"each of six uses: {rule_nats}, and more than 95 % of random directions below", verdict=findings.all_of(*(rule_nats.verdict(value) for value in beyond.values()), ranks),
+    detail="Beyond random: " + "; ".join(f"{label[use]} {value} nats, {rank[use]:.0%} of random below" for use, value in beyond.items())
+    + ". In texts, against the control: " + "; ".join(f"{name} on the {role} {value}" for (role, name), value in gain.items() if kept[role, name].vectors) + " (base: reasoning answers; distilled: stop rate).",
+)  # fmt: skip
+Markdown(findings.sentence(F19))
+
+# %%
+def panel(role: str, measure) -> list:
+    """Rows of the summary for one model and measure: nothing, then each method with its control."""
+    rows = [("nothing", stats.bootstrap(measure(written[role]["nothing"])), figures.PALE)]
+    for (other, name), _ in kept.items():
+        rows += [(name, stats.bootstrap(measure(written[role][name, kind])), figures.ROLE[role] if kind == "method" else figures.CONTROL) for kind in ("method", "control") if other == role]
+    return rows
+
+
+def summary(role: str, label: str, what: str):
+    """One model's summary figure and its title."""
+    others = {"right answers": lambda frame: frame["right"].to_numpy(float), "repetition": lambda frame: frame["repetition"].to_numpy(float)}
+    panels = {label: panel(role, effect_of[role])} | {name: panel(role, measure) for name, measure in others.items()}
+    leader = max((use for use in gain if use[0] == role), key=lambda use: gain[use].estimate)
+    title = f"{what}: the largest effect beyond its control is the {leader[1]}'s, {gain[leader].estimate:+.0%}"
+    fig = figures.interval_rows(panels, title=title, unit="mean over questions", span=(-0.04, 1.04))
+    fig.set_size_inches(11, 3.8)
+    return fig, title
+
+
+note = f"n = {len(held)} questions, confirm, template, at most {MAX_STEERED} tokens"
+fig, title = summary("base", "reasoning answers", "Making the base wait")
+figures.save_figure(fig, "06_summary_base", pair=pair.name, alt=title, note=note)
+
+# %%
+fig, title = summary("distilled", f"stops within {MAX_STEERED} tokens", "Making the distilled model stop")
+figures.save_figure(fig, "06_summary_distilled", pair=pair.name, alt=title, note=note)
+
+# %% [markdown]
+# **Figures 8 and 9: every method at its best affordable strength.** Blue and orange the method, grey squares its control of the same size, pink no intervention; 95 % bootstrap over questions. Strengths were chosen on explore under the same limits on lost right answers and added repetition; the panels to the right show whether they held.
+
+# %% [markdown]
+# **What it does not show.** The best of each method: three strengths were tried on few questions. And right answers of the distilled model need a closed thought, which `MAX_STEERED` tokens seldom hold.
+
+# %% [markdown]
+# ## Before and after
+#
+# The first question of the held-out ones under every method, and the two strongest methods on the next.
+
+# %%
+for role in members:
+    for index in range(min(2, len(held))):
+        cells = {"nothing": written[role]["nothing"]["text"].iloc[index]} | {name: written[role][name, "method"]["text"].iloc[index] for (other, name) in kept if other == role}
+        display(Markdown(f"**{role}** · *{held[index].text}*"), pd.DataFrame({"": cells}).map(lambda text: repr(text)[1:-1][:420]))
+
+# %% [markdown]
+# ## Try it
+#
+# Choose a method, a layer, a strength and the positions: the next token at once, the text before and after on the button. Figures 5, 8 and 9 are the same for readers without a kernel.
+
+# %%
+vectors = {"keyword (doubt)": raw["doubting"], "function vector (wait)": raw["wait, function"], "stop vector": raw["stop"], "random direction": raw["random"]}
+if known is not None:
+    vectors[f"latent {latent}"] = coder.decoder[latent].cpu().expand(n_layers, -1)
+explorers.steering_explorer(pair, vectors, reach)
+
+# %% [markdown]
+# ## Summary
+#
+# The sentences below are printed from this run's ledger.
+
+# %%
+Markdown(findings.claim(pair.name, "F17", "F18", "F19", "F20"))
+
+# %% [markdown]
+# Back: [05_patching](05_patching.ipynb). Next: [07_think_tags](07_think_tags.ipynb) asks what makes the distilled model stop.

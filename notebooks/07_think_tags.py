@@ -1,0 +1,626 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · What makes R1 stop?
+#
+# **Claim.** Under test: it is the end of the thought. `</think>`, then the answer with its period, and the distilled model stops; answer tags alone do not do it; after `</think>` it says the answer once more; and no answer comes without the tag. What holds on this pair is printed below the set-up.
+#
+# **Evidence.** The same endings with the tag, without it, and with a nonsense tag of as many tokens (figure 3); a full grid of endings (figures 1 and 2); eight samples a question (figure 5).
+#
+# **Caveat.** Any markup might look like an end. So a tag without meaning here stands wherever `</think>` does, and the base, which does not know the tag as a token, reads it as text. The numbers stored here are from the embedded pair `smol`, which was trained on traces of this very form, and say nothing about DeepSeek-R1.
+#
+# **Reads** stored completions where they match (else computes them). **Writes** `data/<pair>/07_*.json` (completions), `data/<pair>/07_grid.csv`, findings F21 to F25, figures `07_*`.
+
+# %% jupyter={"source_hidden": true}
+import subprocess, sys
+from pathlib import Path
+
+REPOSITORY = ""  # @param {type:"string"}
+root = next((folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "helpers" / "pairs.py").exists()), None)
+if root is None:  # the notebook was opened alone: fetch the rest, install what is missing
+    root = Path("why-r1-does-not-stop").resolve()
+    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
+sys.path.insert(0, str(root))
+
+
+
+# %% tags=["parameters"]
+PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
+N_PROMPTS = 240  # the first in a fixed random order; None: all
+SEED = 0
+RECOMPUTE = False
+MAX_NEW_TOKENS = 400
+QUICK = 30  # the base's answer has at most this many tokens
+N_COMBINED = 24  # questions whose endings are read
+N_GRID = 8  # questions of the full grid
+N_SAMPLED = 60  # questions that are sampled
+N_SAMPLES = 8  # samples of each
+MAX_SAMPLED = 200  # new tokens of a sample
+MAX_ENDED = 48  # new tokens after an ending
+N_PATTERNS = 6  # prompts whose attention is read
+N_HIDDEN = 5  # random tokens hidden as the control
+N_FORCED = 20  # questions under budget forcing
+BUDGETS = [0, 8, 16, 32, 64]  # tokens of thought before it is cut
+TEMPERATURE, TOP_P = 0.6, 0.95
+
+# %% jupyter={"source_hidden": true} tags=["claim"]
+import itertools
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+from sklearn.linear_model import LinearRegression
+
+from helpers import explorers, figures, findings, stats
+from helpers.generation import Change, answers, load_combined, stored_completions
+from helpers.pairs import load_pair
+from helpers.prompts import R1_ZERO, Ending, ask, end, ending_materials, endings_grid, final_answer, is_right, load_questions
+from helpers.readouts import attention_pattern, hidden_without, last_hidden, last_hidden_shared, lens, log_normaliser, logits_of, next_logprobs, read_stream
+from helpers.patching import streams_at_all_positions
+from helpers.store import data_dir, write_text
+from helpers.tokens import count_keywords, nonsense_tag
+
+pd.set_option("display.max_colwidth", None)
+pair = load_pair(PAIR) if "pair" not in globals() else pair
+Markdown(findings.claim(pair.name, "F21", "F22", "F23", "F24", "F25"))
+
+# %% [markdown]
+# ## The material
+#
+# Questions of the `confirm` half, for each: the base's own complete answer, the bare word, a wrong answer and another question's, and a *real thought*, the distilled model's own, up to its first `</think>`. An **ending** is what is put after the question: `<think>`, a thought, `</think>`, a gap, an answer, answer tags, each part there or not. P(stop) is read right after it: all stop tokens together.
+
+# %%
+combined = load_combined(pair, n_prompts=N_PROMPTS, n_combined=N_COMBINED, quick=QUICK, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)["confirm"]
+members = {member.role: member for member in pair.members}
+base, distilled = pair.base, pair.distilled
+own = answers(pair, distilled, load_questions(N_PROMPTS), form="template", max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
+questions = combined.questions
+thoughts = [own.loc[q.id, "text"].split("</think>")[0] or "I think so." for q in questions]
+materials = ending_materials(questions, combined.answers, thoughts)
+nonsense = {role: nonsense_tag(m.tokenizer) for role, m in members.items()}
+
+
+def p_stop(member, hidden: torch.Tensor) -> np.ndarray:
+    """P(any stop token) after each prompt."""
+    return (logits_of(member, hidden, member.groups.stop) - log_normaliser(member, hidden)[:, None]).exp().sum(1).clamp(1e-12, 1 - 1e-7).numpy()
+
+
+rows = []
+for role, m in members.items():
+    for name, mark in (("<think>", "<think>"), ("</think>", "</think>"), ("<answer>", "<answer>"), ("nonsense", nonsense[role])):
+        ids = m.tokenizer(mark, add_special_tokens=False).input_ids
+        rows.append({"model": role, "tag": name, "text": mark, "tokens": len(ids), "used as": "a token" if len(ids) == 1 else "text: " + " ".join(repr(m.tokenizer.decode([i])) for i in ids)})
+    prompts = [p for ending in endings_grid(answer="sentence", tags=False) for p in end(m, questions[:2], materials[:2], ending, form="plain")]
+    encoded = [m.encode([p])["input_ids"][0].tolist() for p in prompts]
+    wanted = [p.count("</think>") for p in prompts]
+    assert m.groups.end_think is None or [ids.count(m.groups.end_think) for ids in encoded] == wanted, "every </think> must be one token"
+    assert all(ids.count(m.tokenizer.bos_token_id) <= 1 for ids in encoded if m.bos), "at most one BOS"
+    assert all(m.tokenizer.decode(ids) == p for ids, p in zip(encoded, prompts, strict=True)), "prompts must survive the tokenizer"
+pd.DataFrame(rows)
+
+# %% [markdown]
+# ### Three raw examples, before any average
+
+# %%
+block = Ending(close=True, gap="\n\n", answer="sentence")
+marks = {"with </think>": "</think>", "nonsense tag": None, "without": ""}
+for index in np.random.default_rng(SEED).choice(len(questions), min(3, len(questions)), replace=False):
+    cells = {}
+    for role, m in members.items():
+        for name, mark in marks.items():
+            prompt = end(m, [questions[index]], [materials[index]], block, form="plain", mark=nonsense[role] if mark is None else mark)
+            written = stored_completions(pair, m, prompt, name=f"07_raw_{role}", max_new_tokens=MAX_ENDED, fresh=RECOMPUTE)[0]
+            cells[f"{role}, {name}"] = f"{written.text!r} ({'stops' if written.stop != 'limit' else 'goes on'})"
+    display(Markdown(f"*{questions[index].text}*, then the mark, a blank line and `{materials[index].sentence}`"), pd.DataFrame({"what follows": cells}))
+
+# %% [markdown]
+# ## The grid of endings
+#
+# **Question.** Which parts of an ending decide, alone and together? All combinations of `<think>`, thought (none, the answer, a real one), `</think>`, gap (none, space, one or two new lines), answer (sentence, without period, word with and without period, wrong, another question's) and answer tags, plain form, both models. Metric: logit of P(stop), a linear model of its main effects and two-way interactions for each question, then mean and bootstrap over questions.
+
+# %%
+grid = endings_grid()
+seen = {}
+for role, m in members.items():
+    seen[role] = np.zeros((N_GRID, len(grid)))
+    for k, (question, material) in enumerate(zip(questions[:N_GRID], materials, strict=False)):
+        for opening, group in itertools.groupby(range(len(grid)), key=lambda j: (grid[j].think, grid[j].thought)):
+            places = list(group)
+            prompts = [end(m, [question], [material], grid[j], form="plain")[0] for j in places]
+            seen[role][k, places] = p_stop(m, last_hidden_shared(m, prompts))
+    seen[role] = seen[role][: len(questions)]
+table = pd.DataFrame([vars(ending) for ending in grid]).assign(**{f"P(stop) {role}": seen[role].mean(0) for role in members})
+write_text(data_dir(pair.name) / "07_grid.csv", table.to_csv(index=False, float_format="%.4f"))
+table.sort_values("P(stop) distilled", ascending=False).head(8).round(3)
+
+# %%
+kinds = ("sentence", "open", "word.", "word", "wrong", "other")
+tagged = {(False, False): "no tag", (True, False): "<think>", (False, True): "</think>", (True, True): "<think>…</think>"}
+maps = {
+    role: [[table.query("think == @state[0] and close == @state[1] and answer == @kind")[f"P(stop) {role}"].mean() for kind in kinds] for state in tagged]
+    for role in members
+}
+gain = {role: (seen[role][:, [e.close for e in grid]].mean(1) - seen[role][:, [not e.close for e in grid]].mean(1)) for role in members}
+title = "</think> anywhere in the ending changes P(stop) by " + ", ".join(f"{stats.bootstrap(gain[role]).estimate:+.2f} ({role})" for role in members)
+fig = figures.heat_maps(maps, title=title, xlabel="answer", ylabel="tags", unit="P(stop)", columns=kinds, names=list(tagged.values()), diverging=False, written=True)
+fig.set_size_inches(10, 3.2)
+figures.save_figure(fig, "07_grid", pair=pair.name, alt=title, note=f"n = {len(seen['base'])} questions x {len(grid)} endings, confirm, plain")
+
+# %% [markdown]
+# **Figure 1: P(stop) by tags and kind of answer.** Means over thoughts, gaps and answer tags. "open" and "word" lack the period; "wrong" and "other" end in one.
+
+# %% [markdown]
+# **What it does not show.** The parts averaged over; they follow.
+
+# %%
+coded = pd.DataFrame({
+    "<think>": [e.think for e in grid], "</think>": [e.close for e in grid], "thought: answer": [e.thought == "answer" for e in grid], "thought: real": [e.thought == "real" for e in grid],
+    "blank line": [e.gap == "\n\n" for e in grid], "period": [e.answer not in ("open", "word") for e in grid], "full sentence": [e.answer not in ("word.", "word") for e in grid],
+    "right answer": [e.answer not in ("wrong", "other") for e in grid], "answer tags": [e.tags for e in grid],
+}).astype(float) - 0.5  # fmt: skip
+crossed = {f"{a} x {b}": coded[a] * coded[b] * 2 for a, b in itertools.combinations(coded, 2) if not (a.startswith("thought") and b.startswith("thought"))}
+design = pd.concat([coded, pd.DataFrame(crossed)], axis=1)
+logits = {role: np.log(values / (1 - values)) for role, values in seen.items()}
+effects = {role: np.stack([LinearRegression().fit(design, y).coef_ for y in values]) for role, values in logits.items()}
+of = {role: dict(zip(design, stats.bands(values), strict=True)) for role, values in effects.items()}
+strongest = sorted(crossed, key=lambda name: -abs(of["distilled"][name].estimate))[:8]
+panels = {
+    "main effects": [(name, of[role][name], figures.ROLE[role]) for name in coded for role in members],
+    "strongest interactions": [(name, of[role][name], figures.ROLE[role]) for name in strongest for role in members],
+}  # fmt: skip
+leads = {role: max(coded, key=lambda name: abs(of[role][name].estimate)) for role in members}
+title = "The strongest part of an ending: " + ", ".join(f"{name} on the {role} ({of[role][name].estimate:+.1f} nats)" for role, name in leads.items())
+fig = figures.interval_rows(panels, title=title, unit="change of the log-odds of stopping (nats)", zero=True)
+fig.set_size_inches(12, 4.4)
+figures.save_figure(fig, "07_effects", pair=pair.name, alt=title, note=f"n = {len(seen['base'])} questions, confirm, plain; blue base, orange distilled")
+
+# %% [markdown]
+# **Figure 2: what each part does to the log-odds of stopping.** Blue the base, orange the distilled model; 95 % bootstrap over questions. Left, a part there against not there, the rest averaged; right, how far two parts together go beyond their sum (half the difference of differences).
+
+# %% [markdown]
+# **What it does not show.** More than this many questions: each carries the whole grid, and their number is what the intervals know about.
+
+# %% [markdown]
+# ## F21 and F22 · Which endings suffice?
+#
+# **Question.** `<think></think> <answer>answer</answer>` against `<answer>answer</answer>` alone; the ending block, `</think>`, two new lines and the answer with its period; and `</think> Paris.`. Metric: P(stop) right after, plain form as in the notes; beside it the chat template after a real thought.
+
+# %% [markdown]
+# **Controls.** The same without the tag, and with a nonsense tag of as many tokens. **Rules, written before the result.** F21 holds if on the distilled model (a) P(stop) after both tags is above 0.5 and (b) it is more than 0.25 above `<answer>` alone, which itself stays below 0.5, and (c) above the nonsense tags. F22 holds if (a) P(stop) after the block is above 0.5, (b) it is more than 0.25 above the same with a nonsense tag, and (c) P(stop) after `</think> Paris.` is above 0.5.
+
+# %%
+endings = {
+    "<think></think> <answer>A.</answer>": Ending(think=True, close=True, gap=" ", tags=True), "<answer>A.</answer>": Ending(gap=" ", tags=True),
+    "</think>¶¶A.": block, "</think> word.": Ending(close=True, gap=" ", answer="word."), "</think> word": Ending(close=True, gap=" ", answer="word"),
+    "thought </think>¶¶A.": Ending(thought="real", close=True, gap="\n\n"), "A.": Ending(gap=" "),
+}  # fmt: skip
+read = {}
+for (role, m), (name, ending), form in itertools.product(members.items(), endings.items(), ("plain", "template")):
+    for kind, mark in (("tag", "</think>"), ("nonsense", nonsense[role]), ("none", "")):
+        read[role, name, form, kind] = p_stop(m, last_hidden(m, end(m, questions, materials, ending, form=form, mark=mark)))
+
+
+def of_ending(name: str, kind: str = "tag", form: str = "plain", role: str = "distilled") -> stats.Interval:
+    """P(stop) after one ending."""
+    return stats.bootstrap(read[role, name, form, kind])
+
+
+both, alone, whole, short = "<think></think> <answer>A.</answer>", "<answer>A.</answer>", "</think>¶¶A.", "</think> word."
+half, quarter = findings.Rule("above", 0.5), findings.Rule("above", 0.25)
+apart = stats.paired(read["distilled", both, "plain", "tag"], read["distilled", alone, "plain", "none"])
+beyond = {name: stats.paired(read["distilled", name, "plain", "tag"], read["distilled", name, "plain", "nonsense"]) for name in (both, whole, short)}
+
+# %%
+below, above_zero = findings.Rule("below", 0.5), findings.Rule("above", 0)
+F21 = findings.record(
+    pair, "F21", notebook="07_think_tags", quantity="P(stop) of the distilled model after <think></think> <answer>A.</answer>", unit="probability", interval=of_ending(both),
+    control=of_ending(both, "nonsense"), control_name="the same with a nonsense tag for </think>", sample="questions",
+    rule=f"(a) {half}; (b) minus <answer> alone: {quarter}, <answer> alone: {below}; (c) minus the nonsense tag: {above_zero}",
+    verdict=findings.all_of(half.verdict(of_ending(both)), quarter.verdict(apart), below.verdict(of_ending(alone, "none")), above_zero.verdict(beyond[both])),
+    detail=f"<answer> alone {of_ending(alone, 'none')}; both minus alone {apart}; beyond the nonsense tag {beyond[both]}. In the template: {of_ending(both, form='template')} against {of_ending(alone, 'none', 'template')}. The base, plain: {of_ending(both, role='base')} and {of_ending(alone, 'none', role='base')}.",
+)  # fmt: skip
+F22 = findings.record(
+    pair, "F22", notebook="07_think_tags", quantity="P(stop) of the distilled model after </think>, two new lines, and the answer with its period", unit="probability", interval=of_ending(whole),
+    control=of_ending(whole, "nonsense"), control_name="the same with a nonsense tag for </think>", sample="questions",
+    rule=f"(a) {half}; (b) minus the nonsense tag: {quarter}; (c) after </think> word.: {half}", verdict=findings.all_of(half.verdict(of_ending(whole)), quarter.verdict(beyond[whole]), half.verdict(of_ending(short))),
+    detail=f"Without any tag {of_ending(whole, 'none')}; beyond the nonsense tag {beyond[whole]}. `</think> word.` {of_ending(short)}, without its period {of_ending('</think> word')}. After a real thought in the template {of_ending('thought </think>¶¶A.', form='template')}, nonsense {of_ending('thought </think>¶¶A.', 'nonsense', 'template')}.",
+)  # fmt: skip
+display(Markdown(findings.sentence(F21)), Markdown(findings.sentence(F22)))
+
+# %%
+panels = {
+    f"{role}, {form}": [(name, of_ending(name, kind, form, role), {"tag": figures.ROLE[role], "nonsense": figures.CONTROL, "none": figures.THIRD}[kind]) for name in endings for kind in ("tag", "nonsense", "none")]
+    for role, form in itertools.product(("distilled", "base"), ("plain", "template"))
+}  # fmt: skip
+title = f"Distilled, plain: P(stop) {of_ending(both).estimate:.2f} after both tags, {of_ending(alone, 'none').estimate:.2f} after <answer> alone, {of_ending(whole).estimate:.2f} after the ending block, {of_ending(short).estimate:.2f} after </think> word."
+fig = figures.interval_rows(panels, title=title, unit="P(stop)", span=(-0.03, 1.03))
+fig.set_size_inches(14, 4.6)
+figures.colour_key(fig, {"with </think>, distilled": figures.DISTILLED, "with </think>, base": figures.BASE, "nonsense tag": figures.CONTROL, "no tag": figures.THIRD})
+figures.save_figure(fig, "07_endings", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm")
+
+# %% [markdown]
+# **Figure 3: P(stop) right after each ending.** Round: with `</think>`; grey squares: a nonsense tag of as many tokens in its place; triangles: nothing in its place. ¶ is a new line, A. the answer with its period. In the template the distilled model's thought is open already. Rows without `</think>` have the three marks at one place.
+
+# %% [markdown]
+# **What it does not show.** What a model does where it does not stop: next.
+
+# %% [markdown]
+# ### What follows, greedily
+#
+# **Question.** Does the model stop, say the answer again and stop, reason again, or ask? Greedy, at most `MAX_ENDED` tokens after each ending, plain form. **Control.** The nonsense tag, as above.
+
+# %%
+def behaviour(text: str, stopped: bool, word: str) -> str:
+    """What a continuation does, by exact strings."""
+    counts = count_keywords(text)
+    if stopped and not text.strip():
+        return "stops at once"
+    if "<think>" in text or counts["doubting"] + counts["alternatives"] + counts["opening"]:
+        return "reasons again"
+    if "?" in text:
+        return "asks a question"
+    if stopped:
+        return "answer again, stops" if is_right(text, (word,)) else "other words, stops"
+    return "goes on"
+
+
+shown = ["thought </think>¶¶A.", whole, short, both, "A."]
+done = {}
+for role, m in members.items():
+    marks = {"tag": "</think>", "nonsense": nonsense[role]}
+    jobs = [(name, kind) for name in shown for kind in marks if kind == "tag" or endings[name].close]
+    prompts = [prompt for name, kind in jobs for prompt in end(m, questions, materials, endings[name], form="plain", mark=marks[kind])]
+    written = stored_completions(pair, m, prompts, name=f"07_after_{role}", max_new_tokens=MAX_ENDED, fresh=RECOMPUTE)
+    for k, job in enumerate(jobs):
+        some = written[k * len(questions) : (k + 1) * len(questions)]
+        done[role, *job] = [behaviour(c.text, c.stop != "limit", material.word) for c, material in zip(some, materials, strict=True)]
+
+# %%
+colours = {"stops at once": figures.STOP, "answer again, stops": figures.THIRD, "other words, stops": figures.LINE, "reasons again": figures.WAIT, "asks a question": figures.PALE, "goes on": figures.REST}
+rows = {f"{role}: {name}{' (nonsense)' if kind == 'nonsense' else ''}": {what: found.count(what) / len(found) for what in colours} for (role, name, kind), found in done.items()}
+again = rows[f"distilled: {whole}"]
+title = f"After the ending block the distilled model stops at once in {again['stops at once']:.0%}, says the answer again in {again['answer again, stops']:.0%}, reasons again in {again['reasons again']:.0%}"
+fig = figures.stacked_rows(rows, colours, title=title, unit="share of questions")
+figures.save_figure(fig, "07_behaviour", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm, plain, greedy")
+
+# %% [markdown]
+# **Figure 4: greedy continuations after each ending.** One bar an ending, base and distilled, with `</think>` or with the nonsense tag in its place.
+
+# %% [markdown]
+# **What it does not show.** Whether a second answer is the same sentence: it needs to hold the accepted word.
+
+# %% [markdown]
+# ## F23 · A prompt that ends in `</think>`
+#
+# **Question.** Question, answer, `</think>`: does the distilled model write two new lines, say the answer again and stop? Eight seeded samples a question, temperature 0.6, top-p 0.95. **Control.** The nonsense tag. **Rule, written before the result.** F23 holds if more than half of the samples do all three, and more than a quarter more than after the nonsense tag.
+
+# %% [markdown]
+# ## F24 · Does `</think>` guarantee the answer?
+#
+# **Question.** Whole answers, sampled from the chat template: after the first `</think>`, does it reason again (a second `</think>`, or a word of doubt)? Does a finished answer ever come without one? **Control.** The same model's greedy answers. **Rule, written before the result.** F24 holds if (a) more than 1 % of the samples with a `</think>` reason again after it and (b) fewer than 2 % of the finished samples have none.
+
+# %%
+asked = [q for q in load_questions(N_PROMPTS) if q.split == "confirm"][:N_SAMPLED]
+samples = dict(temperature=TEMPERATURE, top_p=TOP_P, seed=SEED, fresh=RECOMPUTE)
+draws = tuple(f"sample {k}" for k in range(N_SAMPLES))
+
+
+def sample(prompts: list[str], name: str, limit: int) -> list[list]:
+    """N_SAMPLES seeded completions of each prompt."""
+    names = tuple(draw for draw in draws for _ in prompts)
+    flat = stored_completions(pair, distilled, prompts * N_SAMPLES, name=name, max_new_tokens=limit, change=Change("samples", names=names), **samples)
+    return [flat[k :: len(prompts)] for k in range(len(prompts))]
+
+
+told = load_combined(pair, n_prompts=N_PROMPTS, n_combined=N_SAMPLED, quick=QUICK, max_new_tokens=MAX_NEW_TOKENS)["confirm"]
+closing = Ending(thought="answer", close=True, answer="none")
+stuff = ending_materials(told.questions, told.answers, [""] * len(told.questions))
+after = {kind: sample(end(distilled, told.questions, stuff, closing, form="plain", mark=mark), f"07_after_{kind}", MAX_ENDED) for kind, mark in (("tag", "</think>"), ("nonsense", nonsense["distilled"]))}
+whole_texts = sample(ask(distilled, asked, form="template"), "07_samples", MAX_SAMPLED)
+
+# %%
+steps = {"begins with a blank line": lambda c, q: c.text.startswith("\n\n"), "says the answer": lambda c, q: is_right(c.text, q.answers), "stops": lambda c, q: c.stop != "limit"}
+base_right = np.array(told.right, dtype=float)
+
+
+def share(texts: list[list], some: list, test) -> np.ndarray:
+    """Share of a question's samples that pass."""
+    return np.array([np.mean([test(c, q) for c in row]) for row, q in zip(texts, some, strict=True)])
+
+
+def repeats(c, material) -> bool:
+    """Blank line, the given answer's words, stop."""
+    given = material.sentence.rstrip(".!?").split()[-1]
+    return c.text.startswith("\n\n") and c.stop != "limit" and given.strip("*").lower() in c.text.lower()
+
+
+three = {kind: np.array([np.mean([repeats(c, m) for c in row]) for row, m in zip(texts, stuff, strict=True)]) for kind, texts in after.items()}
+closed = [[c for c in row if "</think>" in c.text] for row in whole_texts]
+counted = pd.Series([c.text.count("</think>") for row in whole_texts for c in row]).value_counts().sort_index()
+
+
+def reasons_again(c) -> bool:
+    """A second closing tag, or a word of doubt, after the first."""
+    rest = c.text.split("</think>", 1)[1]
+    return "</think>" in rest or count_keywords(rest)["doubting"] > 0
+
+
+again = np.array([np.mean([reasons_again(c) for c in row]) for row in closed if row])
+finished = [[c for c in row if c.stop != "limit"] for row in whole_texts]
+untagged = np.array([np.mean(["</think>" not in c.text for c in row]) for row in finished if row])
+greedy = own.loc[[q.id for q in asked]]
+greedy_again = np.array([reasons_again(c) for c in greedy[greedy["closed"]].itertuples()], dtype=float)
+
+# %%
+beyond_nonsense, some_again, few_untagged = stats.paired(three["tag"], three["nonsense"]), findings.Rule("above", 0.01), findings.Rule("below", 0.02)
+F23 = findings.record(
+    pair, "F23", notebook="07_think_tags", quantity="share of samples after question, answer and </think> that write a blank line, repeat the answer and stop", unit="of samples", interval=stats.bootstrap(three["tag"]),
+    control=stats.bootstrap(three["nonsense"]), control_name="a nonsense tag for </think>", sample="questions", rule=f"{half}; minus the nonsense tag: {quarter}",
+    verdict=findings.all_of(half.verdict(stats.bootstrap(three["tag"])), quarter.verdict(beyond_nonsense)),
+    detail="After </think>: " + ", ".join(f"{name} {stats.bootstrap(share(after['tag'], told.questions, test))}" for name, test in steps.items()) + f" ({N_SAMPLES} samples a question). Beyond the nonsense tag {beyond_nonsense}.",
+)  # fmt: skip
+F24 = findings.record(
+    pair, "F24", notebook="07_think_tags", quantity="share of samples with a </think> that reason again after it", unit="of samples", interval=stats.bootstrap(again),
+    control=stats.bootstrap(greedy_again if len(greedy_again) > 1 else np.zeros(2)), control_name="greedy answers", sample="questions", rule=f"(a) {some_again}; (b) finished samples without </think>: {few_untagged}",
+    verdict=findings.all_of(some_again.verdict(stats.bootstrap(again)), few_untagged.verdict(stats.bootstrap(untagged))),
+    detail=f"Finished samples without </think>: {stats.bootstrap(untagged):.3f}. Samples by number of </think>: " + ", ".join(f"{n}: {count}" for n, count in counted.items()) + f"; {sum(map(len, finished))} of {len(asked) * N_SAMPLES} finished within {MAX_SAMPLED} tokens.",
+)  # fmt: skip
+display(Markdown(findings.sentence(F23)), Markdown(findings.sentence(F24)))
+
+# %%
+panels = {
+    "F23: after question, answer, tag": [(name, stats.bootstrap(share(after[kind], told.questions, test)), figures.DISTILLED if kind == "tag" else figures.CONTROL) for name, test in steps.items() for kind in after]
+    + [("all three", stats.bootstrap(three[kind]), figures.DISTILLED if kind == "tag" else figures.CONTROL) for kind in after],
+    "F24: whole answers": [
+        ("closes the thought", stats.bootstrap([len(row) / N_SAMPLES for row in closed]), figures.DISTILLED), ("reasons again after it", stats.bootstrap(again), figures.DISTILLED),
+        ("reasons again, greedy", stats.bootstrap(greedy_again if len(greedy_again) > 1 else np.zeros(2)), figures.CONTROL), ("finished without a tag", stats.bootstrap(untagged), figures.THIRD),
+    ],
+}  # fmt: skip
+title = f"{three['tag'].mean():.0%} of samples after </think> write a blank line, repeat the answer and stop; {again.mean():.1%} of closed thoughts are followed by another; {untagged.mean():.1%} finish without the tag"
+fig = figures.interval_rows(panels, title=title, unit="share of samples", span=(-0.03, 1.03))
+fig.set_size_inches(12, 3.2)
+figures.save_figure(fig, "07_samples", pair=pair.name, alt=title, note=f"n = {len(told.questions)} and {len(asked)} questions x {N_SAMPLES} samples, confirm, temperature {TEMPERATURE}, top-p {TOP_P}")
+
+# %% [markdown]
+# **Figure 5: what samples do around `</think>`.** Orange with the tag, grey squares with the nonsense tag (left) and in greedy decoding (right); 95 % bootstrap over questions.
+
+# %% [markdown]
+# **What it does not show.** Long answers: samples end at `MAX_SAMPLED` tokens, and those cut there count as neither finished nor untagged.
+
+# %% [markdown]
+# ## Where does the tag act?
+#
+# **Question.** From the answer's last token, which heads look at `</think>`? And is it looked at to stop: what becomes of P(stop) if no later token can attend to the tag? **Controls.** Attention to the nonsense tag at the same place; hiding random other tokens (not the first) instead.
+
+# %%
+tagged_prompts = {kind: end(distilled, questions, materials, block, form="plain", mark=mark) for kind, mark in (("tag", "</think>"), ("nonsense", nonsense["distilled"]), ("none", ""))}
+heads = list(itertools.product(range(distilled.n_layers), range(distilled.config.num_attention_heads)))
+at = [len(distilled.encode([prompt])["input_ids"][0]) for prompt in end(distilled, questions, materials, Ending(answer="none"), form="plain")]
+width = len(distilled.tokenizer("</think>", add_special_tokens=False).input_ids)
+begins = {kind: [next(k for k in range(a - 1, 10**6) if distilled.tokenizer.decode(distilled.encode([p])["input_ids"][0, : k + width]).rstrip().endswith(mark)) for p, a in zip(tagged_prompts[kind][:N_PATTERNS] if kind == "nonsense" else tagged_prompts[kind], at, strict=False)]
+          for kind, mark in (("tag", "</think>"), ("nonsense", nonsense["distilled"]))}  # fmt: skip
+looked = {
+    kind: torch.stack([attention_pattern(distilled, p, heads)[1][:, k : k + width].sum(1) for p, k in zip(tagged_prompts[kind][:N_PATTERNS], begins[kind], strict=False)]).numpy()
+    for kind in ("tag", "nonsense")
+}
+shape = (distilled.n_layers, distilled.config.num_attention_heads)
+maps = {f"to {kind}": looked[name].mean(0).reshape(shape) for name, kind in (("tag", "</think>"), ("nonsense", "the nonsense tag"))}
+title = f"The head that looks most at </think> gives it {maps['to </think>'].max():.0%} of its attention, the nonsense tag gets {maps['to the nonsense tag'].max():.0%} at most"
+fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="share of attention", diverging=False)
+figures.save_figure(fig, "07_attention", pair=pair.name, alt=title, note=f"n = {len(looked['tag'])} prompts, confirm, plain, distilled, from the answer's last token")
+
+# %% [markdown]
+# **Figure 6: attention from the answer's last token to the tag, by layer and head.** Distilled model, the ending block in plain form; right, the same place holding a nonsense tag.
+
+# %% [markdown]
+# **What it does not show.** What is done with what is seen; attention is not effect. So the tag is hidden:
+
+# %%
+lengths = [len(distilled.encode([p])["input_ids"][0]) for p in tagged_prompts["tag"]]
+hidden_tag = p_stop(distilled, hidden_without(distilled, tagged_prompts["tag"], [list(range(k, k + width)) for k in begins["tag"]]))
+rng, random_hidden = np.random.default_rng(SEED), []
+for _ in range(N_HIDDEN):
+    other = [[int(rng.choice([k for k in range(1, n - 1) if not place <= k < place + width]))] for n, place in zip(lengths, begins["tag"], strict=True)]
+    random_hidden.append(p_stop(distilled, hidden_without(distilled, tagged_prompts["tag"], other)))
+plainly = {kind: p_stop(distilled, last_hidden(distilled, prompts)) for kind, prompts in tagged_prompts.items()}
+assert np.allclose(p_stop(distilled, hidden_without(distilled, tagged_prompts["tag"][:3], [[]] * 3)), plainly["tag"][:3], atol=1e-4), "hiding nothing changes nothing"
+undone = stats.ratio_of_means(plainly["tag"] - hidden_tag, plainly["tag"] - plainly["none"])
+rows = [("</think> seen", stats.bootstrap(plainly["tag"]), figures.DISTILLED), ("</think> hidden from later tokens", stats.bootstrap(hidden_tag), figures.DISTILLED), ("random token hidden", stats.bootstrap(np.mean(random_hidden, axis=0)), figures.CONTROL), ("nonsense tag", stats.bootstrap(plainly["nonsense"]), figures.CONTROL), ("no tag", stats.bootstrap(plainly["none"]), figures.THIRD)]  # fmt: skip
+title = f"Hiding </think> from later tokens changes P(stop) from {plainly['tag'].mean():.2f} to {hidden_tag.mean():.2f}; without the tag it is {plainly['none'].mean():.2f}"
+fig = figures.interval_rows({"": rows}, title=title, unit="P(stop)", span=(-0.03, 1.03))
+figures.save_figure(fig, "07_hidden", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm, plain, distilled; random: mean of {N_HIDDEN} draws")
+
+# %% [markdown]
+# **Figure 7: P(stop) after the ending block with the tag hidden.** All later tokens, in all heads and layers, cannot attend to it; the tag itself still stands in the text. Grey: a random other token hidden instead, and the nonsense tag.
+
+# %% [markdown]
+# **What it does not show.** Which head is needed: all are cut at once.
+
+# %%
+pair = pair.float()  # the lens in float32
+depths = {kind: lens(distilled, prompts, distilled.groups.stop).logprobs[:, 0].logsumexp(-1).numpy() for kind, prompts in tagged_prompts.items()}
+colours = {"tag": figures.DISTILLED, "nonsense": figures.CONTROL, "none": figures.THIRD}
+names = {"tag": "</think>", "nonsense": "nonsense tag", "none": "no tag"}
+parted = depths["tag"].mean(0) - depths["nonsense"].mean(0)
+depth = int(stats.settled_at(parted[None])[0] * distilled.n_layers)
+title = f"Tag and nonsense tag part by half of their final {parted[-1]:.1f} nats at depth {depth} of {distilled.n_layers}"
+fig = figures.lines({"": {names[kind]: (stats.bands(values), colours[kind]) for kind, values in depths.items()}}, range(distilled.n_layers + 1), title=title, xlabel="depth (layers passed)", ylabel="log P(stop) through the lens")
+fig.set_size_inches(8, 3.8)
+figures.save_figure(fig, "07_lens", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm, plain, distilled")
+
+# %% [markdown]
+# **Figure 8: the lens at the answer's last token.** log P of all stop tokens at each depth, after the ending block with the tag, a nonsense tag, or none; bands are 95 % bootstrap over questions.
+
+# %% [markdown]
+# **What it does not show.** Early depths, where the lens is unreliable (Belrose et al. 2023).
+
+# %% [markdown]
+# ## How early is the stop settled?
+#
+# **Question.** Along a real answer: P(stop) at every token, with the tag marked; and P(stop) *if the thought were cut here*: `</think>`, two new lines and the answer put after the first eighth, quarter, ... of a real thought. **Control.** The nonsense tag at the same cuts.
+
+# %%
+finished_rows = [q.id for q in questions if own.loc[q.id, "closed"] and own.loc[q.id, "stopped"]][:4] or [questions[0].id]
+traces = {name: own.loc[name, "prompt"] + own.loc[name, "text"] for name in finished_rows}
+along = []
+for text, stream in zip(traces.values(), streams_at_all_positions(distilled, list(traces.values())), strict=True):
+    start = len(distilled.encode([own.loc[finished_rows[len(along)], "prompt"]])["input_ids"][0])
+    along.append(read_stream(distilled, stream[start:, -1], distilled.groups.stop).logprobs.logsumexp(-1).exp().numpy())
+cuts = [0, 0.125, 0.25, 0.5, 0.75, 1]
+cut_at = {kind: [] for kind in ("tag", "nonsense")}
+for kind, mark in (("tag", "</think>"), ("nonsense", nonsense["distilled"])):
+    for cut in cuts:
+        parts = [m.thought.split(" ") for m in materials]
+        shorter = [f"{prompt}{' '.join(words[: round(cut * len(words))])}\n{mark}\n\n{m.sentence}" for prompt, words, m in zip(ask(distilled, questions, form="template"), parts, materials, strict=True)]
+        cut_at[kind].append(stats.bootstrap(p_stop(distilled, last_hidden(distilled, shorter))))
+
+# %%
+steps_of = np.linspace(0, 1, 101)
+lines = {" " * (k + 1): ([stats.Interval(v, v, v, 1) for v in np.interp(steps_of, np.linspace(0, 1, len(row)), row).tolist()], figures.LINE) for k, row in enumerate(along)}
+panels = {"P(stop) along four answers": lines}
+fig = figures.lines(panels, steps_of, title="", xlabel="share of the answer written", ylabel="P(stop)")
+highest = [float(row[:-1].max()) for row in along]
+title = f"Along real answers P(stop) stays below {max(highest):.2f} before the last token"
+fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+for text, row, prompt in zip(traces.values(), along, [own.loc[name, "prompt"] for name in finished_rows], strict=True):
+    place = len(distilled.encode([text[: text.rindex("</think>") + 8]])["input_ids"][0]) - len(distilled.encode([prompt])["input_ids"][0])
+    fig.axes[0].axvline(place / len(row), color=figures.WAIT, linewidth=0.8, linestyle=":")
+fig.set_size_inches(8, 3.4)
+figures.save_figure(fig, "07_along", pair=pair.name, alt=title, note=f"{len(along)} greedy answers, confirm, template, distilled")
+
+# %% [markdown]
+# **Figure 9: P(stop) at every token of real answers.** One line an answer, dotted wine its `</think>`. The right end is the token after which it stopped.
+
+# %% [markdown]
+# **What it does not show.** Averages: four answers, in fixed order.
+
+# %%
+title = f"Cut before any thought, tag and answer give P(stop) {cut_at['tag'][0].estimate:.2f}; after the whole thought {cut_at['tag'][-1].estimate:.2f}"
+fig = figures.lines({"": {"</think>": (cut_at["tag"], figures.DISTILLED), "nonsense tag": (cut_at["nonsense"], figures.CONTROL)}}, cuts, title=title, xlabel="share of the thought kept", ylabel="P(stop) if cut here")
+fig.set_size_inches(7.5, 3.4)
+figures.save_figure(fig, "07_cut", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm, template, distilled")
+
+# %% [markdown]
+# **Figure 10: P(stop) after `</think>`, two new lines and the answer, if the thought is cut.** Orange with the tag, dashed grey with the nonsense tag; 95 % bootstrap over questions.
+
+# %% [markdown]
+# **What it does not show.** Whether the model would have given this answer itself: it is the base's.
+
+# %% [markdown]
+# ## Budget forcing
+#
+# **Question.** Muennighoff et al. (2025) lengthen thoughts by putting "Wait" in the place of the end, and shorten them by a maximum. Does it work here, and what happens to right answers? `</think>` (or the stop) is replaced by "Wait" once to three times; and the thought is cut at a number of tokens, `</think>` and two new lines put after it. **Control.** "So" in the place of "Wait".
+
+# %%
+forced = [q for q in load_questions(N_PROMPTS) if q.split == "confirm"][:N_FORCED]
+starts = ask(distilled, forced, form="template")
+lengths, right = {}, {}
+for word in ("Wait", "So"):
+    texts = [own.loc[q.id, "text"].split("</think>")[0] for q in forced]
+    for round_ in range(4):
+        if round_:
+            prompts = [f"{start}{text.rstrip()}\n\n{word}" for start, text in zip(starts, texts, strict=True)]
+            grown = stored_completions(pair, distilled, prompts, name="07_forced", max_new_tokens=MAX_SAMPLED, fresh=RECOMPUTE)
+            whole_answers = [f"{text.rstrip()}\n\n{word}{c.text}" for text, c in zip(texts, grown, strict=True)]
+            texts = [answer.split("</think>")[0] for answer in whole_answers]
+        else:
+            whole_answers = list(own.loc[[q.id for q in forced], "text"])
+        lengths[word, round_] = np.array([len(distilled.tokenizer(text, add_special_tokens=False).input_ids) for text in texts], dtype=float)
+        right[word, round_] = np.array([is_right(final_answer(answer, opened=True), q.answers) for answer, q in zip(whole_answers, forced, strict=True)], dtype=float)
+cut_right = []
+for budget in BUDGETS:
+    kept = [distilled.tokenizer.decode(distilled.tokenizer(own.loc[q.id, "text"].split("</think>")[0], add_special_tokens=False).input_ids[:budget]) for q in forced]
+    done_ = stored_completions(pair, distilled, [f"{start}{text}\n</think>\n\n" for start, text in zip(starts, kept, strict=True)], name="07_budget", max_new_tokens=MAX_ENDED, fresh=RECOMPUTE)
+    cut_right.append(stats.bootstrap(np.array([is_right(c.text, q.answers) for c, q in zip(done_, forced, strict=True)], dtype=float)))
+
+# %%
+panels = {
+    name: {word: ([stats.bootstrap(values[word, k]) for k in range(4)], figures.WAIT if word == "Wait" else figures.CONTROL) for word in ("Wait", "So")}
+    for name, values in (("tokens of thought", lengths), ("right answers", right))
+}
+longer, lost = stats.paired(lengths["Wait", 3], lengths["Wait", 0]), stats.paired(right["Wait", 3], right["Wait", 0])
+fig = figures.lines({"tokens of thought|": panels["tokens of thought"], "right answers|": panels["right answers"]}, range(4), title=f"Three forced waits lengthen the thought by {longer.estimate:.0f} tokens and change right answers by {lost.estimate:+.0%}", xlabel="times the end was replaced", ylabel=["", ""], rows=2)
+fig.set_size_inches(6.5, 5)
+title = f"Three forced waits lengthen the thought by {longer.estimate:.0f} tokens and change right answers by {lost.estimate:+.0%}"
+display(Markdown("Right answers with the thought cut at " + ", ".join(f"{budget} tokens {value}" for budget, value in zip(BUDGETS, cut_right, strict=True)) + "."))
+figures.save_figure(fig, "07_budget", pair=pair.name, alt=title, note=f"n = {len(forced)} questions, confirm, template, greedy")
+
+# %% [markdown]
+# **Figure 11: budget forcing.** Above, tokens of thought; below, right answers, with "Wait" (wine) or "So" (dashed grey) in the place of the thought's end, zero to three times; 95 % bootstrap over questions.
+
+# %% [markdown]
+# **What it does not show.** Gains that a larger model may have: this one's thoughts are often circular.
+
+# %% [markdown]
+# ## F25 · Traces of the R1-Zero template
+#
+# **Question.** R1-Zero was trained under a template with `<think>` and `<answer>` (DeepSeek-AI 2025). Did the distilled model inherit a habit for it? Metric: under that template, log P of `<think>` after "Assistant:" and of `<answer>` after `</think>`, minus the same under the template with other names (`<plan>`, `<reply>`), distilled minus base. **Control.** The base. **Rule, written before the result.** F25 holds if either difference of differences is above 1 nat, with its interval, and fails where both lie below.
+
+# %%
+def sequence_logprob(member, prompts: list[str], text: str) -> np.ndarray:
+    """log P of a text after each prompt, token by token, in nats."""
+    ids, total = member.tokenizer(text, add_special_tokens=False).input_ids, np.zeros(len(prompts))
+    for k, token in enumerate(ids):
+        total += next_logprobs(member, [prompt + member.tokenizer.decode(ids[:k]) for prompt in prompts], [token])[:, 0].numpy()
+    return total
+
+
+zero = {}
+for role, m in members.items():
+    for think, answer in (("think", "answer"), ("plan", "reply")):
+        filled = [m.prompt(R1_ZERO.format(think=think, answer=answer, question=q.text), "plain") for q in questions]
+        zero[role, "open", think] = sequence_logprob(m, filled, f" <{think}>")
+        thought = [f"{prompt} <{think}> I think so. </{think}>" for prompt in filled]
+        zero[role, "answer", think] = sequence_logprob(m, thought, f" <{answer}>")
+habit = {(role, place): zero[role, place, "think"] - zero[role, place, "plan"] for role in members for place in ("open", "answer")}
+traces_of = {place: stats.paired(habit["distilled", place], habit["base", place]) for place in ("open", "answer")}
+rule = findings.Rule("above", 1.0)
+verdicts = [rule.verdict(value) for value in traces_of.values()]
+verdict = "holds" if "holds" in verdicts else "does not hold" if set(verdicts) == {"does not hold"} else "inconclusive"
+F25 = findings.record(
+    pair, "F25", notebook="07_think_tags", quantity="log P(<answer>) after </think> under the R1-Zero template, minus other tag names, distilled minus base", unit="nats", interval=traces_of["answer"],
+    control=stats.bootstrap(habit["base", "answer"]), control_name="the base alone", sample="questions", rule=f"{rule}, here or for <think> after 'Assistant:'", verdict=verdict,
+    detail=f"<think> after 'Assistant:', distilled minus base: {traces_of['open']} nats.",
+)  # fmt: skip
+Markdown(findings.sentence(F25))
+
+# %%
+rows = [(f"{label}: {'R1-Zero names' if think == 'think' else 'other names'}", stats.bootstrap(zero[role, place, think]), figures.ROLE[role]) for place, label in (("open", "opens the thought"), ("answer", "opens the answer")) for think in ("think", "plan") for role in members]
+title = f"R1-Zero's names against other names, distilled minus base: {traces_of['open'].estimate:+.1f} nats for <think>, {traces_of['answer'].estimate:+.1f} for <answer>"
+fig = figures.interval_rows({"": rows}, title=title, unit="log P of the tag (nats)")
+figures.save_figure(fig, "07_r1_zero", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm; blue base, orange distilled")
+
+# %% [markdown]
+# **Figure 12: tags under R1-Zero's template and under the same template with other names.** Blue the base, orange the distilled model. The two names differ in tokens and frequency, so only the difference between the models counts.
+
+# %% [markdown]
+# **What it does not show.** Where a habit comes from: a model trained on `<think>` in any template can like it here.
+
+# %% [markdown]
+# ## Try it
+#
+# Build an ending from its parts: P(stop), the next token and the continuation of both models. Figures 1, 3 and 4 are the same for readers without a kernel.
+
+# %%
+explorers.endings_explorer(pair, questions[0], materials[0])
+
+# %% [markdown]
+# ## Summary
+#
+# The sentences below are printed from this run's ledger.
+
+# %%
+Markdown(findings.claim(pair.name, "F21", "F22", "F23", "F24", "F25"))
+
+# %% [markdown]
+# Back: [06_steering](06_steering.ipynb). The whole table of findings: `data/<pair>/findings.json`.
