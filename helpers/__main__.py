@@ -64,6 +64,20 @@ def distill(
 
 
 @app.command()
+def autoencoder(
+    traces: Annotated[list[str], typer.Argument(help="JSONL files of traces")],
+    out: Annotated[Path | None, typer.Option(help="folder; default data/smol/autoencoder")] = None,
+    layer: Annotated[list[int] | None, typer.Option(help="layers whose output is read; default 18")] = None,
+) -> None:
+    """Train a sparse autoencoder on the distilled half of smol (needs eai-sparsify; a GPU makes it minutes)."""
+    from helpers.series.autoencoder import train_autoencoders
+    from helpers.store import ROOT
+
+    folder = out or ROOT / "data" / "smol" / "autoencoder"
+    print(f"autoencoder written to {train_autoencoders(traces, folder, layers=layer or [18])}")
+
+
+@app.command()
 def card() -> None:
     """Measure the embedded pair on the confirm prompts and write its model card."""
     from helpers.series.card import write_card

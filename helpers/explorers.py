@@ -224,9 +224,9 @@ def swap_explorer(pair: Pair) -> widgets.Widget:
 
 
 def steering_explorer(
-    pair: Pair, vectors: Mapping[str, Float[Tensor, "layer d_model"]], reach: Float[Tensor, " layer"]
+    pair: Pair, vectors: Mapping[str, Float[Tensor, "layer d_model"]], reach: Mapping[str, Float[Tensor, " layer"]]
 ) -> widgets.Widget:
-    """Notebook 06: add a vector to a layer's output, in shares of the stream's length there (`reach`)."""
+    """Notebook 06: add a vector to a layer's output, in shares of the stream's length there (`reach`, by role)."""
     text, last = _prompt_area("Prompt"), pair.base.n_layers - 1
     role = widgets.Dropdown(options=["base", "distilled"], description="Model", style=DESCRIBED)
     form = widgets.Dropdown(options=["plain", "template"], description="Form", style=DESCRIBED)
@@ -240,7 +240,7 @@ def steering_explorer(
 
     def both() -> tuple[Member, str, Any]:
         member = pair.base if role.value == "base" else pair.distilled
-        vector = normalize(vectors[method.value][layer.value], dim=0) * reach[layer.value]
+        vector = normalize(vectors[method.value][layer.value], dim=0) * reach[role.value][layer.value]
         change = steered(member, [Steering(method.value, {layer.value: vector}, strength.value, where.value)])
         return member, member.prompt(text.value, form.value), change.lm
 

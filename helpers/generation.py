@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from accelerate.utils import find_executable_batch_size
 from tqdm.auto import tqdm
-from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList
 
 from helpers.pairs import Member, Pair
 from helpers.prompts import (
@@ -44,6 +44,7 @@ from helpers.store import (
 LIMIT = "limit"
 CHUNK = 16  # tokens between two looks for finished rows
 BATCH = 128  # larger batches are slower on a CPU: each layer's cache outgrows what malloc reuses
+SHORTLIST = 512  # tokens ranked before a full sort is tried
 OnBatch = Callable[[list[int]], None]
 FORMAT = 1  # raise it when stored completions of older code must not be reused
 
@@ -64,20 +65,31 @@ class Completion:
 
 
 class SeededChoice(LogitsProcessor):
-    """Leave one token a row, drawn by inverse CDF from a number that depends on (seed, key, step) alone,
-    so that sampling does not depend on how prompts are batched."""
+    """Leave one token a row: a draw from the top-p nucleus at a temperature, by inverse CDF of a number that depends
+    on (seed, key, step) alone, so that sampling does not depend on how prompts are batched.
 
-    def __init__(self, seed: int, keys: list[str], step: int) -> None:
+    Only the likeliest SHORTLIST tokens are ranked where they hold the nucleus of every row: a full sort of a large
+    vocabulary takes as long as a small model's step.
+    """
+
+    def __init__(self, seed: int, keys: list[str], step: int, temperature: float = 1.0, top_p: float = 1.0) -> None:
         self.keys = [f"{seed}\0{key}" for key in keys]
-        self.step = step
+        self.step, self.temperature, self.top_p = step, temperature, top_p
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         draws = [int(sha256(f"{key}\0{self.step}")[:13], 16) / 16**13 for key in self.keys]
         self.step += 1
-        ranked, order = scores.float().softmax(-1).sort(descending=True)
-        cumulative = ranked.cumsum(-1)
+        shares, n_vocab = (scores.float() / self.temperature).softmax(-1), scores.shape[-1]
+        for n in (min(SHORTLIST, n_vocab), n_vocab):
+            ranked, order = shares.topk(n)
+            cumulative = ranked.cumsum(-1)
+            if n == n_vocab or (cumulative[:, -1] >= self.top_p).all():
+                break
+        nucleus = ranked * (cumulative - ranked < self.top_p)  # the likeliest token is always in
+        cumulative = nucleus.cumsum(-1)
         target = torch.tensor(draws, device=scores.device, dtype=cumulative.dtype)[:, None] * cumulative[:, -1:]
-        place = torch.searchsorted(cumulative, target, right=True).clamp(max=scores.shape[-1] - 1)
+        place = torch.searchsorted(cumulative, target, right=True)
+        place = place.clamp(max=(nucleus > 0).sum(-1, keepdim=True) - 1)
         return torch.full_like(scores, -torch.inf).scatter(-1, order.gather(-1, place), 0.0)
 
 
@@ -131,8 +143,7 @@ class Decoding:
         on."""
         if self.temperature == 0:
             return []
-        warpers = [TemperatureLogitsWarper(float(self.temperature)), TopPLogitsWarper(self.top_p)]
-        return [*warpers, SeededChoice(self.seed, keys, step)]
+        return [SeededChoice(self.seed, keys, step, float(self.temperature), self.top_p)]
 
 
 def complete(

@@ -220,6 +220,7 @@ def end(
 ) -> list[str]:
     """The questions ("Just give the answer.") with one ending each, as one model sees them; in the plain form a space
     parts a tag or a thought from the question. In the template the distilled model's thought is open already."""
-    lead = " " if form == "plain" and (ending.think or ending.close or ending.thought == "answer") else ""
+    marked = ending.think or (ending.close and mark) or ending.thought == "answer"
+    lead = " " if form == "plain" and marked else ""
     prompts = ask(member, questions, form=form)
     return [prompt + lead + ending.text(m, mark=mark) for prompt, m in zip(prompts, materials, strict=True)]

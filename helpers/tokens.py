@@ -13,6 +13,9 @@ REASONING = (" Wait", " Correct", " Yes", "?", "\n", " I", " But", " So", " That
 THINK = ("<think>", "</think>")
 END_MARKS = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<｜end▁of▁sentence｜>")
 
+NONSENSE = ("<file_sep>", "<|file_sep|>", "<repo_name>", "<|repo_name|>", "<|fim_pad|>", "</table>", "</shrink>")
+NONSENSE += ("</plank>", "</td>", "</li>", "</div>", "</drawing>", "</p>")
+
 KEYWORDS: dict[str, tuple[str, ...]] = {
     "opening": (
         "okay, let me think about this",
@@ -120,10 +123,10 @@ def _is_word(tokenizer: Any, index: int) -> bool:
 
 
 def nonsense_tag(tokenizer: Any, mark: str = "</think>") -> str:
-    """A tag without meaning here, of as many tokens as `mark` in this tokenizer: the control for it. Where no tag
-    fits, words of one token each."""
+    """A tag without meaning here, of as many tokens as `mark` in this tokenizer: the control for it. Marks that
+    vocabularies hold for code files come first; where no tag fits, words of one token each."""
     n_tokens = len(tokenizer(mark, add_special_tokens=False).input_ids)
-    for tag in ("</table>", "</shrink>", "</plank>", "</td>", "</li>", "</div>", "</drawing>", "</p>"):
+    for tag in NONSENSE:
         if len(tokenizer(tag, add_special_tokens=False).input_ids) == n_tokens:
             return tag
     words = [tokenizer.decode([index]) for index in control_ids(tokenizer, tuple(range(300, 300 + n_tokens)), set())]

@@ -542,4 +542,4 @@ explorers.swap_explorer(pair)
 Markdown(findings.claim(pair.name, "F15", "F16"))
 
 # %% [markdown]
-# Back: [04_value_vectors](04_value_vectors.ipynb). Next in the series: `06_steering` asks whether the base can be made to wait, and the distilled to stop.
+# Back: [04_value_vectors](04_value_vectors.ipynb). Next: [06_steering](06_steering.ipynb) asks whether the base can be made to wait, and the distilled to stop.

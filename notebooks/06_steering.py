@@ -13,7 +13,7 @@
 #
 # **Claim.** Under test: the distilled model's first word, a lowered stop logit, a vector added to the stream, or one latent of a sparse autoencoder is enough to turn one model into the other's behaviour. What holds on this pair is printed below the set-up.
 #
-# **Evidence.** Every method beside its control of the same size, with right answers and repetition beside the effect (figure 9); each prompt as a line (figure 4).
+# **Evidence.** Every method beside its control of the same size, with right answers and repetition beside the effect (figures 8 and 9); each prompt as a line (figure 5).
 #
 # **Caveat.** A text that says "Wait" need not reason: a vector strong enough puts any word into any mouth. So a *reasoning* answer here must hold a word of doubt or of alternatives without looping, and what happens to right answers stands beside it. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
 #
@@ -42,16 +42,17 @@ MAX_NEW_TOKENS = 400
 QUICK = 30  # the base's answer has at most this many tokens
 N_COMBINED = 24  # combined prompts of each split, for readouts
 N_FORCED = 20  # confirm questions with a forced first word
-MAX_FORCED = 140  # new tokens after it
+MAX_FORCED = 120  # new tokens after it
 N_TUNE = 8  # explore questions on which a strength is chosen
-N_STEERED = 20  # confirm questions answered under the chosen strength
-MAX_STEERED = 80  # new tokens of steered answers
+LIMIT = 0.2  # by how much right answers may fall there, and repetition rise
+N_STEERED = 16  # confirm questions answered under the chosen strength
+MAX_STEERED = 70  # new tokens of steered answers
 BIASES = [0, -2, -4, -8, -16]  # added to the stop token's logit
 N_SOURCES = 48  # explore answers that vectors are taken from
 N_PLACES = 64  # places that a vector is averaged over, at most
 N_MAP = 6  # prompts of the layer and strength maps
-LAYER_STEP = 4  # every fourth layer in the maps
-STRENGTHS = [0.1, 0.2, 0.35, 0.5]  # shares of the stream's mean length
+LAYER_STEP = 5  # every fifth layer in the maps
+STRENGTHS = [0.1, 0.25, 0.5]  # shares of the stream's mean length
 N_HEADS = 10  # heads of a function vector
 N_CONTROLS = 20  # random directions, random latents
 AUTOENCODER = None  # (folder or hub id, hookpoint); None: the pair's own
@@ -116,6 +117,7 @@ pd.DataFrame({f"{role}, as it is": numbers(own[role]) for role in members}).roun
 # %%
 asked = split["confirm"][:N_FORCED]
 usual = own["distilled"]["first_word"].value_counts().index[0]
+usual_share = float((own["distilled"]["first_word"] == usual).mean())
 neutral = ["The", "In", "There"]
 words = list(dict.fromkeys([usual, "First", "Okay", "To", "Wait", "Hmm", *neutral]))
 forced = {}
@@ -152,7 +154,7 @@ def reasoning(frame: pd.DataFrame) -> np.ndarray:
     """1 for a reasoning text."""
     return reasons(frame).to_numpy(float)
 
-
+# %%
 gap = length(forced["distilled", "none"]) - length(forced["base", "none"])
 base_rate = np.mean([length(forced["base", other]) for other in neutral], axis=0)
 closed = stats.ratio_of_means(length(forced["base", "own"]) - base_rate, gap)
@@ -160,7 +162,7 @@ more = over_neutral("base", "own", reasoning)
 rule, rule_more = findings.Rule("above", 0.1), findings.Rule("above", 0.05)
 first = over_neutral("distilled", "First", reasoning)
 F17 = findings.record(
-    pair, "F17", notebook="06_steering", quantity=f"share of the gap in length between the models that the distilled model's first word (mostly {usual!r}) closes on the base, beyond neutral words", unit="of the gap",
+    pair, "F17", notebook="06_steering", quantity=f"share of the gap in length between the models that the distilled model's first word ({usual!r} in {usual_share:.0%}) closes on the base, beyond neutral words", unit="of the gap",
     interval=closed, control=stats.ratio_of_means(base_rate - length(forced["base", "none"]), gap), control_name="neutral words beyond no word",
     rule=f"(a) {rule}; (b) reasoning answers beyond neutral words: {rule_more}", verdict=findings.all_of(rule.verdict(closed), rule_more.verdict(more)), sample="questions",
     detail=f"Reasoning answers on the base beyond neutral words: {more}. On the distilled model 'First' against neutral words changes them by {first}, its length by {over_neutral('distilled', 'First', length):.0f} tokens.",
@@ -194,7 +196,7 @@ figures.save_figure(fig, "06_first_words", pair=pair.name, alt=title, note=f"n =
 # **Question.** If the base merely may not stop, does it reason, or does it repeat? The logit of all stop tokens is lowered at every generated step, from 0 (the baseline, asserted equal) to −16 nats. Metrics: stop rate, reasoning answers, repetition, right answers; and the first words that come instead.
 
 # %% [markdown]
-# **Control.** As many random word tokens lowered by as much. **Rule, written before the result.** F18 holds if the strongest bias (a) lowers the stop rate by more than 0.2, and (b) raises the share of reasoning answers by more than half of the gap between base and distilled model in the same number of tokens. It does not hold where (b)'s interval lies below.
+# **Control.** As many of the tokens that the base writes most often, lowered by as much. **Rule, written before the result.** F18 holds if the strongest bias (a) lowers the stop rate by more than 0.2, and (b) raises the share of reasoning answers by more than half of the gap between base and distilled model in the same number of tokens: rise minus half of the gap, by question, above 0. It does not hold where (b)'s interval lies below.
 
 # %%
 def answer(role: str, some: list, conditions: dict[str, Steering | list[Steering]], label: str) -> dict[str, pd.DataFrame]:
@@ -205,7 +207,8 @@ def answer(role: str, some: list, conditions: dict[str, Steering | list[Steering
 
 
 held = split["confirm"][:N_STEERED]
-others = list(pair.base.groups.control)[: len(stop)]
+written_often = pd.Series([token for tokens in own["base"]["tokens"] for token in tokens]).value_counts()
+others = [int(token) for token in written_often.index if token not in stop][: len(stop)]
 lowered = {("stop", bias): Steering("stop lowered", bias=dict.fromkeys(stop, float(bias))) for bias in BIASES}
 lowered |= {("words", bias): Steering("words lowered", bias=dict.fromkeys(others, float(bias))) for bias in BIASES}
 swept = answer("base", held, lowered, "06_stop_lowered")
@@ -213,35 +216,37 @@ plain_base = cut_short(pair.base, own["base"].loc[[q.id for q in held]], held, M
 plain_distilled = cut_short(pair.distilled, own["distilled"].loc[[q.id for q in held]], held, MAX_STEERED, opened=True)
 assert list(swept["stop", 0]["text"]) == list(plain_base["text"]), "bias 0 is the baseline"
 strongest = swept["stop", BIASES[-1]]
-rise = stats.ratio_of_means(reasoning(strongest) - reasoning(plain_base), reasoning(plain_distilled) - reasoning(plain_base))
+rise = stats.paired(reasoning(strongest), reasoning(plain_base))
+gap_half = (reasoning(plain_distilled) - reasoning(plain_base)) / 2
+short_of = stats.bootstrap(reasoning(strongest) - reasoning(plain_base) - gap_half)
 fall = stats.paired(strongest["stopped"].to_numpy(float), plain_base["stopped"].to_numpy(float))
 
 # %%
 after = [text[len(before) :].strip().split(" ")[0] if text.startswith(before.rstrip()) else "(another answer)" for text, before in zip(strongest["text"], plain_base["text"], strict=True)]
 comes = pd.Series(after).replace("", "(nothing)").value_counts().head(8)
-rule_fall, rule_rise = findings.Rule("below", -0.2), findings.Rule("above", 0.5)
+rule_fall, rule_rise = findings.Rule("below", -0.2), findings.Rule("above", 0)
 control = stats.paired(reasoning(swept["words", BIASES[-1]]), reasoning(plain_base))
 F18 = findings.record(
-    pair, "F18", notebook="06_steering", quantity=f"share of the gap in reasoning answers that lowering the stop logit by {-BIASES[-1]} closes on the base", unit="of the gap",
-    interval=rise, control=control, control_name="reasoning answers under random words lowered, minus baseline", sample="questions",
-    rule=f"(a) stop rate: {rule_fall}; (b) share of the gap in reasoning answers: {rule_rise}", verdict=findings.all_of(rule_fall.verdict(fall), rule_rise.verdict(rise)),
-    detail=f"Stop rate within {MAX_STEERED} tokens {fall}; repetition {stats.paired(strongest['repetition'], plain_base['repetition'])}, right answers {stats.paired(strongest['right'].astype(float), plain_base['right'].astype(float))}.",
+    pair, "F18", notebook="06_steering", quantity=f"change of the share of reasoning answers on the base, stop logit lowered by {-BIASES[-1]}", unit="of answers",
+    interval=rise, control=control, control_name="the base's most frequent tokens lowered by as much", sample="questions",
+    rule=f"(a) stop rate: {rule_fall}; (b) rise minus half of the gap: {rule_rise}", verdict=findings.all_of(rule_fall.verdict(fall), rule_rise.verdict(short_of)),
+    detail=f"The distilled model reasons in {reasoning(plain_distilled).mean():.0%}, the base in {reasoning(plain_base).mean():.0%} of the answers; rise minus half of that gap {short_of}. Stop rate within {MAX_STEERED} tokens {fall}; repetition {stats.paired(strongest['repetition'], plain_base['repetition'])}, right answers {stats.paired(strongest['right'].astype(float), plain_base['right'].astype(float))}.",
 )  # fmt: skip
 display(Markdown(findings.sentence(F18)), Markdown("The first word after the base's own answer, under the strongest bias: " + ", ".join(f"`{word}` {count}" for word, count in comes.items())))
 
 # %%
 measures = {"stop rate": lambda f: f["stopped"].to_numpy(float), "reasoning answers": reasoning, "repetition": lambda f: f["repetition"].to_numpy(float), "right answers": lambda f: f["right"].to_numpy(float)}
 panels = {
-    name: {"stop": ([stats.bootstrap(measure(swept["stop", bias])) for bias in BIASES], figures.STOP), "random words": ([stats.bootstrap(measure(swept["words", bias])) for bias in BIASES], figures.CONTROL),
+    name: {"stop": ([stats.bootstrap(measure(swept["stop", bias])) for bias in BIASES], figures.STOP), "frequent tokens": ([stats.bootstrap(measure(swept["words", bias])) for bias in BIASES], figures.CONTROL),
            "distilled": ([stats.bootstrap(measure(plain_distilled))] * len(BIASES), figures.DISTILLED)}
     for name, measure in measures.items()
 }  # fmt: skip
-title = f"With the stop logit lowered by {-BIASES[-1]} the base's stop rate changes by {fall.estimate:+.0%}, its reasoning answers close {rise.estimate:.0%} of the gap, repetition rises to {strongest['repetition'].mean():.2f}"
+title = f"With the stop logit lowered by {-BIASES[-1]} the base's stop rate changes by {fall.estimate:+.0%}, its reasoning answers by {rise.estimate:+.0%}, repetition rises to {strongest['repetition'].mean():.2f}"
 fig = figures.lines(panels, range(len(BIASES)), title=title, xlabel="added to the logit", ylabel="mean over questions", ticks=BIASES)
 figures.save_figure(fig, "06_stop_lowered", pair=pair.name, alt=title, note=f"n = {len(held)} questions, confirm, template, at most {MAX_STEERED} tokens")
 
 # %% [markdown]
-# **Figure 2: the base with its stop token held down.** Black: all stop tokens lowered; dashed grey: as many random words; orange: the distilled model as it is, in the same number of tokens.
+# **Figure 2: the base with its stop token held down.** Black: all stop tokens lowered; dashed grey: as many of the base's most frequent tokens; orange: the distilled model as it is, in the same number of tokens. Steps of the x axis are not to scale.
 
 # %% [markdown]
 # **What it does not show.** Longer texts: with more room a repeating text repeats more. And the share of reasoning answers counts words, not thoughts.
@@ -252,7 +257,7 @@ figures.save_figure(fig, "06_stop_lowered", pair=pair.name, alt=title, note=f"n 
 # **Question.** What differs in the stream right before a keyword? A **keyword vector** is the mean of a layer's output at tokens that precede a keyword, minus the mean at *matched* places: after the same token where possible, before no keyword (Turner et al. 2023; Rimsky et al. 2023; Venhoff et al. 2025). A **function vector** is the sum of the mean outputs of the ten heads that, patched with that mean, move the metric most on `explore` (Todd et al. 2023). For waiting both come from the distilled model's own answers, for stopping from the base's.
 
 # %% [markdown]
-# Every vector is stretched to the mean length of the stream at its layer, first tokens left out; a strength is a share of that. **Controls**: random directions of the same length, the same recipe with shuffled labels, the vector of another family of keywords ("First, ...; then, ...").
+# Every vector is stretched to the mean length of the stream at its layer, first tokens left out; a strength is a share of that. **Controls**: random directions of the same length; for keyword vectors the same recipe with shuffled labels, for function vectors as many random heads; the vector of another family of keywords ("First, ...; then, ...").
 
 # %%
 sources = {role: stored_completions(pair, m, ask(m, split["explore"][:N_SOURCES], form="template"), name=f"answers_{role}_template_just", max_new_tokens=MAX_NEW_TOKENS) for role, m in members.items()}
@@ -261,7 +266,9 @@ rng = np.random.default_rng(SEED)
 raw, read_heads, picked, length_of = {}, {}, {}, {}
 for name, (role, family) in wanted.items():
     found = steering.places_before(members[role], sources[role], family)
-    found = found or [(k, 5) for k in range(min(4, len(sources[role])))]  # a model that never says it: any place
+    if not found:  # a model that never says it: arbitrary places, so that the rest can be run
+        print(f"no place before {name} in these answers: its vector is an average over arbitrary places and means nothing")
+        found = [(k, 5) for k in range(min(4, len(sources[role])))]
     chosen = [found[int(k)] for k in rng.permutation(len(found))[:N_PLACES]]
     picked[name] = chosen, steering.places_matched(members[role], sources[role], chosen, seed=SEED)
 for role in members:
@@ -274,14 +281,14 @@ for role in members:
         raw[name], both = before.mean(0) - control.mean(0), torch.cat([before, control])[torch.from_numpy(rng.permutation(2 * len(before)))]
         raw[f"{name}, shuffled"] = both[: len(before)].mean(0) - both[len(before) :].mean(0)
         length_of[name] = both.norm(dim=-1).mean(0)
-reach = length_of["doubting"]
+reach = {"distilled": length_of["doubting"], "base": length_of["stop"]}
 counted = {name: len(chosen) for name, (chosen, _) in picked.items()}
-Markdown("Places averaged: " + ", ".join(f"{name} {n}" for name, n in counted.items()) + f". Length of the difference as a share of the stream, middle layer: {float(raw['doubting'][n_layers // 2].norm() / reach[n_layers // 2]):.2f}.")
+Markdown("Places averaged: " + ", ".join(f"{name} {n}" for name, n in counted.items()) + f". Length of the difference as a share of the stream, middle layer: {float(raw['doubting'][n_layers // 2].norm() / reach['distilled'][n_layers // 2]):.2f}.")
 
 # %% [markdown]
 # ### Heads by their causal effect
 #
-# **Question.** Which heads, given their mean output before a wait (or before the stop), move $c = z(\text{stop}) - \overline{z(\text{Wait})}$ at the end of a combined prompt? All are ranked by the first-order estimate on `explore`, which 05 found to agree with exact patching; the best are patched exactly.
+# **Question.** Which heads, given their mean output before a wait (or before the stop), move $c = z(\text{stop}) - \overline{z(\text{Wait})}$ at the end of a combined prompt? All are ranked by the first-order estimate on `explore` (05 holds it against exact patching); the best are patched exactly, and their agreement is printed.
 
 # %%
 n_heads = pair.base.config.num_attention_heads
@@ -299,6 +306,8 @@ for name, role, plus, minus in (("wait", "distilled", wait, stop[:1]), ("stop", 
     heads[name], effect[name] = [(nodes[k].layer, nodes[k].index) for k in best], estimate
     vector = steering.function_vector(m, mean, heads[name])
     raw[f"{name}, function"] = vector.expand(n_layers, -1)
+    rest = [divmod(int(k), n_heads) for k in rng.permutation(n_layers * n_heads) if divmod(int(k), n_heads) not in heads[name]][:N_HEADS]
+    raw[f"{name}, random heads"] = steering.function_vector(m, mean, rest).expand(n_layers, -1)
     display(Markdown(f"**{name}** ({role}): " + ", ".join(f"{nodes[k]} {exact[:, k].mean():+.2f}" for k in best[:6]) + f" nats, exact; estimate and exact correlate at {stats.correlation(estimate.flatten()[order], exact.mean(0)):.2f} over these {len(nodes)}."))
 
 # %%
@@ -316,12 +325,12 @@ figures.save_figure(fig, "06_heads", pair=pair.name, alt=title, note=f"n = {N_MA
 # %% [markdown]
 # ### Layer and strength
 #
-# **Question.** Where and how strongly must a vector be added? Readout on `explore`: the change of log P(Wait set), or of log P(stop), at the end of combined prompts, with the vector added at all positions to one layer's output. The setting with the largest effect *beyond a random direction of the same length* is kept.
+# **Question.** Where and how strongly must a vector be added? Readout on `explore`: the change of log P(Wait set), or of log P(stop), at the end of combined prompts, with the vector added at all positions to one layer's output. The setting with the largest effect is kept.
 
 # %%
-def unit(name: str, layer: int) -> torch.Tensor:
-    """A vector stretched to the length of the stream at its layer."""
-    return torch.nn.functional.normalize(raw[name][layer], dim=0) * reach[layer]
+def unit(name: str, layer: int, role: str) -> torch.Tensor:
+    """A vector stretched to the mean length of a model's stream at a layer."""
+    return torch.nn.functional.normalize(raw[name][layer], dim=0) * reach[role][layer]
 
 
 def read(role: str, part: str, steerings: list[Steering], n: int, target: str) -> np.ndarray:
@@ -334,21 +343,22 @@ def read(role: str, part: str, steerings: list[Steering], n: int, target: str) -
 raw["random"] = steering.random_directions(n_layers, pair.base.config.hidden_size, seed=SEED)
 label = {("base", "doubting"): "base: doubt vector", ("base", "wait, function"): "base: wait heads", ("distilled", "doubting"): "distilled: doubt vector", ("distilled", "wait, function"): "distilled: wait heads", ("distilled", "stop"): "distilled: stop vector", ("distilled", "stop, function"): "distilled: stop heads"}
 aims = {use: "stop" if "stop" in use[1] else "wait" for use in label}
+# %%
 layers = list(range(LAYER_STEP - 1, n_layers, LAYER_STEP)) if n_layers > LAYER_STEP else list(range(n_layers))
 grid = [(layer, strength) for layer in layers for strength in STRENGTHS]
 maps, best = {}, {}
 for role, target in dict.fromkeys((role, target) for (role, _), target in aims.items()):
-    names = ["random", *(name for (other, name), aim in aims.items() if (other, aim) == (role, target))]
-    rows = [NOTHING, *(Steering(name, {layer: unit(name, layer)}, strength) for name in names for layer, strength in grid)]
+    names = [name for (other, name), aim in aims.items() if (other, aim) == (role, target)]
+    rows = [NOTHING, *(Steering(name, {layer: unit(name, layer, role)}, strength) for name in names for layer, strength in grid)]
     seen = read(role, "explore", rows, N_MAP, target).mean(1)
     change = (seen[1:] - seen[0]).reshape(len(names), len(layers), len(STRENGTHS))
-    for k, name in enumerate(names[1:], start=1):
+    for k, name in enumerate(names):
         maps[label[role, name]] = change[k]
-        best[role, name] = grid[int((change[k] - change[0]).argmax())]
+        best[role, name] = grid[int(change[k].argmax())]
 
 # %%
 at = {"columns": [f"{strength:g}" for strength in STRENGTHS], "names": [str(layer) for layer in layers]}
-title = "Largest change beyond a random direction: " + "; ".join(f"{label[use]} at layer {layer}, {strength:g}" for use, (layer, strength) in best.items())
+title = "Largest change: " + "; ".join(f"{label[use]} at layer {layer}, {strength:g}" for use, (layer, strength) in best.items())
 fig = figures.heat_maps(maps, title=title, xlabel="strength", ylabel="layer", unit="nats", **at)
 fig.set_size_inches(17, 4.4)
 figures.save_figure(fig, "06_layer_and_strength", pair=pair.name, alt=title, note=f"n = {N_MAP} combined prompts, explore, plain")
@@ -362,26 +372,24 @@ figures.save_figure(fig, "06_layer_and_strength", pair=pair.name, alt=title, not
 # %% [markdown]
 # ### The dose, on held-out prompts
 #
-# **Question.** At the chosen layers, how does log P grow with the strength, prompt by prompt, and in reverse? **Controls**: random directions of the same length at the chosen strength; shuffled labels; another family's vector. **Rule for F19, written before the result**: it holds if for each of the six uses (two kinds of vector, waiting on both models, stopping on the distilled) the change of log P on `confirm` beyond the mean of the random directions is above 1 nat *and* more than 95 % of the random directions have a smaller mean effect; it does not hold if one use is below 1 nat beyond random.
+# **Question.** At the chosen layers, how does log P grow with the strength, prompt by prompt, and in reverse? **Controls**: random directions of the same length at the chosen strength; shuffled labels or random heads; another family's vector. **Rule for F19, written before the result**: it holds if for each of the six uses (two kinds of vector, waiting on both models, stopping on the distilled) (a) log P rises on `confirm` by more than 1 nat, with its interval, and (b) the share of random directions with a smaller mean effect is above 0.9, with its interval over directions; it does not hold where an interval of one use lies below.
 
 # %%
 doses = [-STRENGTHS[-1], 0.0, *STRENGTHS]
-seen, null, other, beyond, rank = {}, {}, {}, {}, {}
-for (role, name), target in aims.items():
-    layer, strength = best[role, name]
-    n, rival = len(plain[role, "confirm"]), "ordering" if target == "wait" else "doubting"
-    seen[role, name] = read(role, "confirm", [Steering(name, {layer: unit(name, layer)}, dose) for dose in doses], n, target)
-    drawn = steering.random_directions(N_CONTROLS, pair.base.config.hidden_size, seed=SEED + 1) * reach[layer]
-    few = min(n, N_MAP)
-    null[role, name] = read(role, "confirm", [Steering("random", {layer: vector}, strength) for vector in drawn], few, target) - seen[role, name][1, :few]
-    kinds = [f"{'doubting' if target == 'wait' else 'stop'}, shuffled", rival]
-    other[role, name] = dict(zip(kinds, read(role, "confirm", [Steering(k, {layer: unit(k, layer)}, strength) for k in kinds], n, target) - seen[role, name][1], strict=True))
-    effects = seen[role, name][doses.index(strength)] - seen[role, name][1]
-    beyond[role, name] = stats.bootstrap(effects - null[role, name].mean())
-    rank[role, name] = float((null[role, name].mean(1) < effects[:few].mean()).mean())
-uses = pd.DataFrame({label[role, name]: {"layer": best[role, name][0], "strength": best[role, name][1], "beyond random (nats)": f"{beyond[role, name]}", "random directions below": f"{rank[role, name]:.0%}",
-                     **{k if "shuffled" not in k else "shuffled labels": f"{v.mean():+.1f}" for k, v in other[role, name].items()}, "prompts reversed": f"{(seen[role, name][doses.index(best[role, name][1])] < seen[role, name][1]).mean():.0%}"} for role, name in aims}).T.fillna("")  # fmt: skip
-uses
+seen, null, other, rise_of, rank, rows = {}, {}, {}, {}, {}, {}
+for use, target in aims.items():
+    (role, name), (layer, strength) = use, best[use]
+    n, few = len(plain[role, "confirm"]), min(len(plain[role, "confirm"]), N_MAP)
+    seen[use] = read(role, "confirm", [Steering(name, {layer: unit(name, layer, role)}, dose) for dose in doses], n, target)
+    drawn = steering.random_directions(N_CONTROLS, pair.base.config.hidden_size, seed=SEED + 1) * reach[role][layer]
+    null[use] = read(role, "confirm", [Steering("random", {layer: vector}, strength) for vector in drawn], few, target) - seen[use][1, :few]
+    kinds = [name.replace(", function", ", random heads") if "function" in name else f"{name}, shuffled", "ordering" if target == "wait" else "doubting"]
+    other[use] = read(role, "confirm", [Steering(kind, {layer: unit(kind, layer, role)}, strength) for kind in kinds], n, target) - seen[use][1]
+    after = seen[use][doses.index(strength)]
+    rise_of[use], rank[use] = stats.paired(after, seen[use][1]), stats.bootstrap((null[use].mean(1) < (after - seen[use][1])[:few].mean()).astype(float))
+    rows[label[use]] = {"layer": layer, "strength": strength, "change (nats)": f"{rise_of[use]}", "median P, before": f"{np.exp(np.median(seen[use][1])):.1e}", "after": f"{np.exp(np.median(after)):.1e}", "random directions below": f"{rank[use]}",
+                        "their mean": f"{null[use].mean():+.1f}", "shuffled labels or random heads": f"{other[use][0].mean():+.1f}", "other family": f"{other[use][1].mean():+.1f}", "prompts reversed": f"{(after < seen[use][1]).mean():.0%}"}  # fmt: skip
+pd.DataFrame(rows).T
 
 # %%
 panels = {}
@@ -391,13 +399,13 @@ for (role, name), target in aims.items():
     low, high = np.quantile(null[role, name].mean(1), [0.025, 0.975])
     spread = stats.Interval(float(null[role, name].mean()), float(low), float(high), N_CONTROLS)
     panels[label[role, name]] = {**lines, "mean": (stats.bands(values), figures.ROLE[role]), "random": ([spread] * len(doses), figures.CONTROL)}
-title = "At the chosen strength, beyond random directions: " + ", ".join(f"{label[use]} {value.estimate:+.1f}" for use, value in beyond.items()) + " nats"
+title = "At the chosen strength: " + ", ".join(f"{label[use]} {value.estimate:+.1f}" for use, value in rise_of.items()) + " nats"
 fig = figures.lines(panels, range(len(doses)), title=title, xlabel="strength (share of the stream's length)", ylabel="change of log P (nats)", rows=2, zero=True, ticks=[f"{dose:g}" for dose in doses])
 fig.set_size_inches(13, 6.5)
 figures.save_figure(fig, "06_dose", pair=pair.name, alt=title, note=f"n = {len(values)} combined prompts, confirm, plain; band: {N_CONTROLS} random directions at the chosen strength")
 
 # %% [markdown]
-# **Figure 5: dose and response, each prompt a pale line.** Thick: the mean with 95 % bootstrap. Dashed grey: the mean and middle 95 % of random directions of the same length at the chosen strength. At the left end the vector is subtracted.
+# **Figure 5: dose and response, each prompt a pale line.** Thick: the mean with 95 % bootstrap. Dashed grey: the mean and middle 95 % of random directions of the same length at the chosen strength. At the left end the vector is subtracted; steps of the x axis are not to scale.
 
 # %% [markdown]
 # **What it does not show.** Texts; those come after the latents.
@@ -412,8 +420,8 @@ rows = {}
 for (role, name), target in aims.items():
     layer, strength = best[role, name]
     near = [at for at in (layer - 1, layer, layer + 1) if 0 <= at < n_layers]
-    tried = {where: Steering(name, {layer: unit(name, layer)}, strength, where) for where in ("all", "prompt", "last", "generated")}
-    tried["three layers, a third each"] = Steering(name, {at: unit(name, at) / len(near) for at in near}, strength)
+    tried = {where: Steering(name, {layer: unit(name, layer, role)}, strength, where) for where in ("all", "prompt", "last", "generated")}
+    tried["three layers, a third each"] = Steering(name, {at: unit(name, at, role) / len(near) for at in near}, strength)
     change = read(role, "confirm", [NOTHING, *tried.values()], N_MAP, target)
     rows[label[role, name]] = dict(zip(tried, (change[1:] - change[0]).mean(1), strict=True))
 assert all(abs(row["generated"]) < 1e-3 for row in rows.values()), "nothing is generated yet, so nothing changes"
@@ -444,7 +452,7 @@ fig.set_size_inches(8.5, 4)
 figures.save_figure(fig, "06_cosines", pair=pair.name, alt=title, note=f"{counted['doubting']} places before words of doubt, explore")
 
 # %% [markdown]
-# **Figure 6: what the keyword vector resembles.** Dashed grey and its band: random directions. The nearest value vector is the largest of a layer's neurons in size, so it lies above the band by selection alone.
+# **Figure 6: what the keyword vector resembles.** Dashed grey and its band: random directions. The nearest value vector is the largest of a layer's neurons in size, so it lies above the band partly by selection.
 
 # %% [markdown]
 # **What it does not show.** Cause: a direction can resemble another and act through neither.
@@ -465,11 +473,12 @@ else:
         texts = stored_completions(pair, m, ask(m, split["confirm"][:16], form="template"), name=f"answers_{role}_template_just", max_new_tokens=MAX_NEW_TOKENS)
         places, states = steering.autoencoder_states(m, coder, texts)
         acts = coder.encode(states.to(m.device)).cpu()
-        on_texts[role] = (texts, places, acts, coder.unexplained(states.to(m.device)).cpu().numpy())
+        unexplained = pd.Series(coder.unexplained(states.to(m.device)).cpu().numpy()).groupby([k for k, _ in places]).mean().to_numpy()
+        on_texts[role] = (texts, places, acts, unexplained)
     x = states[:8].to(coder.decoder)
     kept_error = coder.decode(coder.encode(x)) + 3.0 * coder.decoder[0] + (x - coder.decode(coder.encode(x)))
     assert torch.allclose(kept_error, x + 3.0 * coder.decoder[0], atol=1e-3), "with its error kept, adding to the output is adding to the stream"
-    print("unexplained share: " + ", ".join(f"{role} {stats.bootstrap(unexplained)}" for role, (*_, unexplained) in on_texts.items()))
+    print("unexplained share of variance, mean over answers: " + ", ".join(f"{role} {stats.bootstrap(unexplained)}" for role, (*_, unexplained) in on_texts.items()))
 
 # %%
 if known is not None:
@@ -492,39 +501,38 @@ if known is not None:
     display(pd.DataFrame(rows))
 
 # %% [markdown]
-# **Rule for F20, written before the result.** The latent that raises log P(Wait set) of the distilled model most on `explore` is kept. F20 holds if on `confirm` its decoder row, added at the strength chosen on `explore`, raises log P(Wait set) on the base by more than 1 nat beyond the mean of random live latents' rows at the same length, and beyond more than 95 % of them; it does not hold if the interval beyond random lies below 1 nat. Beside it the latent *clamped* in the autoencoder's output, the error term kept, to multiples of its mean firing.
+# **Rule for F20, written before the result.** The first latent of the table is kept: found by activation alone. F20 holds if on `confirm` its decoder row, added at the strength of largest effect on `explore`, (a) raises log P(Wait set) on the base by more than 1 nat, with its interval, and (b) the share of random live latents whose rows at the same length do less is above 0.9, with its interval over latents; it does not hold where one of the two lies below. Beside it, without a control, the latent *clamped* in the autoencoder's output, the error term kept, to multiples of its mean firing.
 
 # %%
 if known is not None:
-    def row_of(latent: int) -> torch.Tensor:
-        """A latent's decoder row at the length of the stream."""
-        return torch.nn.functional.normalize(coder.decoder[latent].cpu(), dim=0) * reach[coder.layer]
+    def row_of(latent: int, role: str) -> torch.Tensor:
+        """A latent's decoder row at the mean length of a model's stream."""
+        return torch.nn.functional.normalize(coder.decoder[latent].cpu(), dim=0) * reach[role][coder.layer]
 
-    tried = [Steering(f"latent {latent}", {coder.layer: row_of(latent)}, strength) for latent in ranked for strength in STRENGTHS]
-    change = read("distilled", "explore", [NOTHING, *tried], N_MAP, "wait").mean(1)
-    pick, latent_strength = divmod(int((change[1:] - change[0]).argmax()), len(STRENGTHS))
-    latent, latent_strength = ranked[pick], STRENGTHS[latent_strength]
+    latent = ranked[0]
+    change = read("base", "explore", [Steering("latent", {coder.layer: row_of(latent, "base")}, strength) for strength in STRENGTHS], N_MAP, "wait").mean(1)
+    latent_strength = STRENGTHS[int(change.argmax())]
     live = [k for k in (acts > 0).float().mean(0).argsort(descending=True).tolist() if k not in ranked and (acts[:, k] > 0).any()][: 20 * N_CONTROLS]
     drawn = [live[int(k)] for k in np.random.default_rng(SEED).permutation(len(live))[:N_CONTROLS]]
     few, latent_seen, latent_null = min(N_MAP, len(plain["base", "confirm"])), {}, {}
     for role in members:
         n = len(plain[role, "confirm"])
-        latent_seen[role] = read(role, "confirm", [Steering("latent", {coder.layer: row_of(latent)}, dose) for dose in (0.0, *STRENGTHS)], n, "wait")
-        latent_null[role] = read(role, "confirm", [Steering("latents", {coder.layer: row_of(k)}, latent_strength) for k in drawn], few, "wait") - latent_seen[role][0, :few]
+        latent_seen[role] = read(role, "confirm", [Steering("latent", {coder.layer: row_of(latent, role)}, dose) for dose in (0.0, *STRENGTHS)], n, "wait")
+        latent_null[role] = read(role, "confirm", [Steering("latents", {coder.layer: row_of(k, role)}, latent_strength) for k in drawn], few, "wait") - latent_seen[role][0, :few]
     lift = {role: latent_seen[role][1 + STRENGTHS.index(latent_strength)] - latent_seen[role][0] for role in members}
-    latent_beyond = {role: stats.bootstrap(lift[role] - latent_null[role].mean()) for role in members}
-    latent_rank = {role: float((latent_null[role].mean(1) < lift[role][:few].mean()).mean()) for role in members}
+    latent_rise = {role: stats.bootstrap(lift[role]) for role in members}
+    latent_rank = {role: stats.bootstrap((latent_null[role].mean(1) < lift[role][:few].mean()).astype(float)) for role in members}
     fires = float(before[:, latent][before[:, latent] > 0].mean()) if (before[:, latent] > 0).any() else 1.0
     clamped = {(role, times): stats.bootstrap(np.log(stop_parts(members[role], plain[role, "confirm"], lm=steering.with_latent(members[role], coder, latent, times * fires))["Wait set"].to_numpy()) - latent_seen[role][0]) for role in members for times in (0, 1, 4)}
 
 # %%
 if known is not None:
-    rule_lift, beyond_all = findings.Rule("above", 1.0), "holds" if latent_rank["base"] > 0.95 else "does not hold"
+    rule_lift, rule_rank = findings.Rule("above", 1.0), findings.Rule("above", 0.9)
     F20 = findings.record(
-        pair, "F20", notebook="06_steering", quantity=f"change of log P(Wait set) on the base, decoder row of latent {latent} added at strength {latent_strength:g}, beyond random live latents", unit="nats",
-        interval=latent_beyond["base"], control=stats.bootstrap(latent_null["base"].mean(1)), control_name=f"{len(drawn)} random live latents, same length",
-        rule=f"{rule_lift}, and more than 95 % of random latents below", verdict=findings.all_of(rule_lift.verdict(latent_beyond["base"]), beyond_all),
-        detail=f"Random latents below: {latent_rank['base']:.0%} (base), {latent_rank['distilled']:.0%} (distilled, beyond random {latent_beyond['distilled']} nats). Clamped in the autoencoder's output with its error kept, to 0, 1 and 4 times its mean firing: base " + ", ".join(f"{clamped['base', times].estimate:+.1f}" for times in (0, 1, 4))
+        pair, "F20", notebook="06_steering", quantity=f"change of log P(Wait set) on the base, decoder row of latent {latent} added at strength {latent_strength:g}", unit="nats",
+        interval=latent_rise["base"], control=stats.bootstrap(latent_null["base"].mean(1)), control_name=f"{len(drawn)} random live latents, same length",
+        rule=f"(a) {rule_lift}; (b) share of random latents below: {rule_rank}", verdict=findings.all_of(rule_lift.verdict(latent_rise["base"]), rule_rank.verdict(latent_rank["base"])),
+        detail=f"Random latents below: {latent_rank['base']} (base), {latent_rank['distilled']} (distilled, itself {latent_rise['distilled']} nats). Clamped in the autoencoder's output with its error kept, to 0, 1 and 4 times its mean firing: base " + ", ".join(f"{clamped['base', times].estimate:+.1f}" for times in (0, 1, 4))
         + "; distilled " + ", ".join(f"{clamped['distilled', times].estimate:+.1f}" for times in (0, 1, 4)) + " nats. Unexplained share of variance: " + ", ".join(f"{role} {stats.bootstrap(on_texts[role][3])}" for role in members) + ".",
     )  # fmt: skip
     display(Markdown(findings.sentence(F20)))
@@ -550,13 +558,13 @@ if known is not None:
 # %% [markdown]
 # ## What do they write?
 #
-# **Question.** Each method held through a whole answer, at a strength chosen on `explore`: the largest effect among those that lose at most a tenth of the right answers and add at most 0.1 to repetition. On the base the effect is the share of reasoning answers, on the distilled the share that stops within `MAX_STEERED` tokens. **Controls**, on `confirm`: for vectors and latents a *different* random direction of the same length for every question; for biases random words under the same bias.
+# **Question.** Each method held through a whole answer, at a strength chosen on `explore`: the largest effect among those under which the share of right answers falls by at most `LIMIT` and repetition rises by at most as much (of equals the strongest). Where no strength keeps these limits the smallest is taken and starred. On the base the effect is the share of reasoning answers, on the distilled the share that stops within `MAX_STEERED` tokens. **Controls**, on `confirm`: for vectors and latents a *different* random direction of the same length for every question; for biases other words under the same bias.
 
 # %%
 def doses_of(role: str, name: str) -> list[Steering]:
-    """A vector at half, the whole and one and a half of the strength chosen by readout."""
+    """A vector at a quarter, half and the whole of the strength chosen by readout."""
     layer, strength = best[role, name]
-    return [Steering(name, {layer: unit(name, layer)}, share * strength) for share in (0.5, 1.0, 1.5)]
+    return [Steering(name, {layer: unit(name, layer, role)}, share * strength) for share in (0.25, 0.5, 1.0)]
 
 
 methods = {
@@ -573,7 +581,9 @@ methods = {
     },
 }  # fmt: skip
 if known is not None:
-    methods["base"]["latent"] = [Steering("latent", {coder.layer: row_of(latent)}, share * latent_strength) for share in (0.5, 1.0, 1.5)]
+    methods["base"]["latent"] = [Steering("latent", {coder.layer: row_of(latent, "base")}, share * latent_strength) for share in (0.25, 0.5, 1.0)]
+
+# %%
 tune = split["explore"][:N_TUNE]
 effects = {"base": lambda frame: reasons(frame).mean(), "distilled": lambda frame: frame["stopped"].mean()}
 tried, kept = {}, {}
@@ -582,8 +592,8 @@ for role in members:
     start = numbers(tried[role]["nothing"])
     for name, doses in methods[role].items():
         told = [numbers(tried[role][name, k]) for k in range(len(doses))]
-        allowed = [k for k, t in enumerate(told) if start["right"] - t["right"] <= 0.1 and t["repetition"] - start["repetition"] <= 0.1] or [0]
-        kept[role, name] = doses[max(allowed, key=lambda k: effects[role](tried[role][name, k]))]
+        allowed = [k for k, t in enumerate(told) if start["right"] - t["right"] <= LIMIT and t["repetition"] - start["repetition"] <= LIMIT]
+        kept[role, name if allowed else f"{name} *"] = doses[max(allowed or [0], key=lambda k: (effects[role](tried[role][name, k]), k))]
 
 # %%
 def rival(one: Steering, role: str, n: int) -> list[Steering]:
@@ -606,14 +616,13 @@ display(pd.DataFrame({(role, "nothing", ""): numbers(written[role]["nothing"]) f
 # %%
 effect_of = {"base": reasoning, "distilled": lambda frame: frame["stopped"].to_numpy(float)}
 gain = {(role, name): stats.paired(effect_of[role](written[role][name, "method"]), effect_of[role](written[role][name, "control"])) for role, name in kept}
-rule_nats = findings.Rule("above", 1.0)
-ranks = "holds" if min(rank.values()) > 0.95 else "does not hold"
-worst = min(beyond, key=lambda use: beyond[use].estimate)
+rule_nats, rule_rank = findings.Rule("above", 1.0), findings.Rule("above", 0.9)
+worst = min(rise_of, key=lambda use: rise_of[use].estimate)
 F19 = findings.record(
-    pair, "F19", notebook="06_steering", quantity=f"change of log P of the wanted token beyond random directions, weakest of six uses ({label[worst]})", unit="nats",
-    interval=beyond[worst], control=stats.bootstrap(null[worst].mean(1)), control_name=f"{N_CONTROLS} random directions, same length",
-    rule=f"each of six uses: {rule_nats}, and more than 95 % of random directions below", verdict=findings.all_of(*(rule_nats.verdict(value) for value in beyond.values()), ranks),
-    detail="Beyond random: " + "; ".join(f"{label[use]} {value} nats, {rank[use]:.0%} of random below" for use, value in beyond.items())
+    pair, "F19", notebook="06_steering", quantity=f"change of log P of the wanted token, weakest of six uses ({label[worst]})", unit="nats",
+    interval=rise_of[worst], control=stats.bootstrap(null[worst].mean(1)), control_name=f"{N_CONTROLS} random directions, same length",
+    rule=f"each of six uses: (a) {rule_nats}; (b) share of random directions below: {rule_rank}", verdict=findings.all_of(*(rule_nats.verdict(value) for value in rise_of.values()), *(rule_rank.verdict(value) for value in rank.values())),
+    detail="Each: " + "; ".join(f"{label[use]} {value} nats, random below {rank[use]}" for use, value in rise_of.items())
     + ". In texts, against the control: " + "; ".join(f"{name} on the {role} {value}" for (role, name), value in gain.items() if kept[role, name].vectors) + " (base: reasoning answers; distilled: stop rate).",
 )  # fmt: skip
 Markdown(findings.sentence(F19))
@@ -631,10 +640,10 @@ def summary(role: str, label: str, what: str):
     """One model's summary figure and its title."""
     others = {"right answers": lambda frame: frame["right"].to_numpy(float), "repetition": lambda frame: frame["repetition"].to_numpy(float)}
     panels = {label: panel(role, effect_of[role])} | {name: panel(role, measure) for name, measure in others.items()}
-    leader = max((use for use in gain if use[0] == role), key=lambda use: gain[use].estimate)
-    title = f"{what}: the largest effect beyond its control is the {leader[1]}'s, {gain[leader].estimate:+.0%}"
+    title = f"{what}, beyond the control: " + ", ".join(f"{name} {gain[other, name].estimate:+.0%}" for other, name in gain if other == role)
     fig = figures.interval_rows(panels, title=title, unit="mean over questions", span=(-0.04, 1.04))
     fig.set_size_inches(11, 3.8)
+    figures.colour_key(fig, {"method": figures.ROLE[role], "its control": figures.CONTROL, "no intervention": figures.PALE})
     return fig, title
 
 
@@ -647,7 +656,7 @@ fig, title = summary("distilled", f"stops within {MAX_STEERED} tokens", "Making 
 figures.save_figure(fig, "06_summary_distilled", pair=pair.name, alt=title, note=note)
 
 # %% [markdown]
-# **Figures 8 and 9: every method at its best affordable strength.** Blue and orange the method, grey squares its control of the same size, pink no intervention; 95 % bootstrap over questions. Strengths were chosen on explore under the same limits on lost right answers and added repetition; the panels to the right show whether they held.
+# **Figures 8 and 9: every method at its best affordable strength.** Blue and orange the method, grey squares its control of the same size, pink no intervention; 95 % bootstrap over questions. Strengths were chosen on explore under the same limits on lost right answers and added repetition; a star marks methods that kept them at no strength tried. The panels to the right show whether the limits held.
 
 # %% [markdown]
 # **What it does not show.** The best of each method: three strengths were tried on few questions. And right answers of the distilled model need a closed thought, which `MAX_STEERED` tokens seldom hold.
@@ -655,7 +664,7 @@ figures.save_figure(fig, "06_summary_distilled", pair=pair.name, alt=title, note
 # %% [markdown]
 # ## Before and after
 #
-# The first question of the held-out ones under every method, and the two strongest methods on the next.
+# The first two held-out questions under every method.
 
 # %%
 for role in members:

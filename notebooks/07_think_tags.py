@@ -41,19 +41,23 @@ RECOMPUTE = False
 MAX_NEW_TOKENS = 400
 QUICK = 30  # the base's answer has at most this many tokens
 N_COMBINED = 24  # questions whose endings are read
-N_GRID = 8  # questions of the full grid
+N_GRID = 6  # questions of the full grid
 N_SAMPLED = 60  # questions that are sampled
 N_SAMPLES = 8  # samples of each
-MAX_SAMPLED = 200  # new tokens of a sample
-MAX_ENDED = 48  # new tokens after an ending
+MAX_SAMPLED = 160  # new tokens of a sample
+MAX_ENDED = 40  # new tokens after an ending
+MAX_AFTER_TAG = 40  # new tokens of a sample after question, answer and tag
+N_WRITTEN = 12  # questions whose greedy continuations are read
 N_PATTERNS = 6  # prompts whose attention is read
 N_HIDDEN = 5  # random tokens hidden as the control
 N_FORCED = 20  # questions under budget forcing
+MAX_FORCED = 120  # new tokens after each forced word
 BUDGETS = [0, 8, 16, 32, 64]  # tokens of thought before it is cut
 TEMPERATURE, TOP_P = 0.6, 0.95
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
 import itertools
+import unicodedata
 
 import numpy as np
 import pandas as pd
@@ -62,10 +66,10 @@ from IPython.display import Markdown, display
 from sklearn.linear_model import LinearRegression
 
 from helpers import explorers, figures, findings, stats
-from helpers.generation import Change, answers, load_combined, stored_completions
+from helpers.generation import Change, answers, complete, cut_short, load_combined, stored_completions
 from helpers.pairs import load_pair
-from helpers.prompts import R1_ZERO, Ending, ask, end, ending_materials, endings_grid, final_answer, is_right, load_questions
-from helpers.readouts import attention_pattern, hidden_without, last_hidden, last_hidden_shared, lens, log_normaliser, logits_of, next_logprobs, read_stream
+from helpers.prompts import R1_ZERO, Ending, ask, end, ending_materials, endings_grid, final_answer, is_right, load_questions, normalise
+from helpers.readouts import attention_pattern, hidden_without, last_hidden, last_hidden_shared, lens, log_normaliser, logits_of, read_stream
 from helpers.patching import streams_at_all_positions
 from helpers.store import data_dir, write_text
 from helpers.tokens import count_keywords, nonsense_tag
@@ -95,6 +99,7 @@ def p_stop(member, hidden: torch.Tensor) -> np.ndarray:
     return (logits_of(member, hidden, member.groups.stop) - log_normaliser(member, hidden)[:, None]).exp().sum(1).clamp(1e-12, 1 - 1e-7).numpy()
 
 
+# %%
 rows = []
 for role, m in members.items():
     for name, mark in (("<think>", "<think>"), ("</think>", "</think>"), ("<answer>", "<answer>"), ("nonsense", nonsense[role])):
@@ -105,7 +110,7 @@ for role, m in members.items():
     wanted = [p.count("</think>") for p in prompts]
     assert m.groups.end_think is None or [ids.count(m.groups.end_think) for ids in encoded] == wanted, "every </think> must be one token"
     assert all(ids.count(m.tokenizer.bos_token_id) <= 1 for ids in encoded if m.bos), "at most one BOS"
-    assert all(m.tokenizer.decode(ids) == p for ids, p in zip(encoded, prompts, strict=True)), "prompts must survive the tokenizer"
+    assert all(unicodedata.normalize("NFC", m.tokenizer.decode(ids)) == unicodedata.normalize("NFC", p) for ids, p in zip(encoded, prompts, strict=True)), "prompts must survive the tokenizer"
 pd.DataFrame(rows)
 
 # %% [markdown]
@@ -117,10 +122,9 @@ marks = {"with </think>": "</think>", "nonsense tag": None, "without": ""}
 for index in np.random.default_rng(SEED).choice(len(questions), min(3, len(questions)), replace=False):
     cells = {}
     for role, m in members.items():
-        for name, mark in marks.items():
-            prompt = end(m, [questions[index]], [materials[index]], block, form="plain", mark=nonsense[role] if mark is None else mark)
-            written = stored_completions(pair, m, prompt, name=f"07_raw_{role}", max_new_tokens=MAX_ENDED, fresh=RECOMPUTE)[0]
-            cells[f"{role}, {name}"] = f"{written.text!r} ({'stops' if written.stop != 'limit' else 'goes on'})"
+        prompts = [end(m, [questions[index]], [materials[index]], block, form="plain", mark=nonsense[role] if mark is None else mark)[0] for mark in marks.values()]
+        for name, c in zip(marks, complete(m, prompts, max_new_tokens=MAX_ENDED), strict=True):
+            cells[f"{role}, {name}"] = f"{c.text!r} ({'stops' if c.stop != 'limit' else 'goes on'})"
     display(Markdown(f"*{questions[index].text}*, then the mark, a blank line and `{materials[index].sentence}`"), pd.DataFrame({"what follows": cells}))
 
 # %% [markdown]
@@ -129,16 +133,17 @@ for index in np.random.default_rng(SEED).choice(len(questions), min(3, len(quest
 # **Question.** Which parts of an ending decide, alone and together? All combinations of `<think>`, thought (none, the answer, a real one), `</think>`, gap (none, space, one or two new lines), answer (sentence, without period, word with and without period, wrong, another question's) and answer tags, plain form, both models. Metric: logit of P(stop), a linear model of its main effects and two-way interactions for each question, then mean and bootstrap over questions.
 
 # %%
+def p_each(member, jobs: list[tuple[Ending, str]], form: str, some: int | None = None) -> np.ndarray:
+    """P(stop) after each of many endings (with their marks), [question, ending]; a question's endings share its text."""
+    rows = []
+    for question, material in zip(questions[:some], materials, strict=False):
+        prompts = [end(member, [question], [material], ending, form=form, mark=mark)[0] for ending, mark in jobs]
+        rows.append(p_stop(member, last_hidden_shared(member, prompts)))
+    return np.stack(rows)
+
+
 grid = endings_grid()
-seen = {}
-for role, m in members.items():
-    seen[role] = np.zeros((N_GRID, len(grid)))
-    for k, (question, material) in enumerate(zip(questions[:N_GRID], materials, strict=False)):
-        for opening, group in itertools.groupby(range(len(grid)), key=lambda j: (grid[j].think, grid[j].thought)):
-            places = list(group)
-            prompts = [end(m, [question], [material], grid[j], form="plain")[0] for j in places]
-            seen[role][k, places] = p_stop(m, last_hidden_shared(m, prompts))
-    seen[role] = seen[role][: len(questions)]
+seen = {role: p_each(m, [(ending, "</think>") for ending in grid], "plain", N_GRID) for role, m in members.items()}
 table = pd.DataFrame([vars(ending) for ending in grid]).assign(**{f"P(stop) {role}": seen[role].mean(0) for role in members})
 write_text(data_dir(pair.name) / "07_grid.csv", table.to_csv(index=False, float_format="%.4f"))
 table.sort_values("P(stop) distilled", ascending=False).head(8).round(3)
@@ -147,7 +152,7 @@ table.sort_values("P(stop) distilled", ascending=False).head(8).round(3)
 kinds = ("sentence", "open", "word.", "word", "wrong", "other")
 tagged = {(False, False): "no tag", (True, False): "<think>", (False, True): "</think>", (True, True): "<think>…</think>"}
 maps = {
-    role: [[table.query("think == @state[0] and close == @state[1] and answer == @kind")[f"P(stop) {role}"].mean() for kind in kinds] for state in tagged]
+    role: [[table[(table["think"] == think) & (table["close"] == close) & (table["answer"] == kind)][f"P(stop) {role}"].mean() for kind in kinds] for think, close in tagged]
     for role in members
 }
 gain = {role: (seen[role][:, [e.close for e in grid]].mean(1) - seen[role][:, [not e.close for e in grid]].mean(1)) for role in members}
@@ -167,8 +172,9 @@ coded = pd.DataFrame({
     "<think>": [e.think for e in grid], "</think>": [e.close for e in grid], "thought: answer": [e.thought == "answer" for e in grid], "thought: real": [e.thought == "real" for e in grid],
     "blank line": [e.gap == "\n\n" for e in grid], "period": [e.answer not in ("open", "word") for e in grid], "full sentence": [e.answer not in ("word.", "word") for e in grid],
     "right answer": [e.answer not in ("wrong", "other") for e in grid], "answer tags": [e.tags for e in grid],
-}).astype(float) - 0.5  # fmt: skip
-crossed = {f"{a} x {b}": coded[a] * coded[b] * 2 for a, b in itertools.combinations(coded, 2) if not (a.startswith("thought") and b.startswith("thought"))}
+}).astype(float)  # fmt: skip
+coded -= coded.mean()
+crossed = {f"{a} x {b}": coded[a] * coded[b] * 2 for a, b in itertools.combinations(coded, 2) if not (a.startswith("thought") and b.startswith("thought")) and (b != "right answer" or a not in ("period", "full sentence"))}  # wrong answers always are sentences with a period
 design = pd.concat([coded, pd.DataFrame(crossed)], axis=1)
 logits = {role: np.log(values / (1 - values)) for role, values in seen.items()}
 effects = {role: np.stack([LinearRegression().fit(design, y).coef_ for y in values]) for role, values in logits.items()}
@@ -185,7 +191,7 @@ fig.set_size_inches(12, 4.4)
 figures.save_figure(fig, "07_effects", pair=pair.name, alt=title, note=f"n = {len(seen['base'])} questions, confirm, plain; blue base, orange distilled")
 
 # %% [markdown]
-# **Figure 2: what each part does to the log-odds of stopping.** Blue the base, orange the distilled model; 95 % bootstrap over questions. Left, a part there against not there, the rest averaged; right, how far two parts together go beyond their sum (half the difference of differences).
+# **Figure 2: what each part does to the log-odds of stopping.** Blue the base, orange the distilled model; 95 % bootstrap over questions. Left, a part there against not there, at the average of all others (least squares); right, how far two parts together go beyond their sum (half the difference of differences). Whether wrong answers would do without a period cannot be told: they all have one.
 
 # %% [markdown]
 # **What it does not show.** More than this many questions: each carries the whole grid, and their number is what the intervals know about.
@@ -196,7 +202,7 @@ figures.save_figure(fig, "07_effects", pair=pair.name, alt=title, note=f"n = {le
 # **Question.** `<think></think> <answer>answer</answer>` against `<answer>answer</answer>` alone; the ending block, `</think>`, two new lines and the answer with its period; and `</think> Paris.`. Metric: P(stop) right after, plain form as in the notes; beside it the chat template after a real thought.
 
 # %% [markdown]
-# **Controls.** The same without the tag, and with a nonsense tag of as many tokens. **Rules, written before the result.** F21 holds if on the distilled model (a) P(stop) after both tags is above 0.5 and (b) it is more than 0.25 above `<answer>` alone, which itself stays below 0.5, and (c) above the nonsense tags. F22 holds if (a) P(stop) after the block is above 0.5, (b) it is more than 0.25 above the same with a nonsense tag, and (c) P(stop) after `</think> Paris.` is above 0.5.
+# **Controls.** The same without the tag, and with a nonsense tag of as many tokens. **Rules, written before the result.** F21 holds if on the distilled model (a) P(stop) after both tags is above 0.5 and (b) it is more than 0.25 above `<answer>` alone, which itself stays below 0.5, and (c) above the nonsense tags. F22 holds if (a) P(stop) after the block is above 0.5, (b) it is more than 0.25 above the same with a nonsense tag, and (c) P(stop) after `</think> Paris.` is above 0.5 and above the same with a nonsense tag.
 
 # %%
 endings = {
@@ -205,9 +211,9 @@ endings = {
     "thought </think>¶¶A.": Ending(thought="real", close=True, gap="\n\n"), "A.": Ending(gap=" "),
 }  # fmt: skip
 read = {}
-for (role, m), (name, ending), form in itertools.product(members.items(), endings.items(), ("plain", "template")):
-    for kind, mark in (("tag", "</think>"), ("nonsense", nonsense[role]), ("none", "")):
-        read[role, name, form, kind] = p_stop(m, last_hidden(m, end(m, questions, materials, ending, form=form, mark=mark)))
+for (role, m), form in itertools.product(members.items(), ("plain", "template")):
+    jobs = {(name, kind): (ending, mark) for name, ending in endings.items() for kind, mark in (("tag", "</think>"), ("nonsense", nonsense[role]), ("none", ""))}
+    read |= {(role, name, form, kind): column for (name, kind), column in zip(jobs, p_each(m, list(jobs.values()), form).T, strict=True)}
 
 
 def of_ending(name: str, kind: str = "tag", form: str = "plain", role: str = "distilled") -> stats.Interval:
@@ -232,8 +238,8 @@ F21 = findings.record(
 F22 = findings.record(
     pair, "F22", notebook="07_think_tags", quantity="P(stop) of the distilled model after </think>, two new lines, and the answer with its period", unit="probability", interval=of_ending(whole),
     control=of_ending(whole, "nonsense"), control_name="the same with a nonsense tag for </think>", sample="questions",
-    rule=f"(a) {half}; (b) minus the nonsense tag: {quarter}; (c) after </think> word.: {half}", verdict=findings.all_of(half.verdict(of_ending(whole)), quarter.verdict(beyond[whole]), half.verdict(of_ending(short))),
-    detail=f"Without any tag {of_ending(whole, 'none')}; beyond the nonsense tag {beyond[whole]}. `</think> word.` {of_ending(short)}, without its period {of_ending('</think> word')}. After a real thought in the template {of_ending('thought </think>¶¶A.', form='template')}, nonsense {of_ending('thought </think>¶¶A.', 'nonsense', 'template')}.",
+    rule=f"(a) {half}; (b) minus the nonsense tag: {quarter}; (c) after </think> word.: {half}, minus the nonsense tag: {above_zero}", verdict=findings.all_of(half.verdict(of_ending(whole)), quarter.verdict(beyond[whole]), half.verdict(of_ending(short)), above_zero.verdict(beyond[short])),
+    detail=f"Without any tag {of_ending(whole, 'none')}; beyond the nonsense tag {beyond[whole]}. `</think> word.` {of_ending(short)}, beyond the nonsense tag {beyond[short]}, without its period {of_ending('</think> word')}. After a real thought in the template {of_ending('thought </think>¶¶A.', form='template')}, nonsense {of_ending('thought </think>¶¶A.', 'nonsense', 'template')}.",
 )  # fmt: skip
 display(Markdown(findings.sentence(F21)), Markdown(findings.sentence(F22)))
 
@@ -279,11 +285,12 @@ done = {}
 for role, m in members.items():
     marks = {"tag": "</think>", "nonsense": nonsense[role]}
     jobs = [(name, kind) for name in shown for kind in marks if kind == "tag" or endings[name].close]
-    prompts = [prompt for name, kind in jobs for prompt in end(m, questions, materials, endings[name], form="plain", mark=marks[kind])]
+    few = questions[:N_WRITTEN]
+    prompts = [prompt for name, kind in jobs for prompt in end(m, few, materials[: len(few)], endings[name], form="plain", mark=marks[kind])]
     written = stored_completions(pair, m, prompts, name=f"07_after_{role}", max_new_tokens=MAX_ENDED, fresh=RECOMPUTE)
     for k, job in enumerate(jobs):
-        some = written[k * len(questions) : (k + 1) * len(questions)]
-        done[role, *job] = [behaviour(c.text, c.stop != "limit", material.word) for c, material in zip(some, materials, strict=True)]
+        some = written[k * len(few) : (k + 1) * len(few)]
+        done[role, *job] = [behaviour(c.text, c.stop != "limit", material.word) for c, material in zip(some, materials, strict=False)]
 
 # %%
 colours = {"stops at once": figures.STOP, "answer again, stops": figures.THIRD, "other words, stops": figures.LINE, "reasons again": figures.WAIT, "asks a question": figures.PALE, "goes on": figures.REST}
@@ -291,7 +298,7 @@ rows = {f"{role}: {name}{' (nonsense)' if kind == 'nonsense' else ''}": {what: f
 again = rows[f"distilled: {whole}"]
 title = f"After the ending block the distilled model stops at once in {again['stops at once']:.0%}, says the answer again in {again['answer again, stops']:.0%}, reasons again in {again['reasons again']:.0%}"
 fig = figures.stacked_rows(rows, colours, title=title, unit="share of questions")
-figures.save_figure(fig, "07_behaviour", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm, plain, greedy")
+figures.save_figure(fig, "07_behaviour", pair=pair.name, alt=title, note=f"n = {len(few)} questions, confirm, plain, greedy")
 
 # %% [markdown]
 # **Figure 4: greedy continuations after each ending.** One bar an ending, base and distilled, with `</think>` or with the nonsense tag in its place.
@@ -302,30 +309,29 @@ figures.save_figure(fig, "07_behaviour", pair=pair.name, alt=title, note=f"n = {
 # %% [markdown]
 # ## F23 · A prompt that ends in `</think>`
 #
-# **Question.** Question, answer, `</think>`: does the distilled model write two new lines, say the answer again and stop? Eight seeded samples a question, temperature 0.6, top-p 0.95. **Control.** The nonsense tag. **Rule, written before the result.** F23 holds if more than half of the samples do all three, and more than a quarter more than after the nonsense tag.
+# **Question.** Question, answer, `</think>`: does the distilled model write two new lines, say the answer again and stop? Eight seeded samples a question, temperature 0.6, top-p 0.95. **Control.** The nonsense tag, two samples a question. **Rule, written before the result.** F23 holds if more than half of the samples do all three, and more than a quarter more than after the nonsense tag.
 
 # %% [markdown]
 # ## F24 · Does `</think>` guarantee the answer?
 #
-# **Question.** Whole answers, sampled from the chat template: after the first `</think>`, does it reason again (a second `</think>`, or a word of doubt)? Does a finished answer ever come without one? **Control.** The same model's greedy answers. **Rule, written before the result.** F24 holds if (a) more than 1 % of the samples with a `</think>` reason again after it and (b) fewer than 2 % of the finished samples have none.
+# **Question.** Whole answers, sampled from the chat template: after the first `</think>`, does it reason again (a second `</think>`, or a word of doubt)? Does a finished answer ever come without one? **Control.** The same model's greedy answers, as if cut at as many tokens. **Rule, written before the result.** F24 holds if (a) more than 1 % of the samples with a `</think>` reason again after it and (b) fewer than 2 % of the finished samples have none.
 
 # %%
 asked = [q for q in load_questions(N_PROMPTS) if q.split == "confirm"][:N_SAMPLED]
 samples = dict(temperature=TEMPERATURE, top_p=TOP_P, seed=SEED, fresh=RECOMPUTE)
-draws = tuple(f"sample {k}" for k in range(N_SAMPLES))
 
 
-def sample(prompts: list[str], name: str, limit: int) -> list[list]:
-    """N_SAMPLES seeded completions of each prompt."""
-    names = tuple(draw for draw in draws for _ in prompts)
-    flat = stored_completions(pair, distilled, prompts * N_SAMPLES, name=name, max_new_tokens=limit, change=Change("samples", names=names), **samples)
+def sample(prompts: list[str], name: str, limit: int, n: int = N_SAMPLES) -> list[list]:
+    """n seeded completions of each prompt."""
+    names = tuple(f"sample {k}" for k in range(n) for _ in prompts)
+    flat = stored_completions(pair, distilled, prompts * n, name=name, max_new_tokens=limit, change=Change("samples", names=names), **samples)
     return [flat[k :: len(prompts)] for k in range(len(prompts))]
 
 
 told = load_combined(pair, n_prompts=N_PROMPTS, n_combined=N_SAMPLED, quick=QUICK, max_new_tokens=MAX_NEW_TOKENS)["confirm"]
 closing = Ending(thought="answer", close=True, answer="none")
 stuff = ending_materials(told.questions, told.answers, [""] * len(told.questions))
-after = {kind: sample(end(distilled, told.questions, stuff, closing, form="plain", mark=mark), f"07_after_{kind}", MAX_ENDED) for kind, mark in (("tag", "</think>"), ("nonsense", nonsense["distilled"]))}
+after = {kind: sample(end(distilled, told.questions, stuff, closing, form="plain", mark=mark), f"07_after_{kind}", MAX_AFTER_TAG, n) for kind, mark, n in (("tag", "</think>", N_SAMPLES), ("nonsense", nonsense["distilled"], 2))}
 whole_texts = sample(ask(distilled, asked, form="template"), "07_samples", MAX_SAMPLED)
 
 # %%
@@ -339,11 +345,11 @@ def share(texts: list[list], some: list, test) -> np.ndarray:
 
 
 def repeats(c, material) -> bool:
-    """Blank line, the given answer's words, stop."""
-    given = material.sentence.rstrip(".!?").split()[-1]
-    return c.text.startswith("\n\n") and c.stop != "limit" and given.strip("*").lower() in c.text.lower()
+    """Blank line, the given sentence word for word, stop."""
+    return c.text.startswith("\n\n") and c.stop != "limit" and normalise(material.sentence) in normalise(c.text)
 
 
+# %%
 three = {kind: np.array([np.mean([repeats(c, m) for c in row]) for row, m in zip(texts, stuff, strict=True)]) for kind, texts in after.items()}
 closed = [[c for c in row if "</think>" in c.text] for row in whole_texts]
 counted = pd.Series([c.text.count("</think>") for row in whole_texts for c in row]).value_counts().sort_index()
@@ -358,7 +364,14 @@ def reasons_again(c) -> bool:
 again = np.array([np.mean([reasons_again(c) for c in row]) for row in closed if row])
 finished = [[c for c in row if c.stop != "limit"] for row in whole_texts]
 untagged = np.array([np.mean(["</think>" not in c.text for c in row]) for row in finished if row])
-greedy = own.loc[[q.id for q in asked]]
+greedy = cut_short(distilled, own.loc[[q.id for q in asked]], asked, MAX_SAMPLED, opened=True)
+
+
+def mean_of(values) -> stats.Interval:
+    """Mean with its interval; where fewer than two questions can tell, anything from 0 to 1."""
+    return stats.bootstrap(values) if len(values) > 1 else stats.Interval(0.0, 0.0, 1.0, len(values))
+
+
 greedy_again = np.array([reasons_again(c) for c in greedy[greedy["closed"]].itertuples()], dtype=float)
 
 # %%
@@ -370,10 +383,10 @@ F23 = findings.record(
     detail="After </think>: " + ", ".join(f"{name} {stats.bootstrap(share(after['tag'], told.questions, test))}" for name, test in steps.items()) + f" ({N_SAMPLES} samples a question). Beyond the nonsense tag {beyond_nonsense}.",
 )  # fmt: skip
 F24 = findings.record(
-    pair, "F24", notebook="07_think_tags", quantity="share of samples with a </think> that reason again after it", unit="of samples", interval=stats.bootstrap(again),
-    control=stats.bootstrap(greedy_again if len(greedy_again) > 1 else np.zeros(2)), control_name="greedy answers", sample="questions", rule=f"(a) {some_again}; (b) finished samples without </think>: {few_untagged}",
-    verdict=findings.all_of(some_again.verdict(stats.bootstrap(again)), few_untagged.verdict(stats.bootstrap(untagged))),
-    detail=f"Finished samples without </think>: {stats.bootstrap(untagged):.3f}. Samples by number of </think>: " + ", ".join(f"{n}: {count}" for n, count in counted.items()) + f"; {sum(map(len, finished))} of {len(asked) * N_SAMPLES} finished within {MAX_SAMPLED} tokens.",
+    pair, "F24", notebook="07_think_tags", quantity="share of samples with a </think> that reason again after it", unit="of samples", interval=mean_of(again),
+    control=mean_of(greedy_again), control_name="greedy answers", sample="questions", rule=f"(a) {some_again}; (b) finished samples without </think>: {few_untagged}",
+    verdict=findings.all_of(some_again.verdict(mean_of(again)), few_untagged.verdict(mean_of(untagged))),
+    detail=f"Finished samples without </think>: {mean_of(untagged):.3f}. Samples by number of </think>: " + ", ".join(f"{n}: {count}" for n, count in counted.items()) + f"; {sum(map(len, finished))} of {len(asked) * N_SAMPLES} finished within {MAX_SAMPLED} tokens.",
 )  # fmt: skip
 display(Markdown(findings.sentence(F23)), Markdown(findings.sentence(F24)))
 
@@ -382,11 +395,11 @@ panels = {
     "F23: after question, answer, tag": [(name, stats.bootstrap(share(after[kind], told.questions, test)), figures.DISTILLED if kind == "tag" else figures.CONTROL) for name, test in steps.items() for kind in after]
     + [("all three", stats.bootstrap(three[kind]), figures.DISTILLED if kind == "tag" else figures.CONTROL) for kind in after],
     "F24: whole answers": [
-        ("closes the thought", stats.bootstrap([len(row) / N_SAMPLES for row in closed]), figures.DISTILLED), ("reasons again after it", stats.bootstrap(again), figures.DISTILLED),
-        ("reasons again, greedy", stats.bootstrap(greedy_again if len(greedy_again) > 1 else np.zeros(2)), figures.CONTROL), ("finished without a tag", stats.bootstrap(untagged), figures.THIRD),
+        ("closes the thought", stats.bootstrap([len(row) / N_SAMPLES for row in closed]), figures.DISTILLED), ("reasons again after it", mean_of(again), figures.DISTILLED),
+        ("reasons again, greedy", mean_of(greedy_again), figures.CONTROL), ("finished without a tag", mean_of(untagged), figures.THIRD),
     ],
 }  # fmt: skip
-title = f"{three['tag'].mean():.0%} of samples after </think> write a blank line, repeat the answer and stop; {again.mean():.1%} of closed thoughts are followed by another; {untagged.mean():.1%} finish without the tag"
+title = f"{three['tag'].mean():.0%} of samples after </think> write a blank line, repeat the answer and stop; {mean_of(again).estimate:.1%} of closed thoughts are followed by another; {mean_of(untagged).estimate:.1%} finish without the tag"
 fig = figures.interval_rows(panels, title=title, unit="share of samples", span=(-0.03, 1.03))
 fig.set_size_inches(12, 3.2)
 figures.save_figure(fig, "07_samples", pair=pair.name, alt=title, note=f"n = {len(told.questions)} and {len(asked)} questions x {N_SAMPLES} samples, confirm, temperature {TEMPERATURE}, top-p {TOP_P}")
@@ -400,15 +413,19 @@ figures.save_figure(fig, "07_samples", pair=pair.name, alt=title, note=f"n = {le
 # %% [markdown]
 # ## Where does the tag act?
 #
-# **Question.** From the answer's last token, which heads look at `</think>`? And is it looked at to stop: what becomes of P(stop) if no later token can attend to the tag? **Controls.** Attention to the nonsense tag at the same place; hiding random other tokens (not the first) instead.
+# **Question.** After a real thought, the tag, a blank line and the answer (plain form): from the answer's last token, which heads look at `</think>`? And is it looked at to stop: what becomes of P(stop) if no later token can attend to the tag? **Controls.** Attention to the nonsense tag at the same place; hiding as many random other tokens (not the first) instead.
 
 # %%
-tagged_prompts = {kind: end(distilled, questions, materials, block, form="plain", mark=mark) for kind, mark in (("tag", "</think>"), ("nonsense", nonsense["distilled"]), ("none", ""))}
+pair = pair.float()  # attention, hidden tokens and lens in float32
+whole_block = endings["thought </think>¶¶A."]
+tagged_prompts = {kind: end(distilled, questions, materials, whole_block, form="plain", mark=mark) for kind, mark in (("tag", "</think>"), ("nonsense", nonsense["distilled"]), ("none", ""))}
 heads = list(itertools.product(range(distilled.n_layers), range(distilled.config.num_attention_heads)))
-at = [len(distilled.encode([prompt])["input_ids"][0]) for prompt in end(distilled, questions, materials, Ending(answer="none"), form="plain")]
 width = len(distilled.tokenizer("</think>", add_special_tokens=False).input_ids)
-begins = {kind: [next(k for k in range(a - 1, 10**6) if distilled.tokenizer.decode(distilled.encode([p])["input_ids"][0, : k + width]).rstrip().endswith(mark)) for p, a in zip(tagged_prompts[kind][:N_PATTERNS] if kind == "nonsense" else tagged_prompts[kind], at, strict=False)]
-          for kind, mark in (("tag", "</think>"), ("nonsense", nonsense["distilled"]))}  # fmt: skip
+starts = end(distilled, questions, materials, Ending(thought="real", answer="none"), form="plain")
+begins = {}
+for kind in ("tag", "nonsense"):
+    every = [distilled.encode([prompt])["input_ids"][0] for prompt in tagged_prompts[kind]]
+    begins[kind] = [next(k for k in range(len(ids)) if len(distilled.tokenizer.decode(ids[:k])) >= len(start)) for ids, start in zip(every, starts, strict=True)]
 looked = {
     kind: torch.stack([attention_pattern(distilled, p, heads)[1][:, k : k + width].sum(1) for p, k in zip(tagged_prompts[kind][:N_PATTERNS], begins[kind], strict=False)]).numpy()
     for kind in ("tag", "nonsense")
@@ -420,7 +437,7 @@ fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="
 figures.save_figure(fig, "07_attention", pair=pair.name, alt=title, note=f"n = {len(looked['tag'])} prompts, confirm, plain, distilled, from the answer's last token")
 
 # %% [markdown]
-# **Figure 6: attention from the answer's last token to the tag, by layer and head.** Distilled model, the ending block in plain form; right, the same place holding a nonsense tag.
+# **Figure 6: attention from the answer's last token to the tag, by layer and head.** Distilled model, a real thought and the ending block in plain form; right, the same place holding a nonsense tag.
 
 # %% [markdown]
 # **What it does not show.** What is done with what is seen; attention is not effect. So the tag is hidden:
@@ -430,36 +447,35 @@ lengths = [len(distilled.encode([p])["input_ids"][0]) for p in tagged_prompts["t
 hidden_tag = p_stop(distilled, hidden_without(distilled, tagged_prompts["tag"], [list(range(k, k + width)) for k in begins["tag"]]))
 rng, random_hidden = np.random.default_rng(SEED), []
 for _ in range(N_HIDDEN):
-    other = [[int(rng.choice([k for k in range(1, n - 1) if not place <= k < place + width]))] for n, place in zip(lengths, begins["tag"], strict=True)]
+    chosen = [int(rng.choice([k for k in range(1, n - width) if abs(k - place) >= width])) for n, place in zip(lengths, begins["tag"], strict=True)]
+    other = [list(range(k, k + width)) for k in chosen]
     random_hidden.append(p_stop(distilled, hidden_without(distilled, tagged_prompts["tag"], other)))
 plainly = {kind: p_stop(distilled, last_hidden(distilled, prompts)) for kind, prompts in tagged_prompts.items()}
 assert np.allclose(p_stop(distilled, hidden_without(distilled, tagged_prompts["tag"][:3], [[]] * 3)), plainly["tag"][:3], atol=1e-4), "hiding nothing changes nothing"
-undone = stats.ratio_of_means(plainly["tag"] - hidden_tag, plainly["tag"] - plainly["none"])
 rows = [("</think> seen", stats.bootstrap(plainly["tag"]), figures.DISTILLED), ("</think> hidden from later tokens", stats.bootstrap(hidden_tag), figures.DISTILLED), ("random token hidden", stats.bootstrap(np.mean(random_hidden, axis=0)), figures.CONTROL), ("nonsense tag", stats.bootstrap(plainly["nonsense"]), figures.CONTROL), ("no tag", stats.bootstrap(plainly["none"]), figures.THIRD)]  # fmt: skip
 title = f"Hiding </think> from later tokens changes P(stop) from {plainly['tag'].mean():.2f} to {hidden_tag.mean():.2f}; without the tag it is {plainly['none'].mean():.2f}"
 fig = figures.interval_rows({"": rows}, title=title, unit="P(stop)", span=(-0.03, 1.03))
 figures.save_figure(fig, "07_hidden", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm, plain, distilled; random: mean of {N_HIDDEN} draws")
 
 # %% [markdown]
-# **Figure 7: P(stop) after the ending block with the tag hidden.** All later tokens, in all heads and layers, cannot attend to it; the tag itself still stands in the text. Grey: a random other token hidden instead, and the nonsense tag.
+# **Figure 7: P(stop) after a thought and the ending block, with the tag hidden.** All later tokens, in all heads and layers, cannot attend to it; the tag itself still stands in the text. Grey: a random other token hidden instead, and the nonsense tag.
 
 # %% [markdown]
 # **What it does not show.** Which head is needed: all are cut at once.
 
 # %%
-pair = pair.float()  # the lens in float32
 depths = {kind: lens(distilled, prompts, distilled.groups.stop).logprobs[:, 0].logsumexp(-1).numpy() for kind, prompts in tagged_prompts.items()}
 colours = {"tag": figures.DISTILLED, "nonsense": figures.CONTROL, "none": figures.THIRD}
 names = {"tag": "</think>", "nonsense": "nonsense tag", "none": "no tag"}
 parted = depths["tag"].mean(0) - depths["nonsense"].mean(0)
 depth = int(stats.settled_at(parted[None])[0] * distilled.n_layers)
 title = f"Tag and nonsense tag part by half of their final {parted[-1]:.1f} nats at depth {depth} of {distilled.n_layers}"
-fig = figures.lines({"": {names[kind]: (stats.bands(values), colours[kind]) for kind, values in depths.items()}}, range(distilled.n_layers + 1), title=title, xlabel="depth (layers passed)", ylabel="log P(stop) through the lens")
+fig = figures.lines({"": {names[kind]: (stats.bands(values[:, 1:]), colours[kind]) for kind, values in depths.items()}}, range(1, distilled.n_layers + 1), title=title, xlabel="depth (layers passed)", ylabel="log P(stop) through the lens")
 fig.set_size_inches(8, 3.8)
 figures.save_figure(fig, "07_lens", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm, plain, distilled")
 
 # %% [markdown]
-# **Figure 8: the lens at the answer's last token.** log P of all stop tokens at each depth, after the ending block with the tag, a nonsense tag, or none; bands are 95 % bootstrap over questions.
+# **Figure 8: the lens at the answer's last token.** log P of all stop tokens at each depth from the first layer on, after a real thought and the ending block with the tag, a nonsense tag, or none; bands are 95 % bootstrap over questions.
 
 # %% [markdown]
 # **What it does not show.** Early depths, where the lens is unreliable (Belrose et al. 2023).
@@ -477,24 +493,25 @@ for text, stream in zip(traces.values(), streams_at_all_positions(distilled, lis
     start = len(distilled.encode([own.loc[finished_rows[len(along)], "prompt"]])["input_ids"][0])
     along.append(read_stream(distilled, stream[start:, -1], distilled.groups.stop).logprobs.logsumexp(-1).exp().numpy())
 cuts = [0, 0.125, 0.25, 0.5, 0.75, 1]
-cut_at = {kind: [] for kind in ("tag", "nonsense")}
-for kind, mark in (("tag", "</think>"), ("nonsense", nonsense["distilled"])):
-    for cut in cuts:
-        parts = [m.thought.split(" ") for m in materials]
-        shorter = [f"{prompt}{' '.join(words[: round(cut * len(words))])}\n{mark}\n\n{m.sentence}" for prompt, words, m in zip(ask(distilled, questions, form="template"), parts, materials, strict=True)]
-        cut_at[kind].append(stats.bootstrap(p_stop(distilled, last_hidden(distilled, shorter))))
+cut_read = []
+for prompt, m in zip(ask(distilled, questions, form="template"), materials, strict=True):
+    words = m.thought.split(" ")
+    shorter = [f"{prompt}{' '.join(words[: round(cut * len(words))])}\n{mark}\n\n{m.sentence}" for mark in ("</think>", nonsense["distilled"]) for cut in cuts]
+    cut_read.append(p_stop(distilled, last_hidden_shared(distilled, shorter)))
+cut_at = dict(zip(("tag", "nonsense"), (stats.bands(half_of) for half_of in np.split(np.stack(cut_read), 2, axis=1)), strict=True))
 
 # %%
 steps_of = np.linspace(0, 1, 101)
 lines = {" " * (k + 1): ([stats.Interval(v, v, v, 1) for v in np.interp(steps_of, np.linspace(0, 1, len(row)), row).tolist()], figures.LINE) for k, row in enumerate(along)}
 panels = {"P(stop) along four answers": lines}
 fig = figures.lines(panels, steps_of, title="", xlabel="share of the answer written", ylabel="P(stop)")
-highest = [float(row[:-1].max()) for row in along]
-title = f"Along real answers P(stop) stays below {max(highest):.2f} before the last token"
+highest = [float(row[:-1].max()) for row in along if len(row) > 1] or [0.0]
+title = f"Along real answers P(stop) is at most {max(highest):.3f} before the last token"
 fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-for text, row, prompt in zip(traces.values(), along, [own.loc[name, "prompt"] for name in finished_rows], strict=True):
-    place = len(distilled.encode([text[: text.rindex("</think>") + 8]])["input_ids"][0]) - len(distilled.encode([prompt])["input_ids"][0])
-    fig.axes[0].axvline(place / len(row), color=figures.WAIT, linewidth=0.8, linestyle=":")
+for name, text, row in zip(traces, traces.values(), along, strict=True):
+    if "</think>" in text and len(row) > 1:
+        place = len(distilled.encode([text.split("</think>")[0] + "</think>"])["input_ids"][0]) - len(distilled.encode([own.loc[name, "prompt"]])["input_ids"][0])
+        fig.axes[0].axvline((place - 1) / (len(row) - 1), color=figures.WAIT, linewidth=0.8, linestyle=":")
 fig.set_size_inches(8, 3.4)
 figures.save_figure(fig, "07_along", pair=pair.name, alt=title, note=f"{len(along)} greedy answers, confirm, template, distilled")
 
@@ -519,24 +536,23 @@ figures.save_figure(fig, "07_cut", pair=pair.name, alt=title, note=f"n = {len(qu
 # %% [markdown]
 # ## Budget forcing
 #
-# **Question.** Muennighoff et al. (2025) lengthen thoughts by putting "Wait" in the place of the end, and shorten them by a maximum. Does it work here, and what happens to right answers? `</think>` (or the stop) is replaced by "Wait" once to three times; and the thought is cut at a number of tokens, `</think>` and two new lines put after it. **Control.** "So" in the place of "Wait".
+# **Question.** Muennighoff et al. (2025) lengthen thoughts by putting "Wait" in the place of the end, and shorten them by a maximum. Does it work here, and what happens to right answers? `</think>` (or the stop) is replaced by "Wait" once to three times; and the thought is cut at a number of tokens, `</think>` and two new lines put after it. **Control.** "So" in the place of "Wait". Each continuation has at most `MAX_FORCED` tokens; a thought that does not close by then has no answer.
 
 # %%
 forced = [q for q in load_questions(N_PROMPTS) if q.split == "confirm"][:N_FORCED]
 starts = ask(distilled, forced, form="template")
 lengths, right = {}, {}
-for word in ("Wait", "So"):
-    texts = [own.loc[q.id, "text"].split("</think>")[0] for q in forced]
-    for round_ in range(4):
-        if round_:
-            prompts = [f"{start}{text.rstrip()}\n\n{word}" for start, text in zip(starts, texts, strict=True)]
-            grown = stored_completions(pair, distilled, prompts, name="07_forced", max_new_tokens=MAX_SAMPLED, fresh=RECOMPUTE)
-            whole_answers = [f"{text.rstrip()}\n\n{word}{c.text}" for text, c in zip(texts, grown, strict=True)]
-            texts = [answer.split("</think>")[0] for answer in whole_answers]
-        else:
-            whole_answers = list(own.loc[[q.id for q in forced], "text"])
-        lengths[word, round_] = np.array([len(distilled.tokenizer(text, add_special_tokens=False).input_ids) for text in texts], dtype=float)
-        right[word, round_] = np.array([is_right(final_answer(answer, opened=True), q.answers) for answer, q in zip(whole_answers, forced, strict=True)], dtype=float)
+texts = {word: [own.loc[q.id, "text"].split("</think>")[0] for q in forced] for word in ("Wait", "So")}
+said = {word: list(own.loc[[q.id for q in forced], "text"]) for word in texts}
+for round_ in range(4):
+    if round_:
+        grown = {word: [f"{text.rstrip()}\n\n{word}" for text in texts[word]] for word in texts}
+        flat = stored_completions(pair, distilled, [start + text for word in texts for start, text in zip(starts, grown[word], strict=True)], name="07_forced", max_new_tokens=MAX_FORCED, fresh=RECOMPUTE)
+        said = {word: [text + c.text for text, c in zip(grown[word], flat[k * len(forced) : (k + 1) * len(forced)], strict=True)] for k, word in enumerate(texts)}
+        texts = {word: [answer.split("</think>")[0] for answer in said[word]] for word in texts}
+    for word in texts:
+        lengths[word, round_] = np.array([len(distilled.tokenizer(text, add_special_tokens=False).input_ids) for text in texts[word]], dtype=float)
+        right[word, round_] = np.array([is_right(final_answer(answer, opened=True), q.answers) for answer, q in zip(said[word], forced, strict=True)], dtype=float)
 cut_right = []
 for budget in BUDGETS:
     kept = [distilled.tokenizer.decode(distilled.tokenizer(own.loc[q.id, "text"].split("</think>")[0], add_special_tokens=False).input_ids[:budget]) for q in forced]
@@ -564,32 +580,29 @@ figures.save_figure(fig, "07_budget", pair=pair.name, alt=title, note=f"n = {len
 # %% [markdown]
 # ## F25 · Traces of the R1-Zero template
 #
-# **Question.** R1-Zero was trained under a template with `<think>` and `<answer>` (DeepSeek-AI 2025). Did the distilled model inherit a habit for it? Metric: under that template, log P of `<think>` after "Assistant:" and of `<answer>` after `</think>`, minus the same under the template with other names (`<plan>`, `<reply>`), distilled minus base. **Control.** The base. **Rule, written before the result.** F25 holds if either difference of differences is above 1 nat, with its interval, and fails where both lie below.
+# **Question.** R1-Zero was trained under a template with `<think>` and `<answer>` (DeepSeek-AI 2025). Did the distilled model inherit a habit for it? Metric: under that template, log P of `<think>` after "Assistant:" and of `<answer>` after `</think>`, minus the same under the template with other names (`<plan>`, `<reply>`), distilled minus base. **Control.** The base. **Rule, written before the result.** F25 holds if for `<answer>` the difference of differences is above 1 nat, with its interval, and does not hold if it lies below. `<think>` is told beside it: where it is one token in one model and text in the other, differences do not cancel.
 
 # %%
-def sequence_logprob(member, prompts: list[str], text: str) -> np.ndarray:
-    """log P of a text after each prompt, token by token, in nats."""
-    ids, total = member.tokenizer(text, add_special_tokens=False).input_ids, np.zeros(len(prompts))
-    for k, token in enumerate(ids):
-        total += next_logprobs(member, [prompt + member.tokenizer.decode(ids[:k]) for prompt in prompts], [token])[:, 0].numpy()
-    return total
+def tag_logprob(member, opened: str, tag: str) -> float:
+    """log P of a tag after a text, token by token, in nats."""
+    ids = member.tokenizer(tag, add_special_tokens=False).input_ids
+    hidden = last_hidden_shared(member, [opened + member.tokenizer.decode(ids[:k]) for k in range(len(ids))])
+    read = logits_of(member, hidden, ids) - log_normaliser(member, hidden)[:, None]
+    return float(read.diagonal().sum())
 
 
 zero = {}
 for role, m in members.items():
     for think, answer in (("think", "answer"), ("plan", "reply")):
         filled = [m.prompt(R1_ZERO.format(think=think, answer=answer, question=q.text), "plain") for q in questions]
-        zero[role, "open", think] = sequence_logprob(m, filled, f" <{think}>")
-        thought = [f"{prompt} <{think}> I think so. </{think}>" for prompt in filled]
-        zero[role, "answer", think] = sequence_logprob(m, thought, f" <{answer}>")
+        zero[role, "open", think] = np.array([tag_logprob(m, prompt, f" <{think}>") for prompt in filled])
+        zero[role, "answer", think] = np.array([tag_logprob(m, f"{prompt} <{think}> I think so. </{think}>", f" <{answer}>") for prompt in filled])
 habit = {(role, place): zero[role, place, "think"] - zero[role, place, "plan"] for role in members for place in ("open", "answer")}
 traces_of = {place: stats.paired(habit["distilled", place], habit["base", place]) for place in ("open", "answer")}
 rule = findings.Rule("above", 1.0)
-verdicts = [rule.verdict(value) for value in traces_of.values()]
-verdict = "holds" if "holds" in verdicts else "does not hold" if set(verdicts) == {"does not hold"} else "inconclusive"
 F25 = findings.record(
     pair, "F25", notebook="07_think_tags", quantity="log P(<answer>) after </think> under the R1-Zero template, minus other tag names, distilled minus base", unit="nats", interval=traces_of["answer"],
-    control=stats.bootstrap(habit["base", "answer"]), control_name="the base alone", sample="questions", rule=f"{rule}, here or for <think> after 'Assistant:'", verdict=verdict,
+    control=stats.bootstrap(habit["base", "answer"]), control_name="the base alone", sample="questions", rule=str(rule), verdict=rule.verdict(traces_of["answer"]),
     detail=f"<think> after 'Assistant:', distilled minus base: {traces_of['open']} nats.",
 )  # fmt: skip
 Markdown(findings.sentence(F25))

@@ -68,7 +68,37 @@ def train_autoencoders(sources: list[str], out: Path, *, layers: list[int], pass
         "held_out": measured,
     }
     write_text(out / "training.json", json.dumps(record, indent=1) + "\n")
+    write_card(out)
     return out
+
+
+CARD = """# A sparse autoencoder of `smol`'s distilled model
+
+TopK, {latents:,} latents, {k} active, in the layout of EleutherAI's sparsify (`layers.N/cfg.json`, `sae.safetensors` in
+float16). It reads and rebuilds a layer's output; notebook 06 uses it. MIT.
+
+| hookpoint | share of variance unexplained, held out | latents that never fired there | tokens held out |
+|---|---|---|---|
+{rows}
+
+**Data**: {traces:,} R1 traces (the sources named in `../README.md`) and {own_samples:,} answers that {model} itself
+sampled to the practice questions (temperature {temperature}, top-p {top_p}); {tokens_a_pass:,} tokens, {passes} passes,
+the first token of each text left out. None of the study's prompts is among them.
+**Training**: sparsify's Trainer with its defaults (signum, automatic rate, auxiliary loss 1/32), batches of 32 texts;
+{seconds} s on one {device}.{note} Written by `python -m helpers autoencoder` from `training.json`.
+
+On the base's own answers, which it was not trained on, it explains less: notebook 06 prints how much.
+"""
+
+
+def write_card(folder: Path) -> None:
+    """`README.md` beside the weights, from `training.json`."""
+    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    rows = [
+        f"| `{n}` | {m['fvu']:.3f} | {m['never_fired']:.1%} | {m['tokens']:,} |" for n, m in record["held_out"].items()
+    ]
+    options = {"rows": "\n".join(rows), "temperature": TEMPERATURE, "top_p": TOP_P, "note": ""}
+    write_text(folder / "README.md", CARD.format(**(options | record)))
 
 
 def _sequences(member: Member, sources: list[str]) -> tuple[Tensor, dict[str, int]]:

@@ -47,6 +47,8 @@ QUICK = {
     "MAX_SAMPLED": "150",
     "MAX_ENDED": "24",
     "N_PATTERNS": "2",
+    "N_WRITTEN": "4",
+    "MAX_AFTER_TAG": "16",
 }
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_SECONDS = 3600

@@ -26,6 +26,7 @@ def helpers(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         (("run", "--only", "99"), "no notebook starts with '99'"),
         (("check", "--pair", "r1-1.5b"), "from the model hub"),
         (("run", "--pair", "r1-1.5b", "--only", "01"), "01_prompts.py: cannot load Qwen/Qwen2.5-Math-1.5B"),
+        (("autoencoder", "nowhere.jsonl"), "pip install eai-sparsify"),
         (("distill", "nowhere.jsonl"), "nowhere.jsonl does not exist"),
     ],
 )
@@ -38,7 +39,7 @@ def test_what_a_user_can_cause_is_one_line_and_exit_code_2(arguments, said):
 
 def test_help_names_the_commands():
     shown = helpers("--help").stdout
-    assert all(name in shown for name in ("run", "check", "distill", "card"))
+    assert all(name in shown for name in ("run", "check", "distill", "autoencoder", "card"))
 
 
 def test_distill_refuses_a_broken_line(tmp_path):

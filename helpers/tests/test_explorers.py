@@ -2,7 +2,8 @@ import ipywidgets as widgets
 import pytest
 import torch
 
-from helpers import explorers
+from helpers import explorers, steering
+from helpers.prompts import Material, load_questions
 
 
 def parts(box: widgets.Widget) -> list[widgets.Widget]:
@@ -89,6 +90,33 @@ def test_neurons_and_layers_move_the_bars_and_write(qwen):
         assert "tokens, ends by" in written.value
 
 
+def steering_box(pair):
+    vectors = {name: steering.random_directions(3, 48, seed=k) for k, name in enumerate(("one", "other"))}
+    return explorers.steering_explorer(pair, vectors, dict.fromkeys(("base", "distilled"), torch.full((3,), 40.0)))
+
+
+def endings_box(pair):
+    question = load_questions(1)[0]
+    return explorers.endings_explorer(pair, question, Material("It is.", "It", "No.", "Yes.", "I think so."))
+
+
+def test_steering_and_endings_move_the_bars_and_write(qwen):
+    controls = {
+        steering_box: [(widgets.FloatSlider, "Strength", 0.9), (widgets.Dropdown, "Method", "other")],
+        endings_box: [(widgets.Checkbox, "</think>", False), (widgets.Dropdown, "Answer", "wrong")],
+    }
+    for make, changes in controls.items():
+        box = make(qwen)
+        bars, written = (part for part in parts(box) if isinstance(part, widgets.HTML))
+        for kind, name, value in changes:
+            before = bars.value
+            find(box, kind, name).value = value
+            assert bars.value != before and "%" in bars.value
+        find(box, widgets.IntSlider, "New tokens").value = 20
+        find(box, widgets.Button).click()
+        assert written.value.count("tokens, ends by") == 2
+
+
 def test_an_explorer_leaves_the_models_as_they_were(qwen):
     before = [member.unembedding.clone() for member in qwen.members]
     layer = qwen.base.model.model.layers[0].mlp.down_proj.weight
@@ -106,6 +134,8 @@ def test_every_control_has_a_description(qwen):
         explorers.lens_explorer,
         neurons_box,
         explorers.swap_explorer,
+        steering_box,
+        endings_box,
     ):
         controls = [p for p in parts(make(qwen)) if hasattr(p, "description") and not isinstance(p, widgets.HTML)]
         assert controls and all(control.description for control in controls)

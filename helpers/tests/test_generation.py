@@ -2,10 +2,11 @@ from collections import Counter
 
 import pytest
 import torch
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
 from helpers import generation
 from helpers.generation import (
+    Change,
     Completion,
     SeededChoice,
     answers,
@@ -18,7 +19,7 @@ from helpers.generation import (
 )
 from helpers.pairs import Pair
 from helpers.prompts import ask, load_questions
-from helpers.store import UserError, sidecar_path
+from helpers.store import UserError, sha256, sidecar_path
 
 PROMPTS = [
     "The bus stops at the corner",
@@ -115,6 +116,21 @@ def test_seeded_choice_draws_from_the_distribution():
     assert counts[3] == 0
     for token in range(3):
         assert counts[token] / 4000 == pytest.approx(float(expected[token]), abs=0.03)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(0.6, 0.95), (1.0, 1.0), (2.0, 0.5), (0.01, 0.9)])
+def test_the_choice_is_from_transformers_own_nucleus(temperature, top_p, monkeypatch):
+    scores = torch.randn(6, 900, generator=torch.Generator().manual_seed(1)) * 3
+    ids, keys = torch.zeros(6, 1), list("abcdef")
+    warped = TopPLogitsWarper(top_p)(ids, TemperatureLogitsWarper(temperature)(ids, scores.clone()))
+    ranked, order = warped.softmax(-1).sort(descending=True)
+    for step in range(30):
+        chosen = SeededChoice(5, keys, step, temperature, top_p)(ids, scores).argmax(-1)
+        assert torch.isfinite(warped.gather(-1, chosen[:, None])).all()
+        draws = [int(sha256(f"5\0{key}\0{step}")[:13], 16) / 16**13 for key in keys]
+        at = [int((row.double().cumsum(0) <= draw).sum()) for row, draw in zip(ranked, draws, strict=True)]
+        assert chosen.tolist() == [int(row[k]) for row, k in zip(order, at, strict=True)]
+        monkeypatch.setattr(generation, "SHORTLIST", 900 if step % 2 else 7)
 
 
 @pytest.mark.parametrize(("tokens", "share"), [([1, 2, 3], 0.0), ([1] * 8, 0.8), (list(range(20)), 0.0)])
@@ -263,3 +279,15 @@ def test_half_precision_has_a_file_of_its_own(qwen_folders, data_here):
     stored_completions(pair.float(), pair.base, PROMPTS, **how)
     assert (data_here / "own" / "x_bfloat16.json").read_bytes() == half, "float32 does not overwrite it"
     assert (data_here / "own" / "x.json").exists()
+
+
+def test_samples_of_one_prompt_differ_and_do_not_depend_on_the_batch(qwen, data_here, capsys):
+    member, names = qwen.distilled, ("sample 0", "sample 0", "sample 1", "sample 1")
+    prompts, how = [PROMPTS[0], PROMPTS[1]] * 2, {"temperature": 1.0, "seed": 3, "max_new_tokens": 12}
+    draw = Change("samples", names=names)
+    first = stored_completions(qwen, member, prompts, name="s", change=draw, **how)
+    assert first[0].tokens != first[2].tokens and first[0].change == "sample 0"
+    again = stored_completions(qwen, member, prompts, name="t", change=draw, batch_size=1, **how)
+    assert again == first
+    stored_completions(qwen, member, prompts, name="s", change=draw, **how)
+    assert "4 completions reused, 0 to compute" in capsys.readouterr().out

@@ -60,6 +60,8 @@ SMALL = {
     "MAX_SAMPLED": "12",
     "MAX_ENDED": "6",
     "N_PATTERNS": "2",
+    "N_WRITTEN": "2",
+    "MAX_AFTER_TAG": "6",
     "N_HIDDEN": "2",
     "BUDGETS": "[0, 4]",
 }

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -5,9 +6,15 @@ import pytest
 from helpers.embedded import adapter_dir
 from helpers.prompts import (
     JUST,
+    R1_ZERO,
+    Ending,
+    Question,
     ask,
     combine,
     echo_share,
+    end,
+    ending_materials,
+    endings_grid,
     final_answer,
     is_right,
     load_questions,
@@ -17,6 +24,7 @@ from helpers.prompts import (
 )
 from helpers.series.distill import question_hash
 from helpers.store import ROOT, UserError
+from helpers.tokens import nonsense_tag
 
 
 def test_there_are_enough_questions():
@@ -119,3 +127,68 @@ def test_shuffled_words_are_the_same_words_and_keep_the_end():
     shuffled = shuffle_words(text, 0)
     assert sorted(shuffled.split(" ")) == sorted(text.split(" ")) and shuffled.endswith(" Paris.")
     assert shuffled != text and shuffled == shuffle_words(text, 0) != shuffle_words(text, 1)
+
+
+QUESTIONS = [Question("a", "x", "Capital of France?", ("Paris",)), Question("b", "x", "Capital of Italy?", ("Rome",))]
+ANSWERS = ["The capital is Paris", "It is Rome."]
+
+
+def test_materials_swap_the_answer_and_end_in_a_period():
+    one, two = ending_materials(QUESTIONS, ANSWERS, [" I think. ", "So?"])
+    assert (one.sentence, one.word, one.wrong, one.other) == (
+        "The capital is Paris.",
+        "Paris",
+        "The capital is Rome.",
+        "It is Rome.",
+    )
+    assert one.thought == "I think." and two.wrong == "It is Paris." and two.other == "The capital is Paris."
+    assert ending_materials(QUESTIONS, ["It is Lyon", "Rome"], ["", ""])[0].wrong == "Rome."
+
+
+def test_endings_are_put_together_part_by_part():
+    material = ending_materials(QUESTIONS, ANSWERS, ["I think.", "So?"])[0]
+    assert Ending(think=True, close=True, gap=" ", tags=True).text(material) == (
+        "<think></think> <answer>The capital is Paris.</answer>"
+    )
+    assert Ending(close=True, gap="\n\n", answer="word.").text(material, mark="<x>") == "<x>\n\nParis."
+    assert Ending(thought="real", close=True, answer="none").text(material) == "\nI think.\n</think>"
+    assert Ending(thought="answer", close=True, answer="none").text(material) == "The capital is Paris.</think>"
+    assert Ending(answer="open").text(material) == "The capital is Paris"
+
+
+def test_the_grid_holds_every_combination_once():
+    grid = endings_grid()
+    assert len(grid) == len(set(grid)) == 2 * 3 * 2 * 4 * 6 * 2
+    assert all(ending.answer != "none" for ending in grid)
+    assert len(endings_grid(think=True, gap=" ")) == len(grid) // 8
+
+
+def test_endings_tokenise_as_intended_on_both_tokenizers(tiny):
+    materials = ending_materials(QUESTIONS, ANSWERS, ["I think.", "So?"])
+    for member, form in itertools.product(tiny.members, ("plain", "template")):
+        bare = ask(member, QUESTIONS, form=form)
+        for ending in endings_grid(answer="sentence"):
+            for prompt, start in zip(end(member, QUESTIONS, materials, ending, form=form), bare, strict=True):
+                ids = member.encode([prompt])["input_ids"][0].tolist()
+                assert prompt.startswith(start) and member.tokenizer.decode(ids) == prompt
+                if member.bos:
+                    assert ids.count(member.tokenizer.bos_token_id) == 1
+                if member.groups.end_think is not None:
+                    assert ids.count(member.groups.end_think) == ending.close
+        gone = end(member, QUESTIONS, materials, Ending(close=True), form=form, mark="")
+        assert not any("</think>" in prompt for prompt in gone)
+
+
+def test_the_nonsense_tag_has_as_many_tokens(tiny):
+    for member in tiny.members:
+        tag, count = (
+            nonsense_tag(member.tokenizer),
+            lambda text, m=member: len(m.tokenizer(text, add_special_tokens=False)["input_ids"]),
+        )
+        assert tag != "</think>" and count(tag) == count("</think>")
+
+
+def test_r1_zeros_template_takes_other_names():
+    filled = R1_ZERO.format(think="plan", answer="reply", question="Who?")
+    assert filled.endswith("User: Who? Assistant:") and "<reply> answer here </reply>" in filled
+    assert "<think>" not in filled and "<answer>" not in filled
