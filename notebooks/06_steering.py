@@ -31,8 +31,6 @@ if root is None:  # the notebook was opened alone: fetch the rest, install what 
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
 sys.path.insert(0, str(root))
 
-
-
 # %% tags=["parameters"]
 PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
 N_PROMPTS = 240  # the first in a fixed random order; None: all

@@ -31,8 +31,6 @@ if root is None:  # the notebook was opened alone: fetch the rest, install what 
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
 sys.path.insert(0, str(root))
 
-
-
 # %% tags=["parameters"]
 PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
 N_PROMPTS = 240  # the first in a fixed random order; None: all
@@ -258,7 +256,7 @@ figures.save_figure(fig, "07_endings", pair=pair.name, alt=title, note=f"n = {le
 # **Figure 3: P(stop) right after each ending.** Round: with `</think>`; grey squares: a nonsense tag of as many tokens in its place; triangles: nothing in its place. ¶ is a new line, A. the answer with its period. In the template the distilled model's thought is open already. Rows without `</think>` have the three marks at one place.
 
 # %% [markdown]
-# **What it does not show.** What a model does where it does not stop: next.
+# **What it does not show.** What a model does where it does not stop: next. And the nonsense tag of a model for which `</think>` is one token is a reserved token of its vocabulary: where such tokens were hardly trained they may lie close to each other, so that one stands in for another. The triangles, with nothing in its place, are the other end of the scale.
 
 # %% [markdown]
 # ### What follows, greedily
