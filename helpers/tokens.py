@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Stop, think and reasoning tokens as named groups; the keyword catalogue; the token table."""
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def token_groups(tokenizer: Any, eos_ids: list[int], n_vocab: int | None = None)
 
 def control_ids(tokenizer: Any, targets: tuple[int, ...], avoid: set[int]) -> tuple[int, ...]:
     """For each target the nearest id that is a plain word: byte-pair ids are ordered by merge rank,
-    so neighbours are of like frequency in the tokenizer's training text. Used in notebook 02."""
+    so neighbours are of like frequency in the tokenizer's training text. Used in notebook 04."""
     taken, chosen = set(avoid), []
     for target in targets:
         for step in range(1, len(tokenizer)):
@@ -129,8 +130,13 @@ def nonsense_tag(tokenizer: Any, mark: str = "</think>") -> str:
     for tag in NONSENSE:
         if len(tokenizer(tag, add_special_tokens=False).input_ids) == n_tokens:
             return tag
-    words = [tokenizer.decode([index]) for index in control_ids(tokenizer, tuple(range(300, 300 + n_tokens)), set())]
-    return "".join(words)
+    return plain_words(tokenizer, n_tokens)
+
+
+def plain_words(tokenizer: Any, n_tokens: int) -> str:
+    """That many plain words of one token each: a mark's control that is no markup. Used in notebook 07."""
+    ids = control_ids(tokenizer, tuple(range(300, 300 + n_tokens)), set())
+    return "".join(tokenizer.decode([index]) for index in ids)
 
 
 def count_keywords(text: str) -> dict[str, int]:

@@ -20,15 +20,15 @@
 # **Reads** stored completions where they match (else computes them). **Writes** `data/<pair>/07_*.json` (completions), `data/<pair>/07_grid.csv`, findings F21 to F25, figures `07_*`.
 
 # %% jupyter={"source_hidden": true}
-import subprocess, sys
-from pathlib import Path
-
+import pathlib, subprocess, sys
 REPOSITORY = ""  # @param {type:"string"}
-root = next((folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "helpers" / "pairs.py").exists()), None)
-if root is None:  # the notebook was opened alone: fetch the rest, install what is missing
-    root = Path("why-r1-does-not-stop").resolve()
-    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
+COMMIT = ""  # @param {type:"string"}
+places = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents, pathlib.Path.cwd() / "why-r1-does-not-stop"]
+root = next((place for place in places if (place / "helpers" / "pairs.py").exists()), places[-1])
+if not root.exists():  # the notebook was opened alone: fetch the rest
+    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY: the project's git address"), root], check=True)
+    subprocess.run(["git", "-C", root, "checkout", "-q", COMMIT or "HEAD"], check=True)
+subprocess.run([sys.executable, root / "helpers" / "series" / "install.py"], check=True)
 sys.path.insert(0, str(root))
 
 # %% tags=["parameters"]
@@ -70,7 +70,7 @@ from helpers.prompts import R1_ZERO, Ending, ask, end, ending_materials, endings
 from helpers.readouts import attention_pattern, hidden_without, last_hidden, last_hidden_shared, lens, log_normaliser, logits_of, read_stream
 from helpers.patching import streams_at_all_positions
 from helpers.store import data_dir, write_text
-from helpers.tokens import count_keywords, nonsense_tag
+from helpers.tokens import count_keywords, nonsense_tag, plain_words, single_id
 
 pd.set_option("display.max_colwidth", None)
 pair = load_pair(PAIR) if "pair" not in globals() else pair
@@ -90,6 +90,7 @@ questions = combined.questions
 thoughts = [own.loc[q.id, "text"].split("</think>")[0] or "I think so." for q in questions]
 materials = ending_materials(questions, combined.answers, thoughts)
 nonsense = {role: nonsense_tag(m.tokenizer) for role, m in members.items()}
+plain_mark = {role: plain_words(m.tokenizer, len(m.tokenizer("</think>", add_special_tokens=False).input_ids)) for role, m in members.items()}
 
 
 def p_stop(member, hidden: torch.Tensor) -> np.ndarray:
@@ -100,7 +101,7 @@ def p_stop(member, hidden: torch.Tensor) -> np.ndarray:
 # %%
 rows = []
 for role, m in members.items():
-    for name, mark in (("<think>", "<think>"), ("</think>", "</think>"), ("<answer>", "<answer>"), ("nonsense", nonsense[role])):
+    for name, mark in (("<think>", "<think>"), ("</think>", "</think>"), ("<answer>", "<answer>"), ("nonsense", nonsense[role]), ("words", plain_mark[role])):
         ids = m.tokenizer(mark, add_special_tokens=False).input_ids
         rows.append({"model": role, "tag": name, "text": mark, "tokens": len(ids), "used as": "a token" if len(ids) == 1 else "text: " + " ".join(repr(m.tokenizer.decode([i])) for i in ids)})
     prompts = [p for ending in endings_grid(answer="sentence", tags=False) for p in end(m, questions[:2], materials[:2], ending, form="plain")]
@@ -200,7 +201,7 @@ figures.save_figure(fig, "07_effects", pair=pair.name, alt=title, note=f"n = {le
 # **Question.** `<think></think> <answer>answer</answer>` against `<answer>answer</answer>` alone; the ending block, `</think>`, two new lines and the answer with its period; and `</think> Paris.`. Metric: P(stop) right after, plain form as in the notes; beside it the chat template after a real thought.
 
 # %% [markdown]
-# **Controls.** The same without the tag, and with a nonsense tag of as many tokens. **Rules, written before the result.** F21 holds if on the distilled model (a) P(stop) after both tags is above 0.5 and (b) it is more than 0.25 above `<answer>` alone, which itself stays below 0.5, and (c) above the nonsense tags. F22 holds if (a) P(stop) after the block is above 0.5, (b) it is more than 0.25 above the same with a nonsense tag, and (c) P(stop) after `</think> Paris.` is above 0.5 and above the same with a nonsense tag.
+# **Controls.** The same without the tag, with a nonsense tag of as many tokens, and with as many plain words. The rules use the nonsense tag. **Rules, written before the result.** F21 holds if on the distilled model (a) P(stop) after both tags is above 0.5 and (b) it is more than 0.25 above `<answer>` alone, which itself stays below 0.5, and (c) above the nonsense tags. F22 holds if (a) P(stop) after the block is above 0.5, (b) it is more than 0.25 above the same with a nonsense tag, and (c) P(stop) after `</think> Paris.` is above 0.5 and above the same with a nonsense tag.
 
 # %%
 endings = {
@@ -210,7 +211,7 @@ endings = {
 }  # fmt: skip
 read = {}
 for (role, m), form in itertools.product(members.items(), ("plain", "template")):
-    jobs = {(name, kind): (ending, mark) for name, ending in endings.items() for kind, mark in (("tag", "</think>"), ("nonsense", nonsense[role]), ("none", ""))}
+    jobs = {(name, kind): (ending, mark) for name, ending in endings.items() for kind, mark in (("tag", "</think>"), ("nonsense", nonsense[role]), ("words", plain_mark[role]), ("none", ""))}
     read |= {(role, name, form, kind): column for (name, kind), column in zip(jobs, p_each(m, list(jobs.values()), form).T, strict=True)}
 
 
@@ -226,6 +227,10 @@ beyond = {name: stats.paired(read["distilled", name, "plain", "tag"], read["dist
 
 # %%
 below, above_zero = findings.Rule("below", 0.5), findings.Rule("above", 0)
+twins, marks = "", (distilled.groups.end_think, single_id(distilled.tokenizer, nonsense["distilled"]))
+if None not in marks:  # both are single tokens: how near are their embeddings?
+    unit = torch.nn.functional.normalize(distilled.model.get_input_embeddings().weight[[*marks, *distilled.groups.control]].float(), dim=-1)
+    twins = f"Cosine of the embeddings of </think> and {nonsense['distilled']}: {unit[0] @ unit[1]:.2f}; of </think> and plain words {stats.bootstrap((unit[2:] @ unit[0]).tolist())}."
 F21 = findings.record(
     pair, "F21", notebook="07_think_tags", quantity="P(stop) of the distilled model after <think></think> <answer>A.</answer>", unit="probability", interval=of_ending(both),
     control=of_ending(both, "nonsense"), control_name="the same with a nonsense tag for </think>", sample="questions",
@@ -237,26 +242,26 @@ F22 = findings.record(
     pair, "F22", notebook="07_think_tags", quantity="P(stop) of the distilled model after </think>, two new lines, and the answer with its period", unit="probability", interval=of_ending(whole),
     control=of_ending(whole, "nonsense"), control_name="the same with a nonsense tag for </think>", sample="questions",
     rule=f"(a) {half}; (b) minus the nonsense tag: {quarter}; (c) after </think> word.: {half}, minus the nonsense tag: {above_zero}", verdict=findings.all_of(half.verdict(of_ending(whole)), quarter.verdict(beyond[whole]), half.verdict(of_ending(short)), above_zero.verdict(beyond[short])),
-    detail=f"Without any tag {of_ending(whole, 'none')}; beyond the nonsense tag {beyond[whole]}. `</think> word.` {of_ending(short)}, beyond the nonsense tag {beyond[short]}, without its period {of_ending('</think> word')}. After a real thought in the template {of_ending('thought </think>¶¶A.', form='template')}, nonsense {of_ending('thought </think>¶¶A.', 'nonsense', 'template')}.",
+    detail=f"Without any tag {of_ending(whole, 'none')}; beyond the nonsense tag {beyond[whole]}. `</think> word.` {of_ending(short)}, beyond the nonsense tag {beyond[short]}, without its period {of_ending('</think> word')}. After a real thought in the template {of_ending('thought </think>¶¶A.', form='template')}, nonsense {of_ending('thought </think>¶¶A.', 'nonsense', 'template')}, plain words {of_ending('thought </think>¶¶A.', 'words', 'template')}, nothing {of_ending('thought </think>¶¶A.', 'none', 'template')}. {twins}",
 )  # fmt: skip
 display(Markdown(findings.sentence(F21)), Markdown(findings.sentence(F22)))
 
 # %%
 panels = {
-    f"{role}, {form}": [(name, of_ending(name, kind, form, role), {"tag": figures.ROLE[role], "nonsense": figures.CONTROL, "none": figures.THIRD}[kind]) for name in endings for kind in ("tag", "nonsense", "none")]
+    f"{role}, {form}": [(name, of_ending(name, kind, form, role), {"tag": figures.ROLE[role], "nonsense": figures.CONTROL, "words": figures.PALE, "none": figures.THIRD}[kind]) for name in endings for kind in ("tag", "nonsense", "words", "none")]
     for role, form in itertools.product(("distilled", "base"), ("plain", "template"))
 }  # fmt: skip
 title = f"Distilled, plain: P(stop) {of_ending(both).estimate:.2f} after both tags, {of_ending(alone, 'none').estimate:.2f} after <answer> alone, {of_ending(whole).estimate:.2f} after the ending block, {of_ending(short).estimate:.2f} after </think> word."
 fig = figures.interval_rows(panels, title=title, unit="P(stop)", span=(-0.03, 1.03))
-fig.set_size_inches(14, 4.6)
-figures.colour_key(fig, {"with </think>, distilled": figures.DISTILLED, "with </think>, base": figures.BASE, "nonsense tag": figures.CONTROL, "no tag": figures.THIRD})
+fig.set_size_inches(14, 5.6)
+figures.colour_key(fig, {"with </think>, distilled": figures.DISTILLED, "with </think>, base": figures.BASE, "nonsense tag": figures.CONTROL, "plain words": figures.PALE, "no tag": figures.THIRD})
 figures.save_figure(fig, "07_endings", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm")
 
 # %% [markdown]
-# **Figure 3: P(stop) right after each ending.** Round: with `</think>`; grey squares: a nonsense tag of as many tokens in its place; triangles: nothing in its place. ¶ is a new line, A. the answer with its period. In the template the distilled model's thought is open already. Rows without `</think>` have the three marks at one place.
+# **Figure 3: P(stop) right after each ending.** Round: with `</think>`; grey squares: a nonsense tag of as many tokens in its place; pink: as many plain words; triangles: nothing in its place. ¶ is a new line, A. the answer with its period. In the template the distilled model's thought is open already. Rows without `</think>` have the four marks at one place.
 
 # %% [markdown]
-# **What it does not show.** What a model does where it does not stop: next. And the nonsense tag of a model for which `</think>` is one token is a reserved token of its vocabulary: where such tokens were hardly trained they may lie close to each other, so that one stands in for another. The triangles, with nothing in its place, are the other end of the scale.
+# **What it does not show.** What a model does where it does not stop: next. And the nonsense tag of a model for which `</think>` is one token is a reserved token of its vocabulary: where such tokens were hardly trained they may lie close to each other, so that one stands in for another. F22's detail prints how near their embeddings are; plain words and nothing are the other controls.
 
 # %% [markdown]
 # ### What follows, greedily
@@ -465,9 +470,9 @@ figures.save_figure(fig, "07_hidden", pair=pair.name, alt=title, note=f"n = {len
 depths = {kind: lens(distilled, prompts, distilled.groups.stop).logprobs[:, 0].logsumexp(-1).numpy() for kind, prompts in tagged_prompts.items()}
 colours = {"tag": figures.DISTILLED, "nonsense": figures.CONTROL, "none": figures.THIRD}
 names = {"tag": "</think>", "nonsense": "nonsense tag", "none": "no tag"}
-parted = depths["tag"].mean(0) - depths["nonsense"].mean(0)
+parted = depths["tag"].mean(0) - depths["none"].mean(0)
 depth = int(stats.settled_at(parted[None])[0] * distilled.n_layers)
-title = f"Tag and nonsense tag part by half of their final {parted[-1]:.1f} nats at depth {depth} of {distilled.n_layers}"
+title = f"With the tag log P(stop) ends {parted[-1]:.1f} nats above no tag (half of it from depth {depth} of {distilled.n_layers} on), {depths['tag'].mean(0)[-1] - depths['nonsense'].mean(0)[-1]:+.1f} above the nonsense tag"
 fig = figures.lines({"": {names[kind]: (stats.bands(values[:, 1:]), colours[kind]) for kind, values in depths.items()}}, range(1, distilled.n_layers + 1), title=title, xlabel="depth (layers passed)", ylabel="log P(stop) through the lens")
 fig.set_size_inches(8, 3.8)
 figures.save_figure(fig, "07_lens", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm, plain, distilled")

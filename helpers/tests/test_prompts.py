@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 import itertools
 import json
 
@@ -24,7 +25,7 @@ from helpers.prompts import (
 )
 from helpers.series.distill import question_hash
 from helpers.store import ROOT, UserError
-from helpers.tokens import nonsense_tag
+from helpers.tokens import nonsense_tag, plain_words
 
 
 def test_there_are_enough_questions():
@@ -186,6 +187,8 @@ def test_the_nonsense_tag_has_as_many_tokens(tiny):
             lambda text, m=member: len(m.tokenizer(text, add_special_tokens=False)["input_ids"]),
         )
         assert tag != "</think>" and count(tag) == count("</think>")
+        words = plain_words(member.tokenizer, count("</think>"))
+        assert count(words) == count("</think>") and words.replace(" ", "").isalpha()
 
 
 def test_r1_zeros_template_takes_other_names():
