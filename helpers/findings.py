@@ -1,7 +1,9 @@
+# SPDX-License-Identifier: MIT
 """The ledger `data/<pair>/findings.json`: what was claimed, measured and decided, one entry a finding."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -138,7 +140,7 @@ def sentence(entry: dict[str, Any]) -> str:
     """A finding in one sentence: verdict, number, interval, n, control."""
     control = entry["control"]
     of = " ".join(filter(None, (str(entry["n"]), entry["split"], entry["sample"])))
-    return (
+    return as_markdown(
         f"**{entry['id']} {entry['verdict']}** on pair `{entry['pair']}`. *{entry['claim']}* Measured: "
         f"{entry['quantity']} {entry['estimate']:.3g} {entry['unit']} "
         f"(95 % interval {entry['low']:.3g} to {entry['high']:.3g}, "
@@ -146,6 +148,11 @@ def sentence(entry: dict[str, Any]) -> str:
         f"{control['estimate']:.3g} ({control['low']:.3g} to {control['high']:.3g})."
         + (f" {entry['detail']}" if entry["detail"] else "")
     )
+
+
+def as_markdown(text: str) -> str:
+    """Markdown in which `<think>` is text, not a tag that a page would swallow; code spans stay as they are."""
+    return re.sub(r"(`[^`]*`)|(?<!\\)<", lambda match: match[1] or r"\<", text)
 
 
 def claim(pair: str, *findings: str) -> str:

@@ -20,15 +20,15 @@
 # **Reads** `data/prompts.jsonl` and, where they match, stored completions. **Writes** `data/<pair>/answers_*.json`, `data/<pair>/01_combined.json`, findings F01 to F04, figures `01_*`.
 
 # %% jupyter={"source_hidden": true}
-import subprocess, sys
-from pathlib import Path
-
+import pathlib, subprocess, sys
 REPOSITORY = ""  # @param {type:"string"}
-root = next((folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "helpers" / "pairs.py").exists()), None)
-if root is None:  # the notebook was opened alone: fetch the rest, install what is missing
-    root = Path("why-r1-does-not-stop").resolve()
-    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
+COMMIT = ""  # @param {type:"string"}
+places = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents, pathlib.Path.cwd() / "why-r1-does-not-stop"]
+root = next((place for place in places if (place / "helpers" / "pairs.py").exists()), places[-1])
+if not root.exists():  # the notebook was opened alone: fetch the rest
+    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY: the project's git address"), root], check=True)
+    subprocess.run(["git", "-C", root, "checkout", "-q", COMMIT or "HEAD"], check=True)
+subprocess.run([sys.executable, root / "helpers" / "series" / "install.py"], check=True)
 sys.path.insert(0, str(root))
 
 # %% tags=["parameters"]
@@ -132,8 +132,10 @@ base_confirm, distilled_confirm = (frame[frame["split"] == "confirm"] for frame 
 # %%
 for row in base_confirm.sample(3, random_state=SEED).itertuples():
     other = distilled.loc[row.Index]
-    text = f"**{row.question}**\n\n- *base*, {row.length} tokens, ends by `{row.stop}`: {row.text}\n"
-    display(Markdown(text + f"- *distilled*, {other.length} tokens, ends by `{other.stop}`:\n\n```\n{other.text}\n```"))
+    display(Markdown(f"**{row.question}**"))
+    for role, written in (("base", row), ("distilled", other)):
+        display(Markdown(f"*{role}*, {written.length} tokens, ends by `{written.stop}`:"))
+        print(written.text)
 
 # %% [markdown]
 # ## F01 · How long do both go on?

@@ -20,15 +20,15 @@
 # **Reads** stored completions where they match (else computes them), a sparse autoencoder. **Writes** `data/<pair>/06_*.json` (steered texts), findings F17 to F20, figures `06_*`.
 
 # %% jupyter={"source_hidden": true}
-import subprocess, sys
-from pathlib import Path
-
+import pathlib, subprocess, sys
 REPOSITORY = ""  # @param {type:"string"}
-root = next((folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "helpers" / "pairs.py").exists()), None)
-if root is None:  # the notebook was opened alone: fetch the rest, install what is missing
-    root = Path("why-r1-does-not-stop").resolve()
-    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
+COMMIT = ""  # @param {type:"string"}
+places = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents, pathlib.Path.cwd() / "why-r1-does-not-stop"]
+root = next((place for place in places if (place / "helpers" / "pairs.py").exists()), places[-1])
+if not root.exists():  # the notebook was opened alone: fetch the rest
+    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY: the project's git address"), root], check=True)
+    subprocess.run(["git", "-C", root, "checkout", "-q", COMMIT or "HEAD"], check=True)
+subprocess.run([sys.executable, root / "helpers" / "series" / "install.py"], check=True)
 sys.path.insert(0, str(root))
 
 # %% tags=["parameters"]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Execute the notebooks: from their `.py` twins, in order, outputs in place or in a scratch copy."""
 
 from __future__ import annotations
@@ -129,6 +130,7 @@ def scratch_copy(root: Path) -> Path:
     scratch = Path(tempfile.mkdtemp(prefix="r1-quick-"))
     for name in ("notebooks", "helpers", "data"):
         shutil.copytree(root / name, scratch / name, ignore=shutil.ignore_patterns("__pycache__", "*.ipynb"))
+    shutil.copy2(root / "requirements.txt", scratch)
     for ledger in (scratch / "data").glob("*/findings.json"):
         ledger.unlink()
     return scratch
