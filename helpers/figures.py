@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The study's look, its few plot shapes, and saving the same bytes on every run.
 
 Each shape makes one figure and returns it. Titles say what was found; axes name quantity and unit.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Batched generation: greedy or seeded sampling, finished rows dropped, results kept on disk."""
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ def complete(
 ) -> list[Completion]:
     """Complete every prompt; `decoding` are the fields of `Decoding`. `lm` is an edited nnsight model,
     `processors` change the logits of every step; `on_batch` is told which prompts are still going. Raises
-    UserError for a prompt that does not fit. Used in notebooks 01, 04, 06, 07."""
+    UserError for a prompt that does not fit. Used in notebooks 05 and 07."""
     change = Change("", lm, processors, (), on_batch)
     done = dict(_complete_each(member, prompts, batch_size, Decoding(**decoding), change))
     return [done[index] for index in range(len(prompts))]
@@ -363,7 +364,7 @@ def judged(done: list[Completion], questions: list[Question], *, opened: bool) -
 def cut_short(
     member: Member, done: pd.DataFrame, questions: list[Question], limit: int, *, opened: bool
 ) -> pd.DataFrame:
-    """The same greedy answers as if at most `limit` new tokens had been allowed. Used in notebooks 04 and 06."""
+    """The same greedy answers as if at most `limit` new tokens had been allowed. Used in notebooks 04, 06 and 07."""
     end = {member.tokenizer.decode([token]): [token] for token in member.groups.stop}
     written = [tokens + end.get(stop, []) for tokens, stop in zip(done["tokens"], done["stop"], strict=True)]
     cut = [_finish(member, prompt, tokens[:limit]) for prompt, tokens in zip(done["prompt"], written, strict=True)]
@@ -373,7 +374,7 @@ def cut_short(
 def select_combined(base: pd.DataFrame, distilled: pd.DataFrame, *, quick: int = 30) -> pd.DataFrame:
     """Questions that the base finishes within `quick` tokens and the distilled does not, with the base's
     answer as `base_answer`. Where no two of either split do, all questions are kept, and it says so.
-    Used in notebooks 01 to 07."""
+    Used in notebook 01."""
     kept = base["stopped"] & base["length"].between(1, quick) & ~(distilled["stopped"] & (distilled["length"] <= quick))
     if kept.groupby(base["split"]).sum().min() < 2:
         print(f"no questions separate this pair at {quick} tokens: all {len(base)} are used as combined prompts")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which two models, and how each is loaded: embedded, from the hub, or from local folders."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which components decide: activation patching, its first-order estimate, and weights swapped between the models.
 
 A *node* is a place whose activation at the last position can be replaced: the stream at a point, a layer's
@@ -98,7 +99,7 @@ def attribution_patching(
 ) -> Effects:
     """First-order estimate of what replacing each node by `source` does to the metric: (source - own) times the
     gradient (Nanda 2023; Kramár et al. 2024). `source`: activations of the other model on the same prompts, or of
-    this one on other prompts. Used in notebook 05."""
+    this one on other prompts. Used in notebooks 05 and 06."""
     own = activations(member, prompts)
     if own.stream.shape != source.stream.shape:
         given = len(source.stream)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Checks of a loaded pair: what the study takes for granted, with what a failure would spoil."""
 
 from __future__ import annotations

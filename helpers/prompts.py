@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Questions, plain and template forms, and combined prompts.
 
 A prompt is the exact text a model sees, marks included; `Member.encode` adds nothing to it.

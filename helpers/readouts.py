@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a model says: logits, log-probabilities and the parts of stopping at the last position; the logit
 lens on any point of the residual stream; direct logit attribution; attention patterns.
 
@@ -150,7 +151,7 @@ def next_logits(member: Member, prompts: list[str], token_ids: Ids) -> Float[Ten
 
 
 def next_logprobs(member: Member, prompts: list[str], token_ids: Ids) -> Float[Tensor, "prompt token"]:
-    """Natural log-probabilities of chosen next tokens, in nats. Used in notebooks 02, 06, 07."""
+    """Natural log-probabilities of chosen next tokens, in nats. Used in notebook 02."""
     hidden = last_hidden(member, prompts)
     return logits_of(member, hidden, token_ids) - log_normaliser(member, hidden)[:, None]
 
@@ -169,7 +170,7 @@ def stop_parts(member: Member, prompts: list[str], *, lm: object = None) -> pd.D
     """P(next token), split into parts that sum to one, one row a prompt.
 
     `stop` (all stop tokens; each also in a column of its own name), `</think>`, `<think>`, the Wait set, a new
-    line, and the rest. Used in notebooks 02 and 07.
+    line, and the rest. Used in notebooks 02 and 06.
     """
     groups = member.groups
     hidden = last_hidden(member, prompts, lm=lm)
@@ -237,7 +238,7 @@ def residuals(
     batch_size: int = 64,
 ) -> Float[Tensor, "prompt position point d_model"]:
     """The residual stream before the final norm at chosen positions (negative: counted from the end) and all
-    points, float32. Raises UserError for a position that a prompt does not have. Used in notebooks 03, 05, 06."""
+    points, float32. Raises UserError for a position that a prompt does not have. Used in notebook 03."""
     batches = _residual_batches(member, prompts, positions, mid, batch_size)
     indices, parts = zip(*batches, strict=True)
     return _in_order(list(parts), list(indices))
@@ -427,7 +428,7 @@ def attribute(
 ) -> Attribution:
     """Direct logit attribution at the last position: what each component writes towards the mean logit of `plus`
     minus that of `minus`, the final norm's scale frozen and its weight folded in. Every query head counts, also
-    where heads share keys and values. Raises UserError unless the model is in float32. Used in notebooks 03, 05.
+    where heads share keys and values. Raises UserError unless the model is in float32. Used in notebooks 03 to 05.
     """
     if member.dtype != torch.float32:
         raise UserError(f"attribution must add up, but {member.source} is in {member.dtype}: call pair.float() first")
@@ -470,7 +471,7 @@ def vocabulary_scores(
     head: Member, directions: Float[Tensor, "row d_model"], token_ids: Ids
 ) -> Float[Tensor, "row token"]:
     """How far each direction writes towards chosen tokens: the logit without a norm's scale (its weight folded
-    in), as a z-score over the vocabulary, so that the direction's length drops out. Used in notebooks 03, 04, 06."""
+    in), as a z-score over the vocabulary, so that the direction's length drops out. Used in notebook 03."""
     head.check_ids(token_ids)
     scores = []
     for rows in directions.split(LENS_ROWS):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Intervals over prompts, paired tests, corrected scans, censored lengths and shapes of growth; all from scipy."""
 
 from __future__ import annotations

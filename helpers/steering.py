@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Ways to make a model wait or stop: biased tokens and vectors added to the stream, their same-norm controls, and
 where such vectors come from: keyword contrasts, heads (function vectors), latents of a sparse autoencoder.
 
@@ -111,7 +112,7 @@ def steered(member: Member, steerings: Sequence[Steering]) -> Change:
     """The change that gives prompt i the i-th steering, or all prompts the only one: for `complete`,
     `stored_completions` and, through its `lm` and `on_batch`, `last_hidden`.
 
-    Raises UserError for a layer, token, position or number that is not there. Used in notebooks 06 and 07.
+    Raises UserError for a layer, token, position or number that is not there. Used in notebook 06.
     """
     _check(member, steerings)
     rows, lm = _Rows(member, steerings), member.lm

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Paths, and results on disk that carry their provenance."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What fine-tuning did to the weights; value vectors, and how to scale them; a token as a sum of others.
 
 A *value vector* is a column of a layer's `down_proj`: what one MLP neuron writes into the stream, times its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """How the sparse autoencoder of `smol` was trained: EleutherAI's sparsify on the distilled model's stream.
 
 Texts are the R1 traces that also trained the model, and its own sampled answers to practice questions; none of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Measure the embedded distilled model on the confirm prompts and write its model card."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """How the distilled half of `smol` was trained: LoRA on reasoning traces, with PEFT and the Trainer.
 
 Two stages, as R1's own data was made: a first adapter on the traces alone; then that model answers

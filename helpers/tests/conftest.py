@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Tiny random checkpoints on disk with the headline pair's quirks, and the embedded pair."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 import ipywidgets as widgets
 import pytest
 import torch

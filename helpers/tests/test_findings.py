@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 import pytest
 
 from helpers.findings import CLAIMS, Rule, all_of, claim, frame, load_findings, record, sentence, table

@@ -1,7 +1,9 @@
+# SPDX-License-Identifier: MIT
 """The committed notebooks are in sync, executed and clean; and they run on other pairs with small knobs."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -106,6 +108,31 @@ def test_set_up_cells_are_identical():
     first = {next(c.source for c in jupytext.read(source).cells if c.cell_type == "code") for source in SOURCES}
     assert len(first) == 1
     compile(first.pop(), "set-up", "exec")
+
+
+def notebooks_named(docstring):
+    """The notebook numbers in a docstring's "Used in notebooks 02, 04 to 06"."""
+    said = re.search(r"Used in notebooks? ([\d, and to]+)", docstring.replace("\n", " "))
+    spans = re.findall(r"(\d\d)(?:\s+to\s+(\d\d))?", said[1])
+    return {f"{n:02d}" for first, last in spans for n in range(int(first), int(last or first) + 1)}
+
+
+def names_used(source):
+    """What a notebook imports by name or reads from a module."""
+    nodes = list(ast.walk(ast.parse(source.read_text(encoding="utf-8"))))
+    imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return imported | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+
+
+def test_docstrings_name_the_notebooks_that_use_them():
+    used, wrong = {source.stem[:2]: names_used(source) for source in SOURCES}, {}
+    for path in (ROOT / "helpers").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            told = ast.get_docstring(node) if isinstance(node, ast.FunctionDef | ast.ClassDef) else ""
+            using = {number for number, names in used.items() if getattr(node, "name", "") in names}
+            if "Used in notebook" in (told or "") and using != notebooks_named(told):
+                wrong[node.name] = sorted(using)
+    assert not wrong
 
 
 def test_ledger_holds_every_finding_of_these_notebooks():

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Steering against plain PyTorch hooks; vectors, places and autoencoders against independent computations."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 import pytest
 
 from helpers.tokens import KEYWORDS, REASONING, WAIT, count_keywords, single_id, token_table

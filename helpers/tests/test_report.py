@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""Summary, table of findings, the one-page report and the .docx."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+
+from helpers import findings, stats
+from helpers.generation import load_combined
+from helpers.readouts import next_logprobs
+from helpers.series import report as report_module
+from helpers.series import summary as summary_module
+from helpers.series.report import Chapter, page, read_chapters, report, write_docx
+from helpers.series.summary import between, cell_link, findings_table, summary, told, write_readme
+from helpers.store import ROOT, UserError
+from helpers.tokens import single_id
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+class Seen(HTMLParser):
+    """What a page holds: ids, links, pictures, and addresses a browser would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids, self.links, self.alts, self.fetched, self.tags = set(), [], [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.add(tag)
+        self.ids |= {values["id"]} if "id" in values else set()
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        if tag == "img":
+            self.alts.append(values.get("alt"))
+        if tag in ("script", "link", "iframe") or (values.get("src") or "data:")[:5] != "data:":
+            self.fetched.append((tag, values))
+
+
+@pytest.fixture(scope="module")
+def smol_page():
+    return page("smol", list(read_chapters(ROOT, "smol")), ROOT)
+
+
+def test_readme_holds_what_the_ledger_says():
+    assert between(README, "summary") == summary("smol")
+    assert between(README, "findings") == findings_table("smol")
+
+
+def test_the_summary_is_short_and_shows_its_figures():
+    text = between(README, "summary")
+    words = re.sub(r"!\[.*\]\(.*\)", "", text)
+    assert 300 < len(words.split()) <= 600
+    pictures = re.findall(r"!\[.+\]\((figures/smol/\w+\.png)\)", text)
+    assert 5 <= len(pictures) <= 7 and all((ROOT / path).exists() for path in pictures)
+
+
+def test_a_changed_verdict_stops_the_summary(monkeypatch):
+    rows = findings.load_findings("smol")
+    changed = [row | {"verdict": "inconclusive"} if row["id"] == "F01" else row for row in rows]
+    monkeypatch.setattr(summary_module, "load_findings", lambda pair: changed)
+    with pytest.raises(UserError, match="F01 'inconclusive'"):
+        summary("smol")
+    assert "25 were measured" in summary("another")
+
+
+def test_numbers_are_read_after_their_phrases():
+    entry = {"id": "F00", "detail": "a 0.10 [0.00, 0.20]; b: base 0.3 [-0.10, 0.50], d: -2; c no number."}
+    assert told(entry, "b: ", "base") == "0.3 (-0.10 to 0.50)" and told(entry, "d:") == "-2"
+    for phrases in (["z"], ["b: ", "a 0"], ["c "]):
+        with pytest.raises(UserError, match="F00"):
+            told(entry, *phrases)
+
+
+def test_every_finding_links_to_a_heading():
+    rows = findings.load_findings("smol")
+    assert len(rows) == len(findings.CLAIMS) == findings_table("smol").count("\n") - 1
+    assert all(row["id"] in cell_link(row["id"], row["notebook"]) for row in rows)
+    with pytest.raises(UserError, match="no heading for F99"):
+        cell_link("F99", "01_prompts")
+
+
+def test_readme_is_renewed_only_between_its_marks(tmp_path):
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    path = tmp_path / "README.md"
+    path.write_text(README.replace(between(README, "summary"), "old"))
+    assert write_readme(tmp_path) and path.read_text() == README
+    assert not write_readme(tmp_path)
+    path.write_text("no marks")
+    with pytest.raises(UserError, match="put both back"):
+        write_readme(tmp_path)
+
+
+def test_the_page_needs_nothing_else(smol_page):
+    seen = Seen(smol_page)
+    assert not seen.fetched and "@import" not in smol_page and "url(" not in smol_page
+    assert {link for link in seen.links if link[0] == "#"} <= {f"#{name}" for name in seen.ids}
+    assert set(findings.CLAIMS) <= seen.ids and "math" in seen.tags
+    assert not re.search(r"\$[^$<]*\\[a-z]+[^$<]*\$", re.sub(r"<pre>.*?</pre>", "", smol_page, flags=re.S))
+
+
+def test_the_page_has_every_figure_with_its_text(smol_page):
+    alts = Seen(smol_page).alts
+    figures = list((ROOT / "figures" / "smol").glob("*.png"))
+    assert len(alts) == len(figures) + between(README, "summary").count("![") and all(alts)
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", smol_page, re.S)
+    assert sum(map(bool, captions)) >= len(figures) - 2
+
+
+def test_what_a_model_wrote_is_text():
+    harmful = "<script>alert(1)</script> <think> $a$ [x](javascript:alert(1))"
+    chapter = Chapter("01_x", ROOT)
+    outputs = [
+        nbformat.v4.new_output("display_data", {"text/markdown": harmful}),
+        nbformat.v4.new_output("display_data", {"text/plain": harmful}),
+        nbformat.v4.new_output("stream", text=harmful),
+        nbformat.v4.new_output("display_data", {"text/html": f"{harmful}<table><tr><td>a</td></tr></table>"}),
+    ]
+    chapter.code(nbformat.v4.new_code_cell("x = '</details>'", outputs=outputs))
+    made = "".join(chapter.blocks(code=True))
+    assert "script" not in Seen(made).tags and "think" not in Seen(made).tags and "math" not in Seen(made).tags
+    assert made.count("&lt;script&gt;") == 3 and not [a for a in Seen(made).links if a.startswith("javascript")]
+
+
+def test_the_docx_holds_figures_captions_and_headings(tmp_path):
+    chapters = list(read_chapters(ROOT, "smol"))[:2]
+    write_docx(page("smol", chapters, ROOT, code=False), tmp_path / "report.docx")
+    with zipfile.ZipFile(tmp_path / "report.docx") as packed:
+        document = packed.read("word/document.xml").decode()
+        pictures = [name for name in packed.namelist() if name.startswith("word/media/")]
+    expected = sum(chapter.pictures for chapter in chapters) + between(README, "summary").count("![")
+    assert document.count("<w:drawing>") == expected and len(pictures) >= expected - 3  # two figures are shown twice
+    assert len(re.findall(r'descr="[^"]+"', document)) >= expected
+    assert document.count('w:val="Heading1"') == 3 and document.count('w:val="ImageCaption"') >= 12
+    assert "<m:oMath>" in document and "Code</" not in document
+
+
+def test_bad_requests_write_nothing(tmp_path, monkeypatch):
+    for options, said in (({"to": "pdf"}, "choose html"), ({"pair": "none-such"}, "no findings yet")):
+        with pytest.raises(UserError, match=said):
+            report(out=tmp_path, **options)
+    monkeypatch.setattr(report_module, "load_findings", lambda pair: [1])
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "notebooks" / "01_x.ipynb")
+    with pytest.raises(UserError, match="01_x.ipynb has no outputs"):
+        report(out=tmp_path, root=tmp_path)
+    assert not list(tmp_path.glob("report*"))
+
+
+def test_readmes_example_runs(qwen, data_here, monkeypatch):
+    code = re.findall(r"```python\n(.*?)```", README, re.S)
+    monkeypatch.setitem(findings.CLAIMS, "F26", "The distilled model says “ So” more after the answer.")
+    known = {"pair": qwen, "N_PROMPTS": 24, "load_combined": lambda *a, **k: load_combined(*a, max_new_tokens=24, **k)}
+    known |= {"next_logprobs": next_logprobs, "single_id": single_id, "stats": stats, "findings": findings}
+    for block in code:
+        exec(block, known)
+    (entry,) = findings.load_findings("tiny-qwen2")
+    assert entry["id"] == "F26" and entry["n"] > 1
