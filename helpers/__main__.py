@@ -113,6 +113,26 @@ def autoencoder(
 
 
 @app.command()
+def bench(
+    name: Annotated[str, typer.Option(help="the file's name: data/bench/NAME.json")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    shapes: Annotated[bool, typer.Option(help="random weights at the real pair's shapes instead of smol")] = False,
+    row: Annotated[list[str] | None, typer.Option(help="only these rows")] = None,
+    transformer_lens: Annotated[str | None, typer.Option(help="Python of an environment that has it")] = None,
+    nnterp: Annotated[str | None, typer.Option(help="Python of an environment that has it")] = None,
+) -> None:
+    """Time the study's pieces beside plain transformers and other libraries, taking turns, a process each."""
+    from helpers.series import bench as benchmark
+
+    others = {name: python for name, python in (("transformer_lens", transformer_lens), ("nnterp", nnterp)) if python}
+    path = benchmark.bench(name=name, others=others, shapes=shapes, dtype=dtype, device=device, rows=row)
+    if name == "cpu" and not row:
+        benchmark.growth_figure(path)
+    print(benchmark.table(path))
+
+
+@app.command()
 def card() -> None:
     """Measure the embedded pair on the confirm prompts and write its model card."""
     from helpers.series.card import write_card

@@ -11,6 +11,7 @@ import html
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -325,12 +326,12 @@ def picture_html(fig: Figure, alt: str = "") -> str:
     return f"<img alt='{html.escape(alt)}' src='data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}'>"
 
 
-def save_figure(fig: Figure, slug: str, *, pair: str, alt: str, note: str = "") -> Any:
-    """Write `figures/<pair>/<slug>.png` and `.svg` (same bytes every run) and return the picture with its
-    alternative text, to be shown as a cell's output. The pair and a note (n, split) stand below the figure."""
+def save_figure(fig: Figure, slug: str, *, pair: str, alt: str, note: str = "", folder: Path | None = None) -> Any:
+    """Write `figures/<pair>/<slug>.png` and `.svg` (same bytes every run; or to `folder`) and return the picture with
+    its alternative text, to be shown as a cell's output. The pair and a note (n, split) stand below the figure."""
     from IPython.display import Image
 
-    folder = figures_dir(pair)
+    folder = folder or figures_dir(pair)
     below = f"pair {pair}, {note}" if note else f"pair {pair}"
     fig.text(0.99, -20 / 72 / fig.get_figheight(), below, color="#666666", fontsize=8, ha="right", va="top")
     options = {"bbox_inches": "tight", "facecolor": "white"}

@@ -8,6 +8,7 @@ attention or MLP output, a query head, an MLP neuron. The metric is the mean log
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -128,15 +129,19 @@ def exact_patching(
     *,
     batch_size: int = 64,
 ) -> Float[Tensor, "prompt node"]:
-    """What replacing each node by `source` at the last position does to the metric, run for run; many nodes are rows
-    of one batch. The first row of each batch stays unpatched and is what the others are held against."""
+    """What replacing each node by `source` at the last position does to the metric, run for run. Nothing before the
+    last token changes, so that is run once a prompt; the last token then runs once a node, many as rows of a batch.
+    The first row of each batch stays unpatched and is what the others are held against. Used in notebooks 05 and 06."""
     check_nodes(member, nodes)
     direction = logit_direction(member, plus, minus)
     effects = torch.zeros(len(prompts), len(nodes))
     for number, prompt in enumerate(prompts):
+        ids = member.encode([prompt])["input_ids"]
+        with member.lock, torch.no_grad():
+            begun = member.model.model(ids[:, :-1], use_cache=True).past_key_values if ids.shape[1] > 1 else None
         for place in range(0, len(nodes), batch_size - 1):
             some = list(nodes[place : place + batch_size - 1])
-            metric = _patched_rows(member, prompt, number, source, some, direction)
+            metric = _patched_rows(member, ids, begun, number, source, some, direction)
             effects[number, place : place + len(some)] = (metric[1:] - metric[0]).cpu()
     return effects
 
@@ -153,10 +158,14 @@ def check_nodes(member: Member, nodes: Sequence[Node]) -> None:
 
 
 def _patched_rows(
-    member: Member, prompt: str, number: int, source: Activations, nodes: list[Node], direction: Tensor
+    member: Member, ids: Tensor, begun: Any, number: int, source: Activations, nodes: list[Node], direction: Tensor
 ) -> Float[Tensor, " row"]:
-    """The metric of one prompt, first as it is, then once for each node with that node replaced."""
-    lm, batch = member.lm, member.encode([prompt] * (len(nodes) + 1))
+    """The metric of one prompt, first as it is, then once for each node with that node replaced. `begun`: the keys
+    and values of all its tokens but the last."""
+    lm, n_rows, cache = member.lm, len(nodes) + 1, copy.deepcopy(begun)
+    if cache is not None:
+        cache.batch_repeat_interleave(n_rows)
+    batch = {"input_ids": ids[:, -1:].expand(n_rows, -1), "attention_mask": ids.new_ones(n_rows, ids.shape[1])}
     size = member.config.hidden_size // member.config.num_attention_heads
     size = getattr(member.config, "head_dim", None) or size
     rows: dict[tuple[str, int], list[tuple[int, Any]]] = {}
@@ -171,7 +180,7 @@ def _patched_rows(
             changed[row, -1, columns] = values[name][layer, columns]
         return changed
 
-    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+    with member.lock, torch.no_grad(), lm.trace(**batch, past_key_values=cache, use_cache=True) as tracer:
         if ("stream", 0) in rows:
             lm.model.embed_tokens.output = replaced(lm.model.embed_tokens.output, "stream", 0)
         for index, layer in enumerate(lm.model.layers):

@@ -43,15 +43,17 @@ def bootstrap(*samples: Any, statistic: Callable[..., Any] = np.mean, seed: int 
     if any(not np.isfinite(array).all() for array in arrays):
         raise UserError("a value to average is not finite: look for NaN in the results")
     estimate = float(statistic(*arrays, axis=-1))
-    found = stats.bootstrap(
-        arrays,
-        statistic,
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        n_resamples=RESAMPLES,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # NaN ends tell it
+        found = stats.bootstrap(
+            arrays,
+            statistic,
+            paired=True,
+            vectorized=True,
+            method="percentile",
+            n_resamples=RESAMPLES,
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
     return Interval(estimate, float(found.low), float(found.high), n)
 
 
@@ -116,10 +118,13 @@ def power_of_ten(intervals: list[Interval]) -> list[Interval]:
 
 
 def ratio_of_means(numerator: Any, denominator: Any) -> Interval:
-    """mean(numerator) / mean(denominator) over the same prompts."""
+    """mean(numerator) / mean(denominator) over the same prompts; ends that are NaN where some resamples have nothing
+    below the line, so that no rule is decided by it."""
 
     def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
-        return np.mean(a, axis=axis) / np.mean(b, axis=axis)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = np.mean(a, axis=axis) / np.mean(b, axis=axis)
+        return np.where(np.isfinite(found), found, np.nan)
 
     return bootstrap(numerator, denominator, statistic=ratio)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 
-from helpers.series.run import find_notebooks, refuse_unsynced, same_cells, source_hash
+from helpers.series.run import find_notebooks, same_cells, source_hash
 from helpers.store import ROOT, UserError, atomic, write_text
 
 BADGE = "[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
@@ -28,7 +28,8 @@ def publish(repository: str, *, branch: str = "main", root: Path = ROOT) -> str:
         raise UserError(f"{branch!r} is no branch")
     address, commit = f"https://github.com/{repository}", current_commit(root)
     for source in find_notebooks(root):
-        refuse_unsynced(source)
+        if not same_cells(source, source.with_suffix(".ipynb")):
+            raise UserError(f"{source.name} and its .ipynb differ: run `jupytext --sync notebooks/{source.stem}.ipynb`")
         stamp(source, address, commit, _badge(repository, branch, source.stem))
     readme = root / "README.md"
     write_text(readme, with_badge(readme.read_text(encoding="utf-8"), _badge(repository, branch, "01_prompts")))
@@ -56,16 +57,22 @@ def with_badge(text: str, badge: str) -> str:
 
 def stamp(source: Path, address: str, commit: str, badge: str) -> None:
     """Write badge, address and commit into a twin and its notebook; outputs stay, for no computation changes."""
-    built = source.with_suffix(".ipynb")
-    one, two = jupytext.read(source), nbformat.read(built, as_version=4)
-    executed = same_cells(source, built) and two.metadata.get("executed_source_sha256") == source_hash(one.cells)
-    for notebook in (one, two):
-        first, set_up = notebook.cells[0], next(cell for cell in notebook.cells if cell.cell_type == "code")
-        first.source = with_badge(first.source, badge)
-        for name, value in (("REPOSITORY", address), ("COMMIT", commit)):
-            set_up.source = re.sub(rf'^{name} = "[^"]*"', f'{name} = "{value}"', set_up.source, flags=re.M)
+    built, text = source.with_suffix(".ipynb"), source.read_text(encoding="utf-8")
+    notebook = nbformat.read(built, as_version=4)
+    executed = notebook.metadata.get("executed_source_sha256") == source_hash(jupytext.reads(text, "py:percent").cells)
+    text = re.sub(r"^(# # .*\n)(?:#\n# \[!\[Open In Colab\].*\n)?", rf"\1#\n# {badge}\n", text, count=1, flags=re.M)
+    write_text(source, _with_form(text, address, commit))
+    cells = jupytext.read(source).cells
+    for cell, stamped in zip(notebook.cells, cells, strict=True):
+        cell.source = stamped.source
     if executed:
-        two.metadata["executed_source_sha256"] = source_hash(one.cells)
-    write_text(source, jupytext.writes(one, fmt="py:percent"))
+        notebook.metadata["executed_source_sha256"] = source_hash(cells)
     with atomic(built) as temporary:
-        nbformat.write(two, temporary)
+        nbformat.write(notebook, temporary)
+
+
+def _with_form(text: str, address: str, commit: str) -> str:
+    """The set-up cell's form fields, filled in."""
+    for name, value in (("REPOSITORY", address), ("COMMIT", commit)):
+        text = re.sub(rf'^{name} = "[^"]*"', f'{name} = "{value}"', text, count=1, flags=re.M)
+    return text

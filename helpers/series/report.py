@@ -113,17 +113,18 @@ class Chapter:
     def _output(self, output: Any) -> tuple[str, str]:
         data = output.get("data", {})
         if "image/png" in data:
-            alt = output["metadata"]["image/png"]["alt"]
-            return "figure", self._picture(f"data:image/png;base64,{data['image/png'].strip()}", alt)
+            picture = self._picture(data["image/png"].strip(), output["metadata"]["image/png"]["alt"])
+            return "figure", f"<figure>{picture}<figcaption></figcaption></figure>"
         if "text/markdown" in data:
             return "text", self._markdown(data["text/markdown"], trusted=False)
         if tables := re.findall(r"<table.*?</table>", data.get("text/html", ""), re.S):  # pandas has escaped the cells
             return "text", "".join(f"<div class='wide'>{table}</div>" for table in tables)
         return "text", f"<pre>{html.escape(data.get('text/plain', output.get('text', '')))}</pre>"
 
-    def _picture(self, source: str, alt: str) -> str:
+    def _picture(self, encoded: str, alt: str, *, width: int | None = None) -> str:
         self.pictures += 1
-        return f"<figure><img src='{source}' alt='{html.escape(alt, quote=True)}'><figcaption></figcaption></figure>"
+        wide = f" width='{width}'" if width else ""
+        return f"<img{wide} src='data:image/png;base64,{encoded}' alt='{html.escape(alt, quote=True)}'>"
 
     def _markdown(self, source: str, *, trusted: bool) -> str:
         """HTML of Markdown. What comes from an output is not trusted: tags in it are text, dollars are no formulas."""
@@ -148,10 +149,8 @@ class Chapter:
         return f"<{tokens[index].tag} id='{names[0]}'>{extra}"
 
     def _image(self, tokens: Any, index: int, *_: Any) -> str:
-        path = self.root / tokens[index].attrs["src"]
-        encoded = base64.b64encode(path.read_bytes()).decode()
-        self.pictures += 1
-        return f"<img width='350' src='data:image/png;base64,{encoded}' alt='{html.escape(tokens[index].content, quote=True)}'>"
+        encoded = base64.b64encode((self.root / tokens[index].attrs["src"]).read_bytes()).decode()
+        return self._picture(encoded, tokens[index].content, width=350)
 
     def _link(self, tokens: Any, index: int, *_: Any) -> str:
         """Links to notebooks lead to their chapters; other files are not in the document, so theirs lead nowhere."""

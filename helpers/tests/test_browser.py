@@ -97,7 +97,7 @@ MOVES = {
     "01": ("button:has-text('Ask both')", "click"),
     "02": ("textarea", "write"),
     "03": ("select >> nth=1", "choose"),
-    "04": (".noUi-handle >> nth=0", "slide"),
+    "04": (".noUi-handle >> nth=1", "slide"),
     "05": (".noUi-handle >> nth=0", "slide"),
     "06": (".noUi-handle >> nth=0", "slide"),
     "07": ("input[type=checkbox] >> nth=0", "click"),
@@ -122,7 +122,7 @@ def move(control, how):
 
 @pytest.mark.parametrize("number", NOTEBOOKS)
 def test_an_explorer_answers_in_jupyterlab(browser, lab, number):
-    page, errors = open_page(browser, viewport={"width": 1300, "height": 1000})
+    page, errors = open_page(browser, viewport={"width": 1300, "height": 1800})
     page.goto(f"{lab}/lab/tree/{SOURCES[number].stem}.ipynb?reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     page.wait_for_function("jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status == 'idle'")
@@ -145,6 +145,7 @@ def test_an_explorer_answers_in_jupyterlab(browser, lab, number):
     if SHOTS:
         time.sleep(1)
         explorer.screenshot(path=str(Path(SHOTS) / f"{number}.png"))
+    page.evaluate("jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
     page.close()
     assert not errors, errors
 

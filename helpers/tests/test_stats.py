@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from helpers import stats
+from helpers import findings, stats
 from helpers.stats import Interval, bootstrap, false_discovery, paired, ratio_of_medians, sign_flip_p, survival
 from helpers.store import UserError
 
@@ -137,3 +137,10 @@ def test_alignment_knows_no_rotation_and_no_scale():
     assert np.mean([other.low <= 0 <= other.high for other in others]) > 0.7
     with pytest.raises(UserError, match="at least 5"):
         stats.alignment(x[:4], x[:4])
+
+
+def test_a_ratio_without_a_denominator_decides_nothing(recwarn):
+    found = stats.ratio_of_means([1.0, 2.0, 3.0], [0.0, 0.0, 1.0])
+    assert found.estimate == pytest.approx(6.0) and np.isnan(found.low) and np.isnan(found.high)
+    assert all(findings.Rule(side, 0.5).verdict(found) == "inconclusive" for side in ("above", "below", "away"))
+    assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]

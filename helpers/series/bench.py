@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: MIT
+"""How long each piece of the study's work takes, beside plain transformers and other libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from helpers import figures
+from helpers.prompts import JUST, load_questions
+from helpers.stats import Interval
+from helpers.store import ROOT, UserError, read_json, write_text
+
+WORKER = Path(__file__).with_name("bench_rows.py")
+REPEATS, GROWTH = 5, (8, 32, 128, 512)
+ROWS = {  # name: (prompts, what it is)
+    "lens": (64, "logit lens, 64 prompts, all layers, 15 tokens"),
+    "readout": (256, "last-token readout, 256 prompts"),
+    "attribute": (64, "direct attribution of all heads, 64 prompts"),
+    "attribution_patching": (16, "attribution patching, all heads and MLPs, 16 prompts"),
+    "exact": (4, "exact patching of all layers, 4 prompts"),
+    "generate": (32, "32 prompts x 100 tokens"),
+    "generate_scaled": (32, "the same with 50 scaled neurons"),
+    "generate_vector": (32, "the same with a vector at every step"),
+    "weights": (0, "weight difference of the pair, singular values"),
+    "search": (0, "value-vector search, all layers"),
+    "load": (0, "loading the pair"),
+}
+FLOOR, OURS = "plain", "helpers"
+
+
+def bench(
+    *,
+    name: str,
+    others: Mapping[str, str] | None = None,
+    models: Path | None = None,
+    shapes: bool = False,
+    dtype: str = "float32",
+    device: str = "cpu",
+    rows: list[str] | None = None,
+    folder: Path = ROOT / "data" / "bench",
+) -> Path:
+    """Time every row in every library, a process each, taking turns; write `data/bench/<name>.json`, return its path.
+
+    `others`: library -> the Python of an environment that has it. `models`: a folder with `base` and `distilled`
+    instead of smol; `shapes`: random weights at the real pair's shapes. Raises UserError for an unknown row.
+    """
+    if shapes:
+        with tempfile.TemporaryDirectory() as made:
+            random = random_pair(Path(made), dtype, device)
+            return bench(name=name, others=others, models=random, dtype=dtype, device=device, rows=rows, folder=folder)
+    if unknown := set(rows or []) - set(ROWS):
+        raise UserError(f"no row {sorted(unknown)[0]!r}: choose from {', '.join(ROWS)}")
+    console = Console()
+    libraries = {FLOOR: sys.executable, OURS: sys.executable} | dict(others or {})
+    with _prepared(models, dtype) as place:
+        found = []
+        for row in rows or ROWS:
+            runs = _take_turns(row, libraries, place, device, console)
+            found.append({"row": row, "what": ROWS[row][1], **_summary(runs)})
+            console.print(_line(found[-1]), highlight=False)
+        growth = {} if rows else _growth(place, device, console)
+    record = {"machine": _machine(device), "models": "random, r1-1.5b's shapes" if models else "smol", "dtype": dtype}
+    path = folder / f"{name}.json"
+    write_text(path, json.dumps(record | {"rows": found, "growth": growth}, indent=1) + "\n")
+    return path
+
+
+@contextlib.contextmanager
+def _prepared(models: Path | None, dtype: str) -> Iterator[Path]:
+    """A folder with both models and the rows' prompts, for workers in any environment."""
+    from transformers import AutoTokenizer
+
+    from helpers import embedded
+    from helpers.tokens import token_groups
+
+    base, distilled = (
+        (models / "base", models / "distilled") if models else (embedded.base_folder(), embedded.distilled_folder())
+    )
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    groups = token_groups(tokenizer, [tokenizer.eos_token_id])
+    tokens = [groups.stop[0], *groups.wait, *groups.reasoning][:15]
+    texts = [f"{question.text} {JUST} The answer is {question.answers[0]}." for question in load_questions()]
+    texts = [texts[k % len(texts)] for k in range(max(GROWTH))]
+    sizes = {row: n for row, (n, _) in ROWS.items()} | {f"lens:{n}": n for n in GROWTH}
+    given = {"pair": "own" if models else "smol", "dtype": dtype, "tokens": tokens, "stop": list(groups.stop)}
+    with tempfile.TemporaryDirectory() as folder:
+        for role, source in (("base", base), ("distilled", distilled)):
+            (Path(folder) / role).symlink_to(Path(source).resolve())
+        given["rows"] = {row: texts[:n] for row, n in sizes.items()}
+        (Path(folder) / "prompts.json").write_text(json.dumps(given))
+        yield Path(folder)
+
+
+def _take_turns(
+    row: str, libraries: Mapping[str, str], place: Path, device: str, console: Console
+) -> dict[str, list[dict[str, float]]]:
+    """One warm-up and REPEATS runs of each library, one after the other in turn."""
+    workers = {library: _Worker(library, python, row, place, device) for library, python in libraries.items()}
+    try:
+        for library, worker in list(workers.items()):
+            if not worker.ready():
+                console.print(f"  {row}: no {library} ({worker.error()})", highlight=False)
+                workers.pop(library).close()
+        runs = {library: [worker.run() for _ in range(1)] for library, worker in workers.items()}
+        for _ in range(REPEATS):
+            for library, worker in workers.items():
+                runs[library].append(worker.run())
+        return {library: measured[1:] for library, measured in runs.items()}
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+class _Worker:
+    """A process that runs one row of one library each time it is asked."""
+
+    def __init__(self, library: str, python: str, row: str, place: Path, device: str) -> None:
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open while the process lives)
+        command = [python, str(WORKER), library, row, str(place), device]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "R1_SAY": os.devnull, "TQDM_DISABLE": "1"}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.log, text=True, env=environment)
+
+    def ready(self) -> bool:
+        return self._answer() is not None
+
+    def run(self) -> dict[str, float]:
+        self.process.stdin.write("run\n")
+        self.process.stdin.flush()
+        if (answer := self._answer()) is None:
+            raise UserError(f"a benchmark's process ended: {self.error()}")
+        return answer
+
+    def _answer(self) -> dict[str, float] | None:
+        for line in self.process.stdout:
+            with contextlib.suppress(json.JSONDecodeError):
+                if isinstance(found := json.loads(line), dict):
+                    return found
+        return None
+
+    def error(self) -> str:
+        self.log.seek(0)
+        return (self.log.read().strip().splitlines() or ["it said nothing"])[-1]
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+def _summary(runs: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Medians by library; ratios to the floor, run by run, as median, least and most."""
+    floor = np.array([run["seconds"] for run in runs[FLOOR]])
+    found = {}
+    for library, measured in runs.items():
+        seconds = np.array([run["seconds"] for run in measured])
+        ratio = seconds / floor
+        found[library] = {
+            "seconds": round(float(np.median(seconds)), 5),
+            "ratio": [round(float(value), 3) for value in (np.median(ratio), ratio.min(), ratio.max())],
+            "mib": round(float(np.median([run["mib"] for run in measured])), 1),
+        }
+    return {"libraries": found}
+
+
+def _growth(place: Path, device: str, console: Console) -> dict[str, Any]:
+    """Time and extra memory of the lens as prompts grow."""
+    found = {}
+    for n in GROWTH:
+        runs = _take_turns(f"lens:{n}", {OURS: sys.executable}, place, device, console)[OURS]
+        found[n] = {key: round(float(np.median([run[key] for run in runs])), 3) for key in ("seconds", "mib")}
+    return found
+
+
+def _machine(device: str) -> dict[str, Any]:
+    packages = {name: version(name) for name in ("torch", "transformers", "nnsight")}
+    chip = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    date = datetime.now(UTC).date().isoformat()
+    return {"device": chip, "cores": os.cpu_count(), "python": platform.python_version(), "date": date, **packages}
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    told = ", ".join(
+        f"{name} {one['seconds'] * 1000:.0f} ms ({one['mib']:.0f} MiB)" for name, one in entry["libraries"].items()
+    )
+    return f"  {entry['what']}: {told}"
+
+
+def table(path: Path) -> str:
+    """A benchmark's file as a Markdown table: the floor in milliseconds, the others as ratios to it."""
+    record = read_json(path)
+    names = list(dict.fromkeys(name for entry in record["rows"] for name in entry["libraries"] if name != FLOOR))
+    titles = {OURS: "ours", "transformer_lens": "TransformerLens 4", "nnterp": "nnterp"}
+    lines = [
+        f"| work | plain transformers | {' | '.join(titles.get(name, name) for name in names)} |",
+        "|---|---|" + "---|" * len(names),
+    ]
+    for entry in record["rows"]:
+        floor, cells = entry["libraries"][FLOOR], []
+        for name in names:
+            one = entry["libraries"].get(name)
+            cells.append("{:.2f} ({:.2f} to {:.2f}), {:.0f} MiB".format(*one["ratio"], one["mib"]) if one else "")
+        lines.append(
+            f"| {entry['what']} | {floor['seconds'] * 1000:.0f} ms, {floor['mib']:.0f} MiB | {' | '.join(cells)} |"
+        )
+    machine = record["machine"]
+    packages = ", ".join(f"{name} {machine[name]}" for name in ("torch", "transformers", "nnsight"))
+    where = f"{machine['device']}, {record['models']} in {record['dtype']}, {packages}, {machine['date']}"
+    return f"{where}:\n\n" + "\n".join(lines)
+
+
+def growth_figure(path: Path) -> None:
+    """Draw time and extra memory of the lens by number of prompts, as measured in a benchmark's file."""
+    record = read_json(path)
+    growth = {int(n): one for n, one in record["growth"].items()}
+    panels = {
+        f"{name}|{unit}": {"": ([Interval(v, v, v, 1) for v in (one[key] for one in growth.values())], figures.BASE)}
+        for name, unit, key in (("time", "seconds", "seconds"), ("extra memory at the peak", "MiB", "mib"))
+    }
+    least, most = min(growth), max(growth)
+    times, extra = ((growth[most][key] / max(growth[least][key], 1e-9)) for key in ("seconds", "mib"))
+    title = f"Lens of {most} prompts against {least}: {times:.0f} times the time, {extra:.1f} times the extra memory"
+    fig = figures.lines(panels, list(growth), title=title, xlabel="prompts", ylabel="")
+    note = f"{record['machine']['device']}, {record['dtype']}"
+    figures.save_figure(
+        fig, "lens_growth", pair=record["models"], alt=title, note=note, folder=ROOT / "figures" / "bench"
+    )
+
+
+QWEN = dict(hidden_size=1536, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2)
+QWEN |= dict(intermediate_size=8960, vocab_size=151_936, max_position_embeddings=4096)  # Qwen2.5-Math-1.5B's config
+
+
+def random_pair(folder: Path, dtype: str, device: str, **shape: int) -> Path:
+    """Two Qwen2 models with random weights at the real pair's shapes: a tied base, an untied distilled one."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from helpers.tests.conftest import make_tokenizer
+
+    for role in ("base", "distilled"):
+        tokenizer = make_tokenizer(role)
+        special = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+        torch.manual_seed(role == "base")
+        with torch.device(device):
+            model = Qwen2ForCausalLM(Qwen2Config(**QWEN | shape, tie_word_embeddings=role == "base", **special))
+        model.to(getattr(torch, dtype)).save_pretrained(folder / role)
+        tokenizer.save_pretrained(folder / role)
+    return folder
