@@ -43,8 +43,9 @@ from helpers.store import (
 )
 
 LIMIT = "limit"
-CHUNK = 16  # tokens between two looks for finished rows
-BATCH = 128  # larger batches are slower on a CPU: each layer's cache outgrows what malloc reuses
+# Tokens between two looks for finished rows, and prompts at once: on a CPU each layer's cache outgrows what malloc
+# reuses; on a GPU a step costs the same for one row as for hundreds, so rows that have finished cost nothing.
+CHUNK, BATCH = {"cpu": 16, "cuda": 64}, {"cpu": 128, "cuda": 512}
 SHORTLIST = 512  # tokens ranked before a full sort is tried
 OnBatch = Callable[[list[int]], None]
 FORMAT = 1  # raise it when stored completions of older code must not be reused
@@ -151,7 +152,7 @@ def complete(
     member: Member,
     prompts: list[str],
     *,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     lm: Any = None,
     processors: tuple[LogitsProcessor, ...] = (),
     on_batch: OnBatch | None = None,
@@ -161,7 +162,8 @@ def complete(
     `processors` change the logits of every step; `on_batch` is told which prompts are still going. Raises
     UserError for a prompt that does not fit. Used in notebooks 05 and 07."""
     change = Change("", lm, processors, (), on_batch)
-    done = dict(_complete_each(member, prompts, batch_size, Decoding(**decoding), change))
+    size = batch_size or BATCH.get(member.device.type, 512)
+    done = dict(_complete_each(member, prompts, size, Decoding(**decoding), change))
     return [done[index] for index in range(len(prompts))]
 
 
@@ -189,7 +191,7 @@ def _complete_each(
 def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change: Change) -> list[Completion]:
     """Decode one batch, prompts by their places, in chunks; after each, rows that have stopped leave the batch and
     its cache."""
-    indices, prompts, lm = list(batch), list(batch.values()), change.lm or member.lm
+    indices, prompts, chunk = list(batch), list(batch.values()), CHUNK.get(member.device.type, 64)
     keys = [f"{prompt}\0{change.names[index]}" if change.names else prompt for index, prompt in batch.items()]
     encoded = member.encode(prompts, room=how.max_new_tokens)
     start = encoded["input_ids"].shape[1]
@@ -202,10 +204,13 @@ def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change
         with member.lock, torch.no_grad():
             if change.on_batch:
                 change.on_batch([indices[row] for row in rows])
-            out = lm.generate(
-                BatchEncoding({"input_ids": ids, "attention_mask": mask}),
+            out = _generate(
+                member,
+                change.lm,
+                ids,
+                mask,
                 past_key_values=cache,
-                max_new_tokens=min(CHUNK, how.max_new_tokens - step),
+                max_new_tokens=min(chunk, how.max_new_tokens - step),
                 do_sample=False,
                 temperature=None,
                 top_p=None,
@@ -232,6 +237,13 @@ def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change
     return [_finish(member, prompt, tokens) for prompt, tokens in zip(prompts, written, strict=True)]
 
 
+def _generate(member: Member, edited: Any, ids: torch.Tensor, mask: torch.Tensor, **options: Any) -> Any:
+    """`generate` of an edited nnsight model, or, where there is none, of the transformers model itself."""
+    if edited is None:
+        return member.model.generate(input_ids=ids, attention_mask=mask, **options)
+    return edited.generate(BatchEncoding({"input_ids": ids, "attention_mask": mask}), **options)
+
+
 def _finish(member: Member, prompt: str, tokens: list[int]) -> Completion:
     end = next((place for place, token in enumerate(tokens) if token in member.groups.stop), None)
     kept = tokens[:end]
@@ -254,7 +266,7 @@ def stored_completions(
     *,
     name: str,
     fresh: bool = False,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     change: Change | None = None,
     **decoding: Any,
 ) -> list[Completion]:
@@ -283,7 +295,8 @@ def stored_completions(
     missing = sorted(index for job, index in first.items() if job not in known)
     say(f"{_short(path)}: {len(set(jobs)) - len(missing)} completions reused, {len(missing)} to compute")
     if missing:
-        _fill(member, jobs, missing, path, provenance, known, batch_size, how, change)
+        size = batch_size or BATCH.get(member.device.type, 512)
+        _fill(member, jobs, missing, path, provenance, known, size, how, change)
     return [known[job] for job in jobs]
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.pairs import Member, Pair
-from helpers.readouts import PLACES, Activations, Ids, activations, logit_direction
+from helpers.readouts import PLACES, Activations, Ids, activations, begin, go_on, in_batches, in_order, logit_direction
 from helpers.store import UserError
 
 Kind = Literal["stream", "attention", "mlp", "head", "neuron"]
@@ -53,9 +53,10 @@ def gradients(
         )
     direction = logit_direction(member, plus, minus)
     member.check(prompts)
-    metrics, parts = [], []
-    for place in range(0, len(prompts), batch_size):
-        batch, lm, full = member.encode(prompts[place : place + batch_size]), member.lm, {name: [] for name in PLACES}
+
+    def run(indices: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        batch, lm = member.encode([prompts[index] for index in indices]), member.lm
+        full = {name: [] for name in PLACES}
         with member.lock, lm.trace(batch, use_cache=False) as tracer:
             start = lm.model.embed_tokens.output.detach().requires_grad_(True)
             lm.model.embed_tokens.output = start
@@ -71,11 +72,13 @@ def gradients(
             tracer.stop()
         every = [tensor for name in PLACES for tensor in kept[name]]
         found = iter(torch.autograd.grad(metric.sum(), every))
-        parts.append({name: torch.stack([next(found)[:, -1].clone() for _ in kept[name]], 1) for name in PLACES})
-        metrics.append(metric.detach())
-        del kept, every, found
-    slopes = Activations(**{name: torch.cat([part[name] for part in parts]) for name in PLACES})
-    return torch.cat(metrics), slopes
+        slopes = {name: torch.stack([next(found)[:, -1].clone() for _ in kept[name]], 1) for name in PLACES}
+        return metric.detach(), slopes
+
+    indices, parts = zip(*in_batches(prompts, batch_size, run), strict=True)
+    metrics = in_order((some, metric) for some, (metric, _) in zip(indices, parts, strict=True))
+    slopes = {n: in_order((some, part[n]) for some, (_, part) in zip(indices, parts, strict=True)) for n in PLACES}
+    return metrics, Activations(**slopes)
 
 
 @dataclass(frozen=True)
@@ -305,6 +308,31 @@ def swapped(
     finally:
         for module, name, before in kept:
             module._parameters[name] = before
+
+
+def single_swaps(
+    pair: Pair,
+    role: Literal["base", "distilled"],
+    prompts: list[str],
+    plus: Ids,
+    minus: Ids = (),
+    *,
+    all_but: bool = False,
+    noise: int | None = None,
+) -> Float[Tensor, "prompt layer"]:
+    """The metric of one model with each single layer of the other in turn, or with all layers but that one; `noise` as
+    in `swapped`. The layers below, which do not change, are run once. Used in notebook 05."""
+    member = {"base": pair.base, "distilled": pair.distilled}[role]
+    direction, layers = logit_direction(member, plus, minus), range(member.n_layers)
+    with swapped(pair, role, layers if all_but else ()):
+        parts = begin(member, prompts, layers)
+    found = torch.zeros(len(prompts), member.n_layers)
+    for layer in layers:
+        taken = [other for other in layers if (other != layer) == all_but]
+        with swapped(pair, role, taken, noise=noise):
+            for begun in parts:
+                found[begun.indices, layer] = (go_on(member, begun, layer) @ direction).cpu()
+    return found
 
 
 def _mixed(own: Tensor, other: Tensor, amount: float, generator: torch.Generator | None) -> Tensor:

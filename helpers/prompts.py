@@ -182,7 +182,8 @@ class Ending:
     tags: bool = False
 
     def text(self, material: Material, *, mark: str = "</think>") -> str:
-        """The ending's text; `mark` stands where `</think>` would (the control puts a nonsense tag there)."""
+        """The ending's text; `mark` stands where `</think>` would (the control puts a nonsense tag there). The new
+        line between a real thought and its mark goes with the mark, so that what follows is the same tokens."""
         answers = {"none": "", "sentence": material.sentence, "open": material.sentence.rstrip(".!?")}
         answers |= {
             "word.": f"{material.word}.",
@@ -190,7 +191,8 @@ class Ending:
             "wrong": material.wrong,
             "other": material.other,
         }
-        thought = {"none": "", "answer": material.sentence, "real": f"\n{material.thought}\n"}[self.thought]
+        thought = {"none": "", "answer": material.sentence, "real": f"\n{material.thought}"}[self.thought]
+        mark = f"\n{mark}" if mark and self.thought == "real" else mark
         said = answers[self.answer]
         said = f"<answer>{said}</answer>" if self.tags else said
         return f"{'<think>' * self.think}{thought}{mark * self.close}{self.gap}{said}"

@@ -11,35 +11,53 @@ between each layer's attention and its MLP. The point before a layer's attention
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import pandas as pd
 import torch
+from accelerate.utils.memory import clear_device_cache
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import BatchEncoding
 
 from helpers.pairs import Member, Pair
-from helpers.store import UserError
+from helpers.store import UserError, say
 from helpers.tokens import single_id
 
 VOCAB_CHUNK = 16384
-LENS_ROWS = 128  # states read against the vocabulary at once
+LENS_ROWS = {"cpu": 128, "cuda": 2048}  # states read against the vocabulary at once
+T = TypeVar("T")
 Norm = Literal["full", "scale", "none"]
 Ids = tuple[int, ...] | list[int]
 
 
-def _batches(prompts: list[str], batch_size: int) -> Iterator[list[int]]:
-    """Indices of the prompts, batched with others of like length."""
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    for place in range(0, len(order), batch_size):
-        yield order[place : place + batch_size]
+def in_batches(prompts: list[str], batch_size: int, run: Callable[[list[int]], T]) -> Iterator[tuple[list[int], T]]:
+    """Indices of prompts, batched with others of like length, and what `run` makes of each batch. A batch that does
+    not fit in memory is halved, which is said; what is finished stays."""
+    waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    while waiting:
+        some = waiting[:batch_size]
+        try:
+            found = run(some)
+        except (RuntimeError, MemoryError) as error:
+            if len(some) == 1 or not re.search(r"out of memory|can't allocate memory", str(error)):
+                raise
+            found, batch_size = None, len(some) // 2
+        if found is None:  # outside the except block, whose traceback holds the batch's tensors
+            clear_device_cache(garbage_collection=True)
+            say(f"out of memory: going on with {batch_size} prompts at a time")
+            continue
+        waiting = waiting[len(some) :]
+        yield some, found
 
 
-def _in_order(parts: list[Tensor], batches: list[list[int]]) -> Tensor:
+def in_order(batches: Iterable[tuple[list[int], Tensor]]) -> Tensor:
     """Rows of all batches, back in the order of the prompts."""
-    order = torch.tensor([index for batch in batches for index in batch], device=parts[0].device)
+    indices, parts = zip(*batches, strict=True)
+    order = torch.tensor([index for some in indices for index in some], device=parts[0].device)
     return torch.cat(parts)[order.argsort()]
 
 
@@ -54,16 +72,74 @@ def last_hidden(
     """The last position after the final norm, in float32 on the head's device; prompts batched by length. `lm`: an
     edited nnsight model of this member; `on_batch` is told which prompts are the rows of the next batch."""
     member.check(prompts)
-    parts, batches, lm = [], list(_batches(prompts, batch_size)), lm or member.lm
-    for indices in batches:
+    lm = lm or member.lm
+
+    def run(indices: list[int]) -> Tensor:
         batch = member.encode([prompts[index] for index in indices])
         if on_batch:
             on_batch(indices)
         with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
             hidden = lm.model.norm.output[:, -1].clone().save()
             tracer.stop()
-        parts.append(hidden.float().to(member.device))
-    return _in_order(parts, batches)
+        return hidden.float().to(member.device)
+
+    return in_order(in_batches(prompts, batch_size, run))
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A batch of prompts run once: which prompts, their tokens, the stream of all positions before some layers."""
+
+    indices: list[int]
+    batch: BatchEncoding
+    streams: dict[int, Float[Tensor, "prompt position d_model"]]
+
+
+def begin(member: Member, prompts: list[str], layers: Iterable[int], *, batch_size: int = 64) -> list[Begun]:
+    """Run prompts once and keep the stream before each of these layers (`n_layers`: after the last), so that what
+    happens from there on can be run many times by `go_on`. Raises UserError for a layer that is not there."""
+    member.check(prompts)
+    wanted = sorted(set(layers))
+    if wrong := [layer for layer in wanted if not 0 <= layer <= member.n_layers]:
+        raise UserError(f"no layer {wrong[0]}: {member.source} has 0 to {member.n_layers - 1}")
+
+    def run(indices: list[int]) -> Begun:
+        batch, lm, kept = member.encode([prompts[index] for index in indices]), member.lm, {}
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+            if 0 in wanted:
+                kept[0] = lm.model.layers[0].input.clone()
+            for index, layer in enumerate(lm.model.layers, start=1):
+                if index in wanted:
+                    kept[index] = layer.output.clone()
+            kept.save()
+            tracer.stop()
+        return Begun(indices, batch, kept)
+
+    return [begun for _, begun in in_batches(prompts, batch_size, run)]
+
+
+def go_on(
+    member: Member,
+    begun: Begun,
+    layer: int,
+    stream: Float[Tensor, "row position d_model"] | None = None,
+    *,
+    later: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
+) -> Float[Tensor, "row d_model"]:
+    """What `last_hidden` gives when the prompts of `begun` run from `layer` on, without the layers below. `stream`: in
+    place of the kept one, with the prompts once or several times over; `later`: what is added to later outputs."""
+    stream, lm = begun.streams[layer] if stream is None else stream, member.lm
+    times = len(stream) // len(begun.indices)
+    batch = BatchEncoding({name: value.repeat(times, 1) for name, value in begun.batch.items()})
+    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+        for index, block in enumerate(lm.model.layers):
+            if index < layer:
+                block.skip(stream.to(begun.streams[layer]))
+            elif later and index in later:
+                block.output = block.output + later[index](block.output)
+        hidden = lm.model.norm.output[:, -1].clone().save()
+        tracer.stop()
+    return hidden.float().to(member.device)
 
 
 def last_hidden_shared(member: Member, prompts: list[str], *, batch_size: int = 96) -> Float[Tensor, "prompt d_model"]:
@@ -118,8 +194,9 @@ def hidden_without(
 ) -> Float[Tensor, "prompt d_model"]:
     """`last_hidden` where no token can attend to some tokens of its prompt, counted from its start: attention
     knocked out in all heads and layers. Raises UserError for a token that is not there. Used in notebook 07."""
-    parts, batches, lm = [], list(_batches(prompts, batch_size)), member.lm
-    for indices in batches:
+    lm = member.lm
+
+    def run(indices: list[int]) -> Tensor:
         batch = member.encode([prompts[index] for index in indices])
         mask = batch["attention_mask"]
         for row, index in zip(mask, indices, strict=True):
@@ -130,8 +207,9 @@ def hidden_without(
         with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
             hidden = lm.model.norm.output[:, -1].clone().save()
             tracer.stop()
-        parts.append(hidden.float().to(member.device))
-    return _in_order(parts, batches)
+        return hidden.float().to(member.device)
+
+    return in_order(in_batches(prompts, batch_size, run))
 
 
 def logits_of(member: Member, hidden: Float[Tensor, "prompt d_model"], token_ids: Ids) -> Float[Tensor, "prompt token"]:
@@ -209,6 +287,11 @@ def bigram_logits(
         return logits_of(member, model.norm(stream).float().to(member.device), targets)
 
 
+def _row_blocks(head: Member, states: Float[Tensor, "row d_model"]) -> tuple[Tensor, ...]:
+    """States in blocks that are read against the vocabulary at once."""
+    return states.split(LENS_ROWS.get(head.device.type, LENS_ROWS["cuda"]))
+
+
 def _every_logit(member: Member, states: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
     """Logits of the whole vocabulary for a few rows, float32 on the head's device."""
     if member.dtype == torch.float32:
@@ -223,7 +306,7 @@ def top_tokens(member: Member, prompts: list[str], *, k: int = 10, lm: object = 
 
 def _likeliest(member: Member, states: Float[Tensor, "row d_model"], k: int) -> list[list[tuple[str, float]]]:
     """The k likeliest tokens of normed states, a chunk of rows at a time."""
-    best = [_every_logit(member, rows).softmax(-1).topk(k) for rows in states.split(LENS_ROWS)]
+    best = [_every_logit(member, rows).softmax(-1).topk(k) for rows in _row_blocks(member, states)]
     ids, shares = (torch.cat([getattr(part, name) for part in best]).tolist() for name in ("indices", "values"))
     rows = zip(ids, shares, strict=True)
     return [[(member.tokenizer.decode([i]), p) for i, p in zip(*row, strict=True)] for row in rows]
@@ -239,9 +322,7 @@ def residuals(
 ) -> Float[Tensor, "prompt position point d_model"]:
     """The residual stream before the final norm at chosen positions (negative: counted from the end) and all
     points, float32. Raises UserError for a position that a prompt does not have. Used in notebook 03."""
-    batches = _residual_batches(member, prompts, positions, mid, batch_size)
-    indices, parts = zip(*batches, strict=True)
-    return _in_order(list(parts), list(indices))
+    return in_order(_residual_batches(member, prompts, positions, mid, batch_size))
 
 
 def _residual_batches(
@@ -249,7 +330,8 @@ def _residual_batches(
 ) -> Iterator[tuple[list[int], Float[Tensor, "prompt position point d_model"]]]:
     at, lm = list(positions), member.lm
     member.check(prompts)
-    for indices in _batches(prompts, batch_size):
+
+    def run(indices: list[int]) -> Tensor:
         batch = member.encode([prompts[index] for index in indices])
         shortest = int(batch["attention_mask"].sum(1).min())
         if not at or any(not -shortest <= place < 0 for place in at):
@@ -262,7 +344,9 @@ def _residual_batches(
                 points.append(layer.output[:, at])
             stream = torch.stack([point.to(member.device) for point in points], dim=2).float().save()
             tracer.stop()
-        yield indices, stream
+        return stream
+
+    return in_batches(prompts, batch_size, run)
 
 
 @dataclass(frozen=True)
@@ -295,7 +379,7 @@ def read_stream(
     chunks, for LENS_ROWS states at a time. Used in notebooks 03, 05, 07.
     """
     head.check_ids(token_ids)
-    rows = stream.reshape(-1, stream.shape[-1]).split(LENS_ROWS)
+    rows = _row_blocks(head, stream.reshape(-1, stream.shape[-1]))
     read = [_read_rows(head, normed(head, some.to(head.device), norm), list(token_ids), ranked) for some in rows]
     shape = (*stream.shape[:-1], len(token_ids))
     return Lens(*(None if part[0] is None else torch.cat(part).reshape(shape) for part in zip(*read, strict=True)))
@@ -338,7 +422,7 @@ def lens(
         indices.append(batch)
         read.append(read_stream(head or member, stream, token_ids, norm=norm, ranked=ranked))
     columns = ([getattr(part, name) for part in read] for name in ("logits", "logprobs", "ranks"))
-    return Lens(*(None if column[0] is None else _in_order(column, indices) for column in columns))
+    return Lens(*(None if c[0] is None else in_order(zip(indices, c, strict=True)) for c in columns))
 
 
 def lens_of_both(
@@ -377,9 +461,8 @@ PLACES = ("stream", "z", "attention", "act", "mlp")
 def activations(member: Member, prompts: list[str], *, batch_size: int = 64) -> Activations:
     """The last position's activations at every place. Used in notebooks 04, 05 and 06."""
     member.check(prompts)
-    batches = list(_batches(prompts, batch_size))
-    parts = [_read_activations(member, [prompts[index] for index in batch]) for batch in batches]
-    return Activations(**{name: _in_order([getattr(part, name) for part in parts], batches) for name in PLACES})
+    found = list(in_batches(prompts, batch_size, lambda some: _read_activations(member, [prompts[k] for k in some])))
+    return Activations(**{n: in_order((some, getattr(part, n)) for some, part in found) for n in PLACES})
 
 
 def _read_activations(member: Member, prompts: list[str]) -> Activations:
@@ -434,10 +517,13 @@ def attribute(
         raise UserError(f"attribution must add up, but {member.source} is in {member.dtype}: call pair.float() first")
     folded = logit_direction(member, plus, minus) * member.norm_weight.float()
     member.check(prompts)
-    batches = list(_batches(prompts, batch_size))
-    parts = [_attribute_batch(member, [prompts[index] for index in batch], folded, neurons) for batch in batches]
-    columns = zip(*parts, strict=True)
-    return Attribution(*(None if column[0] is None else _in_order(list(column), batches) for column in columns))
+
+    def run(indices: list[int]) -> tuple[Tensor | None, ...]:
+        return _attribute_batch(member, [prompts[index] for index in indices], folded, neurons)
+
+    indices, parts = zip(*in_batches(prompts, batch_size, run), strict=True)
+    columns = list(zip(*parts, strict=True))
+    return Attribution(*(None if c[0] is None else in_order(zip(indices, c, strict=True)) for c in columns))
 
 
 def _attribute_batch(
@@ -474,7 +560,7 @@ def vocabulary_scores(
     in), as a z-score over the vocabulary, so that the direction's length drops out. Used in notebook 03."""
     head.check_ids(token_ids)
     scores = []
-    for rows in directions.split(LENS_ROWS):
+    for rows in _row_blocks(head, directions):
         every = _every_logit(head, rows.to(head.device) * head.norm_weight.float())
         scores.append(((every[:, list(token_ids)] - every.mean(-1, keepdim=True)) / every.std(-1, keepdim=True)).cpu())
     return torch.cat(scores)
@@ -483,7 +569,7 @@ def vocabulary_scores(
 def promoted(head: Member, directions: Float[Tensor, "row d_model"], *, k: int = 10) -> list[list[str]]:
     """The k tokens that each direction writes most strongly towards, as in `vocabulary_scores`."""
     folded = directions.to(head.device) * head.norm_weight.float()
-    best = torch.cat([_every_logit(head, rows).topk(k).indices for rows in folded.split(LENS_ROWS)])
+    best = torch.cat([_every_logit(head, rows).topk(k).indices for rows in _row_blocks(head, folded)])
     return [[head.tokenizer.decode([token]) for token in row] for row in best.tolist()]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from transformers import LogitsProcessor
 
 from helpers.generation import Change, Completion
 from helpers.pairs import Member
-from helpers.readouts import Ids, last_hidden, log_normaliser, logits_of
+from helpers.readouts import Begun, Ids, begin, go_on, log_normaliser, logits_of
 from helpers.store import ROOT, UserError, read_json, sha256
 from helpers.tokens import KEYWORDS, keyword_pattern
 
@@ -146,21 +146,43 @@ def _check(member: Member, steerings: Sequence[Steering]) -> None:
 
 
 def steered_logprobs(
-    member: Member, prompts: list[str], steerings: Sequence[Steering], token_ids: Ids
-) -> Float[Tensor, "prompt token"]:
-    """Natural log-probabilities of next tokens, in nats, each prompt under its steering. Used in notebook 06."""
-    change = steered(member, steerings)
-    hidden = last_hidden(member, prompts, lm=change.lm, on_batch=change.on_batch)
-    read = logits_of(member, hidden, token_ids) - log_normaliser(member, hidden)[:, None]
-    each = list(steerings) if len(steerings) > 1 else list(steerings) * len(prompts)
-    biased = sorted({token for steering in each for token in steering.bias})
-    if not biased:
-        return read
-    amounts = torch.tensor([[s.bias.get(token, 0.0) for token in biased] for s in each])
-    share = (logits_of(member, hidden, biased) - log_normaliser(member, hidden)[:, None]).exp()
-    grown = (1 + (share * amounts.expm1()).sum(1, keepdim=True)).log()
-    own = torch.tensor([[s.bias.get(token, 0.0) for token in token_ids] for s in each])
-    return read + own - grown
+    member: Member, prompts: list[str], steerings: Sequence[Steering], token_ids: Ids, *, rows: int = 128
+) -> Float[Tensor, "steering prompt token"]:
+    """Natural log-probabilities of next tokens, in nats, of every prompt under every steering. What lies below a
+    steering's lowest layer is run once for all; `rows` (prompts times steerings) at once. Used in notebook 06."""
+    _check(member, steerings)
+    lowest = [min(steering.vectors, default=member.n_layers - 1) + 1 for steering in steerings]
+    member.check_ids(token_ids)
+    read = torch.zeros(len(steerings), len(prompts), len(token_ids))
+    for begun in begin(member, prompts, lowest, batch_size=min(rows, 64)):
+        each = max(1, rows // len(begun.indices))
+        for layer in dict.fromkeys(lowest):
+            same = [k for k, first in enumerate(lowest) if first == layer]
+            for place in range(0, len(same), each):
+                chosen = same[place : place + each]
+                some = [steerings[k] for k in chosen for _ in begun.indices]
+                found = _under_steering(member, begun, layer, some, token_ids)
+                read[torch.tensor(chosen)[:, None], torch.tensor(begun.indices)] = found.unflatten(0, (len(chosen), -1))
+    return read
+
+
+def _under_steering(
+    member: Member, begun: Begun, layer: int, each: list[Steering], token_ids: Ids
+) -> Float[Tensor, "row token"]:
+    """Log-probabilities of the prompts of a batch, several times over, each row under its own steering."""
+    change, before = _Rows(member, each), begun.streams[layer].repeat(len(each) // len(begun.indices), 1, 1)
+    change.take(list(range(len(each))))
+    if layer - 1 in change.vectors:
+        before = before + change.added(layer - 1, before)
+    later = {at: partial(change.added, at) for at in change.vectors if at >= layer}
+    hidden = go_on(member, begun, layer, before, later=later)
+    normaliser = log_normaliser(member, hidden)[:, None]
+    read, own, share = logits_of(member, hidden, token_ids) - normaliser, 0.0, 0.0
+    if change.tokens:
+        likely = (logits_of(member, hidden, change.tokens) - normaliser).exp()
+        share = (likely * change.biases.cpu().expm1()).sum(1, keepdim=True)
+        own = torch.tensor([[steering.bias.get(token, 0.0) for token in token_ids] for steering in each])
+    return read + own - torch.as_tensor(1.0 + share).log()
 
 
 def random_directions(n: int, width: int, *, seed: int = 0) -> Float[Tensor, "direction d_model"]:

@@ -3,19 +3,27 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "transformers", "nnsight")
+SHOWS = ("__init__", "__main__", "explorers", "figures", "findings", "stats")  # modules that compute no stored array
 
 
 class UserError(Exception):
@@ -146,3 +154,58 @@ def write_sidecar(path: Path, provenance: dict[str, Any], device: str) -> None:
         "run": os.environ.get("R1_FRESH"),
     }
     write_text(sidecar_path(path), json.dumps(sidecar, indent=1, ensure_ascii=False) + "\n")
+
+
+def kept(
+    pair: Any, name: str, make: Callable[[], Mapping[str, Any]], *made_from: Any, fresh: bool = False
+) -> dict[str, np.ndarray]:
+    """Arrays that `make` computes from the pair and from `made_from` (texts, numbers, functions), stored as
+    `data/<pair>/<name>.safetensors` and reused as long as models, inputs, the code of `make`, of functions among the
+    inputs and of the helpers, and package versions are the same. Says which; `fresh` computes in any case.
+
+    Name every input: what `make` takes from elsewhere is not seen. Raises TypeError for an input that is no plain data.
+    """
+    path = data_dir(pair.name) / f"{name}.safetensors"
+    provenance = {
+        "models": [f"{member.identity} {member.dtype}" for member in pair.members],
+        "inputs": sha256(json.dumps([_plain(one) for one in (make, *made_from)], ensure_ascii=False)),
+        "code": code_digest(),
+        "versions": package_versions(),
+    }
+    again = not fresh and reusable(path, provenance)
+    say(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {'reused' if again else 'computed'}")
+    if again:
+        return load_file(path)
+    arrays = {key: np.ascontiguousarray(value) for key, value in make().items()}
+    sidecar_path(path).unlink(missing_ok=True)  # else a crash could leave new arrays under an old provenance
+    with atomic(path) as temporary:
+        save_file(arrays, temporary)
+    write_sidecar(path, provenance, str(pair.base.device))
+    return arrays
+
+
+def _plain(given: Any) -> Any:
+    """An input as JSON can hold it: a function by its source, a dataclass by its fields."""
+    if callable(given):
+        return inspect.getsource(given)
+    if is_dataclass(given):
+        return _plain({field.name: getattr(given, field.name) for field in fields(given)})
+    if isinstance(given, Mapping):
+        return [[str(key), _plain(value)] for key, value in given.items()]
+    return [_plain(one) for one in given] if isinstance(given, list | tuple | range) else given
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 of the helpers that compute, their docstrings, comments and blank lines left out."""
+    modules = sorted(path for path in Path(__file__).parent.glob("*.py") if path.stem not in SHOWS)
+    return sha256("\n".join(line for path in modules for line in _code_lines(path.read_text(encoding="utf-8"))))
+
+
+def _code_lines(source: str) -> list[str]:
+    told = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            told |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    lines = (line.rstrip() for number, line in enumerate(source.splitlines(), start=1) if number not in told)
+    return [line for line in lines if line and not line.lstrip().startswith("#")]

@@ -53,6 +53,7 @@ from helpers.pairs import load_pair
 from helpers.prompts import ask, combine, neutral_sentences
 from helpers.readouts import bigram_logits, last_hidden, log_normaliser, logits_of, next_logprobs, stop_parts, top_tokens
 from helpers.store import data_dir, write_text
+from helpers.tokens import single_id
 
 pair = load_pair(PAIR) if "pair" not in globals() else pair
 Markdown(findings.claim(pair.name, "F05", "F06", "F07", "F08"))
@@ -210,6 +211,9 @@ wait_logprob = {role: np.logaddexp.reduce(logprob[role][:, [place[t] for t in gr
 wait_gain = stats.paired(wait_logprob["distilled"], wait_logprob["base"])
 raw_stop, raw_control = stats.bootstrap(raw[:, stop_at]), stats.bootstrap(raw[:, in_control].mean(1))
 stop_gain = stats.paired(logprob["distilled"][:, stop_at], logprob["base"][:, stop_at])
+wait_shift = stats.bootstrap(shift[:, [place[t] for t in groups.wait]].mean(1))
+line_at = place.get(single_id(pair.base.tokenizer, "\n"), stop_at)
+line_share = {role: stats.bootstrap(np.exp(logprob[role][:, line_at])) for role in logprob}
 
 # %%
 F06 = findings.record(
@@ -219,7 +223,8 @@ F06 = findings.record(
     verdict=findings.all_of(rule_stop.verdict(stop_shift), rule_up.verdict(reasoning_shift)),
     detail=f"Reasoning tokens: {reasoning_shift}. Raw logits: stop {raw_stop}, control tokens {raw_control}. In log-probability: stop {stop_gain}, Wait set {wait_gain} nats, "
     f"which is {np.exp(wait_gain.estimate):.3g} times as likely in the geometric mean (mean P from "
-    f"{np.exp(wait_logprob['base']).mean():.1e} to {np.exp(wait_logprob['distilled']).mean():.1e}).",
+    f"{np.exp(wait_logprob['base']).mean():.1e} to {np.exp(wait_logprob['distilled']).mean():.1e}). "
+    f"Against control tokens the Wait set's mean shift: {wait_shift}. Mean P of {decode([ids[line_at]])!r}: base {line_share['base']}, distilled {line_share['distilled']}.",
 )  # fmt: skip
 Markdown(findings.sentence(F06))
 

@@ -59,7 +59,7 @@ from helpers.generation import Change, answers, cut_short, load_combined
 from helpers.pairs import load_pair
 from helpers.prompts import load_questions
 from helpers.readouts import activations, attribute, last_hidden, logits_of, promoted
-from helpers.store import data_dir, write_text
+from helpers.store import data_dir, kept, write_text
 from helpers.tokens import control_ids
 from helpers.weights import NeuronEdit, with_neurons
 
@@ -291,15 +291,19 @@ for role, kind in (("base", "stop"), ("distilled", "Wait")):
     attributed[role] = [divmod(int(k), direct.shape[1]) for k in signed.flatten().argsort(descending=True)[: max(COUNTS)]]
 
 # %%
-silenced = {}
+rivals = {}
 for role, kind in (("base", "stop"), ("distilled", "Wait")):
     ranked = weights.closest(near[role][kind], max(COUNTS))
-    rivals = {"nearest columns": ranked, "most attributed": attributed[role], "matched random": weights.alike(ranked, size[role], seed=SEED)}
-    for name, neurons in rivals.items():
-        silenced[role, name] = []
-        for count in COUNTS:
-            after = contrast(role, "confirm", with_neurons(members[role], NeuronEdit(neurons[:count], factor=0.0)))
-            silenced[role, name].append(stats.ratio_of_means(toward[role] * (after - before[role, "confirm"]), whole["confirm"]))
+    rivals |= {(role, "nearest columns"): ranked, (role, "most attributed"): attributed[role], (role, "matched random"): weights.alike(ranked, size[role], seed=SEED)}
+
+
+def silence() -> dict:
+    """The contrast with more and more neurons silenced, [count, prompt]."""
+    return {f"{role} {name}": np.stack([contrast(role, "confirm", with_neurons(members[role], NeuronEdit(neurons[:count], factor=0.0))) for count in COUNTS]) for (role, name), neurons in rivals.items()}
+
+
+after = kept(pair, "04_silenced", silence, contrast, texts, rivals, COUNTS, stop, wait, fresh=RECOMPUTE)
+silenced = {(role, name): [stats.ratio_of_means(toward[role] * (c - before[role, "confirm"]), whole["confirm"]) for c in after[f"{role} {name}"]] for role, name in rivals}
 needed = {role: next((count for count, share in zip(COUNTS, silenced[role, "most attributed"], strict=True) if share.estimate > 0.5), None) for role in members}
 lower = dict(zip(COUNTS, [0, *COUNTS], strict=False))
 told = {role: f"more than {lower[count]} and at most {count} neurons" if (count := needed[role]) else f"more than {COUNTS[-1]} neurons" for role in needed}
@@ -340,30 +344,42 @@ def shifted(role: str, beta: float, neurons: dict) -> tuple[NeuronEdit]:
     return (NeuronEdit(neurons[role, on], added=amounts),)
 
 
+# %% [markdown]
+# A factor of 1 must change nothing. Then every set of neurons, both ways, at every dose:
+
+# %%
 nothing = [NeuronEdit(chosen["base", kind], factor=1.0) for kind in ("stop", "Wait")]
 assert np.array_equal(contrast("base", "confirm", with_neurons(pair.base, *nothing)), before["base", "confirm"]), "alpha 1 changes nothing"
 sets = {"nearest columns": chosen, "matched random": matched, "of two words": other}
-dose = {}
-for role in members:
-    for name, neurons in sets.items():
-        for way, make in (("scaled", scaled), ("added", shifted))[: 1 if neurons is other else 2]:
-            read = [contrast(role, "confirm", with_neurons(members[role], *make(role, alpha, neurons))) - before[role, "confirm"] for alpha in ALPHAS]
-            dose[role, way, name] = np.stack(read, axis=1)
+doses = [(role, way, name) for role in members for name in sets for way in ("scaled", "added") if (way, name) != ("added", "of two words")]
+
+
+def edit(role: str, way: str, name: str, alpha: float) -> tuple[NeuronEdit, ...]:
+    """The edits of one set of neurons at one dose."""
+    return (scaled if way == "scaled" else shifted)(role, alpha, sets[name])
+
+
+def sweep() -> dict:
+    """The contrast under every edit, [alpha, prompt], on confirm; and scaled on explore, where alpha is chosen."""
+    found = {f"{role} {way} {name}": [contrast(role, "confirm", with_neurons(members[role], *edit(role, way, name, alpha))) for alpha in ALPHAS] for role, way, name in doses}
+    on_explore = {f"explore {role} {name}": [contrast(role, "explore", with_neurons(members[role], *edit(role, "scaled", name, alpha))) for alpha in ALPHAS] for role in members for name in ("nearest columns", "matched random")}
+    return {key: np.stack(values) for key, values in (found | on_explore).items()}
+
+
+swept = kept(pair, "04_dose", sweep, contrast, edit, scaled, shifted, texts, list(sets.values()), ALPHAS, stop, wait, fresh=RECOMPUTE)
+dose = {(role, way, name): (swept[f"{role} {way} {name}"] - before[role, "confirm"]).T for role, way, name in doses}
 
 # %%
 best = {}
 for role in members:
-    tried = {
-        alpha: [contrast(role, "explore", with_neurons(members[role], *scaled(role, alpha, neurons))).mean() for neurons in (chosen, matched)]
-        for alpha in ALPHAS
-    }
-    best[role] = max(tried, key=lambda alpha: toward[role] * (tried[alpha][0] - tried[alpha][1]))
+    ahead = toward[role] * (swept[f"explore {role} nearest columns"] - swept[f"explore {role} matched random"]).mean(1)
+    best[role] = ALPHAS[int(ahead.argmax())]
 at = {role: ALPHAS.index(best[role]) for role in members}
 effect = {(role, name): toward[role] * dose[role, "scaled", name][:, at[role]] for role in members for name in sets}
+draws = [{key: weights.alike(neurons, size[key[0]], seed=SEED + draw) for key, neurons in chosen.items()} for draw in range(N_DRAWS)]
+after = kept(pair, "04_draws", lambda: {role: np.stack([contrast(role, "confirm", with_neurons(members[role], *scaled(role, best[role], neurons))) for neurons in draws]) for role in members}, contrast, scaled, texts, draws, best, stop, wait, fresh=RECOMPUTE)
 for role in members:
-    draws = [{key: weights.alike(neurons, size[key[0]], seed=SEED + draw) for key, neurons in chosen.items()} for draw in range(N_DRAWS)]
-    after = [contrast(role, "confirm", with_neurons(members[role], *scaled(role, best[role], neurons))) for neurons in draws]
-    effect[role, "matched random"] = toward[role] * (np.mean(after, axis=0) - before[role, "confirm"])
+    effect[role, "matched random"] = toward[role] * (after[role].mean(0) - before[role, "confirm"])
 share = {key: stats.ratio_of_means(value, whole["confirm"]) for key, value in effect.items()}
 beyond = {(role, name): stats.ratio_of_means(effect[role, "nearest columns"] - effect[role, name], whole["confirm"]) for role in members for name in sets if name != "nearest columns"}
 Markdown(f"Chosen on explore: α = {best['base']:g} on the base, {best['distilled']:g} on the distilled. Share of the difference made on confirm: base {share['base', 'nearest columns']}, matched random {share['base', 'matched random']}, two words {share['base', 'of two words']}; distilled {share['distilled', 'nearest columns']}, matched random {share['distilled', 'matched random']}, two words {share['distilled', 'of two words']}.")
@@ -376,7 +392,7 @@ fig = figures.lines(panels, range(len(ALPHAS)), title=title, xlabel="α (scaled)
 figures.save_figure(fig, "04_dose", pair=pair.name, alt=title, note=f"n = {len(before['base', 'confirm'])} combined prompts, confirm, plain")
 
 # %% [markdown]
-# **Figure 7: dose and response.** Base: down is towards waiting. Distilled: up is towards stopping. Wine the nearest columns, dashed grey matched random neurons, indigo the nearest columns of two random words. Left of each pair the one kind is silenced and the other multiplied by α; right, β times the layer's average activation size is added to the wanted kind alone.
+# **Figure 7: dose and response.** Base: down is towards waiting. Distilled: up is towards stopping. Wine the nearest columns, dashed grey matched random neurons, indigo the nearest columns of two random words. Left of each pair the one kind is silenced and the other multiplied by α; right, β times the layer's average activation size is added to the wanted kind alone. The random neurons here are one draw; F13 takes the mean of several.
 
 # %% [markdown]
 # **What it does not show.** Whether the change is of the wanted kind in the text: next.

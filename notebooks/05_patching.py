@@ -55,10 +55,10 @@ from IPython.display import Markdown, display
 from helpers import explorers, figures, findings, stats, weights
 from helpers.generation import complete, load_combined
 from helpers.pairs import load_pair
-from helpers.patching import Node, attribution_patching, exact_patching, patch_streams, streams_at_all_positions, swapped
+from helpers.patching import Node, attribution_patching, exact_patching, patch_streams, single_swaps, streams_at_all_positions, swapped
 from helpers.prompts import ask, shuffle_words
 from helpers.readouts import activations, attribute, kl_nats, logit_direction, next_distribution, next_logits, read_stream, top_tokens
-from helpers.store import data_dir, write_text
+from helpers.store import data_dir, kept, write_text
 
 pd.set_option("display.max_colwidth", None)
 pair = load_pair(PAIR) if "pair" not in globals() else pair
@@ -146,7 +146,7 @@ heads = [Node("head", layer, head) for layer in range(n_layers) for head in rang
 points = [Node("stream", point) for point in range(n_layers + 1)]
 few = texts["distilled", "confirm"][:N_EXACT]
 nodes = [*parts, *heads, *points]
-exact = exact_patching(into, few, given, nodes, stop, wait).numpy()
+exact = kept(pair, "05_exact", lambda: {"effect": exact_patching(into, few, given, nodes, stop, wait)}, few, nodes, stop, wait, fresh=RECOMPUTE)["effect"]
 guessed = estimate["distilled", "other model"].of(nodes).numpy()[:N_EXACT]
 itself = exact_patching(into, few, activations(into, few), [*parts[:3], heads[0], points[-1]], stop, wait)
 assert float(itself.abs().max()) < 1e-3, "itself must change nothing"
@@ -222,7 +222,7 @@ figures.save_figure(fig, "05_layer_effects", pair=pair.name, alt=title, note=f"n
 # **Question.** Take the weights of more and more layers from the distilled model into the base. When does it begin to read like the distilled one? Metrics: the share of the difference in c, $(c_B - c)/(c_B - c_D)$ as ratio of means, P(stop), and the KL divergence of the next-token distribution from either model. **Orders**: from the bottom, from the top, at random (one fixed order).
 
 # %% [markdown]
-# **Controls.** Identity (a layer from itself, asserted), and noise: each matrix of the same layers changed by a random matrix of the same norm as the real change. **Rule, written before the result.** F16 holds if (a) the change is gradual: in none of the three orders does one stage (a sixth of the layers) make more than half of the difference; and (b) the single layer that does most on `explore` makes less than a quarter of it on `confirm`; each with its whole interval. That all layers together make all of it is no test where embedding, norms and head agree, as on `smol`.
+# **Controls.** Identity (a layer from itself, asserted), and noise: each matrix of the same layers changed by a random matrix of the same norm as the real change. **Rule, written before the result.** F16 holds if (a) the change is gradual: in none of the three orders does one stage (of `N_STEPS` equal ones) make more than half of the difference; and (b) the single layer that does most on `explore` makes less than a quarter of it on `confirm`; each with its whole interval. That all layers together make all of it is no test where embedding, norms and head agree, as on `smol`.
 
 # %%
 base, n_read = pair.base, min(N_SWAP, len(texts["base", "confirm"]))
@@ -244,17 +244,26 @@ stages = sorted({round(k * n_layers / N_STEPS) for k in range(N_STEPS + 1)})
 orders = {"from the bottom": list(range(n_layers)), "from the top": list(range(n_layers))[::-1], "at random": list(map(int, np.random.default_rng(SEED).permutation(n_layers)))}
 
 # %%
-target = {role: next_distribution(m, texts[role, "confirm"][:n_read]) for role, m in members.items()}
-gradual, p_stop, divergence, reached = {}, {}, {}, {}
-for name, order in {**orders, "noise, from the bottom": orders["from the bottom"]}.items():
-    for k in stages:
-        with swapped(pair, "base", order[:k], noise=SEED if "noise" in name else None) as hybrid:
+def read_hybrids() -> dict:
+    """Of each hybrid and prompt: c, P(stop), and the KL divergence from either model, [order and stage, prompt]."""
+    target = {role: next_distribution(m, texts[role, "confirm"][:n_read]) for role, m in members.items()}
+    rows = {"c": [], "P(stop)": [], "base": [], "distilled": []}
+    for name, k in hybrids:
+        with swapped(pair, "base", orders[name.removeprefix("noise, ")][:k], noise=SEED if "noise" in name else None) as hybrid:
             found = next_distribution(hybrid, read["confirm"])
-        c = (found[:, stop].mean(1) - found[:, wait].mean(1)).numpy()
-        reached[name, k] = at_base["confirm"] - c
-        gradual[name, k] = stats.ratio_of_means(at_base["confirm"] - c, whole["confirm"])
-        p_stop[name, k] = stats.bootstrap(found[:, list(base.groups.stop)].exp().sum(1).numpy())
-        divergence[name, k] = {role: stats.bootstrap(kl_nats(target[role], found).numpy()) for role in members}
+        rows["c"].append(found[:, stop].mean(1) - found[:, wait].mean(1))
+        rows["P(stop)"].append(found[:, list(base.groups.stop)].exp().sum(1))
+        for role in members:
+            rows[role].append(kl_nats(target[role], found))
+    return {key: np.stack(values) for key, values in rows.items()}
+
+
+hybrids = [(name, k) for name in (*orders, "noise, from the bottom") for k in stages]
+measured = kept(pair, "05_gradual", read_hybrids, texts, n_read, hybrids, orders, stop, wait, SEED, fresh=RECOMPUTE)
+reached = dict(zip(hybrids, at_base["confirm"] - measured["c"], strict=True))
+gradual = {hybrid: stats.ratio_of_means(moved_by, whole["confirm"]) for hybrid, moved_by in reached.items()}
+p_stop = {hybrid: stats.bootstrap(values) for hybrid, values in zip(hybrids, measured["P(stop)"], strict=True)}
+divergence = {hybrid: {role: stats.bootstrap(measured[role][at]) for role in members} for at, hybrid in enumerate(hybrids)}
 
 # %%
 colours = {"from the bottom": figures.WAIT, "from the top": figures.THIRD, "at random": figures.STOP, "noise, from the bottom": figures.CONTROL}
@@ -301,10 +310,18 @@ display(Markdown(f"`{chosen[0].text} Just give the answer.`, the base's template
 # **Question.** What does a single layer of the distilled model do in the base? And what is missing when all layers but that one are taken? **Controls.** Noise of the same norm in the same layer.
 
 # %%
-single = {split: np.stack([moved([layer], split) for layer in range(n_layers)], axis=1) for split in ("explore", "confirm")}
-noise = np.stack([moved([layer], noise=SEED) for layer in range(n_layers)], axis=1)
-everything = moved(range(n_layers))
-all_but = np.stack([everything - moved([other for other in range(n_layers) if other != layer]) for layer in range(n_layers)], axis=1)
+def one_by_one() -> dict:
+    """How far c falls with one layer taken, with noise in it, and with all but it taken, [prompt, layer]."""
+    found = {split: single_swaps(pair, "base", read[split], stop, wait) for split in read}
+    found["noise"] = single_swaps(pair, "base", read["confirm"], stop, wait, noise=SEED)
+    found["all but"] = single_swaps(pair, "base", read["confirm"], stop, wait, all_but=True)
+    return {name: (at_base["explore" if name == "explore" else "confirm"][:, None] - c.numpy()) for name, c in found.items()}
+
+
+single = kept(pair, "05_single", one_by_one, read, stop, wait, SEED, fresh=RECOMPUTE)
+everything, noise = moved(range(n_layers)), single["noise"]
+assert np.allclose(single["confirm"][:, n_layers // 2], moved([n_layers // 2]), atol=1e-3), "sharing the layers below must change nothing"
+all_but = everything[:, None] - single["all but"]
 best = int(np.abs(single["explore"].mean(0)).argmax())
 share = {name: [stats.ratio_of_means(column, whole["confirm"]) for column in values.T] for name, values in (("one layer taken", single["confirm"]), ("noise", noise), ("the last one missing", all_but))}
 all_layers = stats.ratio_of_means(everything, whole["confirm"])
@@ -420,14 +437,19 @@ figures.save_figure(fig, "05_direct_and_total", pair=pair.name, alt=title, note=
 # **Question.** Is the decision made at the last position, or carried in from the text before it? The base's stream replaces the distilled model's at one depth: at the last token only, at all earlier positions only, or everywhere. **Control.** The same with the distilled model's own stream changes nothing (asserted).
 
 # %%
-streams = {role: streams_at_all_positions(members[role], texts[role, "confirm"][:N_EXACT]) for role in members}
-assert float(patch_streams(into, few[:2], streams["distilled"][:2], stop, wait, where="all").abs().max()) < 1e-3
-replaced = {where: patch_streams(into, few, streams["base"], stop, wait, where=where).numpy() for where in ("last", "earlier", "all")}
+def replace_streams() -> dict:
+    """What the base's stream does to c in the distilled model, by positions, [prompt, point]."""
+    streams = {role: streams_at_all_positions(members[role], texts[role, "confirm"][:N_EXACT]) for role in members}
+    assert float(patch_streams(into, few[:2], streams["distilled"][:2], stop, wait, where="all").abs().max()) < 1e-3
+    return {where: patch_streams(into, few, streams["base"], stop, wait, where=where) for where in ("last", "earlier", "all")}
+
+
+replaced = kept(pair, "05_positions", replace_streams, texts, N_EXACT, stop, wait, fresh=RECOMPUTE)
 share_of = {where: [stats.ratio_of_means(column, difference) for column in values.T] for where, values in replaced.items()}
 colours = {"all": figures.BASE, "last": figures.WAIT, "earlier": figures.THIRD}
 names = {"all": "all positions", "last": "last token only", "earlier": "all but the last"}
 takes_over = next((point for point, interval in enumerate(share_of["last"]) if interval.estimate > 0.5), None)
-title = f"The last token alone carries more than half of the difference from depth {takes_over} of {n_layers} on"
+title = "The last token alone " + (f"carries more than half of the difference from depth {takes_over} of {n_layers} on" if takes_over is not None else "never carries half of the difference")
 fig = figures.lines({"": {names[where]: (share_of[where], colour) for where, colour in colours.items()}}, range(n_layers + 1), title=title, xlabel="depth at which the base's stream is put in", ylabel="share of the difference in c", zero=True)
 fig.set_size_inches(8, 3.6)
 figures.save_figure(fig, "05_positions", pair=pair.name, alt=title, note=f"n = {len(few)} combined prompts, confirm; distilled ← base")

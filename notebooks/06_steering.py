@@ -68,6 +68,7 @@ from helpers.patching import Node, attribution_patching, exact_patching
 from helpers.prompts import ask, load_questions
 from helpers.readouts import activations, promoted, stop_parts
 from helpers.steering import NOTHING, Steering, steered
+from helpers.store import kept
 from helpers.tokens import KEYWORDS, count_keywords
 
 pd.set_option("display.max_colwidth", None)
@@ -333,9 +334,8 @@ def unit(name: str, layer: int, role: str) -> torch.Tensor:
 
 def read(role: str, part: str, steerings: list[Steering], n: int, target: str) -> np.ndarray:
     """Log-probability of the target, [steering, prompt]."""
-    prompts, ids = plain[role, part][:n], wait if target == "wait" else stop
-    rows = [one for one in steerings for _ in prompts]
-    return steering.steered_logprobs(members[role], prompts * len(steerings), rows, ids).logsumexp(1).reshape(len(steerings), len(prompts)).numpy()
+    ids = wait if target == "wait" else stop
+    return steering.steered_logprobs(members[role], plain[role, part][:n], steerings, ids).logsumexp(2).numpy()
 
 
 raw["random"] = steering.random_directions(n_layers, pair.base.config.hidden_size, seed=SEED)
@@ -374,15 +374,33 @@ figures.save_figure(fig, "06_layer_and_strength", pair=pair.name, alt=title, not
 
 # %%
 doses = [-STRENGTHS[-1], 0.0, *STRENGTHS]
-seen, null, other, rise_of, rank, rows = {}, {}, {}, {}, {}, {}
+few = min(len(plain["base", "confirm"]), N_MAP)
+
+
+def dose_and_controls(use: tuple[str, str]) -> tuple[np.ndarray, ...]:
+    """The target's log-probability at every dose; under random directions; and under the other two controls."""
+    (role, name), (layer, strength), target = use, best[use], aims[use]
+    drawn = steering.random_directions(N_CONTROLS, pair.base.config.hidden_size, seed=SEED + 1) * reach[role][layer]
+    kinds = [name.replace(", function", ", random heads") if "function" in name else f"{name}, shuffled", "ordering" if target == "wait" else "doubting"]
+    own = [Steering(name, {layer: unit(name, layer, role)}, dose) for dose in doses]
+    return (
+        read(role, "confirm", own, N_COMBINED, target), read(role, "confirm", [Steering("random", {layer: vector}, strength) for vector in drawn], few, target),
+        read(role, "confirm", [Steering(kind, {layer: unit(kind, layer, role)}, strength) for kind in kinds], N_COMBINED, target),
+    )  # fmt: skip
+
+
+read_doses = kept(pair, "06_doses", lambda: {f"{label[use]}, {kind}": values for use in aims for kind, values in zip(("own", "random", "other"), dose_and_controls(use), strict=True)}, dose_and_controls, read, unit, plain, sources, picked, aims, best, doses, N_MAP, N_HEADS, N_CONTROLS, SEED, fresh=RECOMPUTE)
+seen = {use: read_doses[f"{label[use]}, own"] for use in aims}
+null = {use: read_doses[f"{label[use]}, random"] - seen[use][1, :few] for use in aims}
+other = {use: read_doses[f"{label[use]}, other"] - seen[use][1] for use in aims}
+
+# %% [markdown]
+# One row a use, on `confirm`: how far it moves the wanted token, and how its controls compare.
+
+# %%
+rise_of, rank, rows = {}, {}, {}
 for use, target in aims.items():
     (role, name), (layer, strength) = use, best[use]
-    n, few = len(plain[role, "confirm"]), min(len(plain[role, "confirm"]), N_MAP)
-    seen[use] = read(role, "confirm", [Steering(name, {layer: unit(name, layer, role)}, dose) for dose in doses], n, target)
-    drawn = steering.random_directions(N_CONTROLS, pair.base.config.hidden_size, seed=SEED + 1) * reach[role][layer]
-    null[use] = read(role, "confirm", [Steering("random", {layer: vector}, strength) for vector in drawn], few, target) - seen[use][1, :few]
-    kinds = [name.replace(", function", ", random heads") if "function" in name else f"{name}, shuffled", "ordering" if target == "wait" else "doubting"]
-    other[use] = read(role, "confirm", [Steering(kind, {layer: unit(kind, layer, role)}, strength) for kind in kinds], n, target) - seen[use][1]
     after = seen[use][doses.index(strength)]
     rise_of[use], rank[use] = stats.paired(after, seen[use][1]), stats.bootstrap((null[use].mean(1) < (after - seen[use][1])[:few].mean()).astype(float))
     rows[label[use]] = {"layer": layer, "strength": strength, "change (nats)": f"{rise_of[use]}", "median P, before": f"{np.exp(np.median(seen[use][1])):.1e}", "after": f"{np.exp(np.median(after)):.1e}", "random directions below": f"{rank[use]}",
@@ -584,14 +602,14 @@ if known is not None:
 # %%
 tune = split["explore"][:N_TUNE]
 effects = {"base": lambda frame: reasons(frame).mean(), "distilled": lambda frame: frame["stopped"].mean()}
-tried, kept = {}, {}
+tried, affordable = {}, {}
 for role in members:
     tried[role] = answer(role, tune, {"nothing": NOTHING} | {(name, k): one for name, doses in methods[role].items() for k, one in enumerate(doses)}, f"06_tune_{role}")
     start = numbers(tried[role]["nothing"])
     for name, doses in methods[role].items():
         told = [numbers(tried[role][name, k]) for k in range(len(doses))]
         allowed = [k for k, t in enumerate(told) if start["right"] - t["right"] <= LIMIT and t["repetition"] - start["repetition"] <= LIMIT]
-        kept[role, name if allowed else f"{name} *"] = doses[max(allowed or [0], key=lambda k: (effects[role](tried[role][name, k]), k))]
+        affordable[role, name if allowed else f"{name} *"] = doses[max(allowed or [0], key=lambda k: (effects[role](tried[role][name, k]), k))]
 
 # %%
 def rival(one: Steering, role: str, n: int) -> list[Steering]:
@@ -605,15 +623,15 @@ def rival(one: Steering, role: str, n: int) -> list[Steering]:
 
 written = {}
 for role in members:
-    chosen = {name: one for (other, name), one in kept.items() if other == role}
+    chosen = {name: one for (other, name), one in affordable.items() if other == role}
     conditions = {"nothing": NOTHING} | {(name, "method"): one for name, one in chosen.items()} | {(name, "control"): rival(one, role, len(held)) for name, one in chosen.items()}
     written[role] = answer(role, held, conditions, f"06_steered_{role}")
-table = {(role, name, kind): {"strength": f"{kept[role, name].strength:g}" if kept[role, name].vectors else f"{next(iter(kept[role, name].bias.values())):+g}", **numbers(written[role][name, kind])} for role, name in kept for kind in ("method", "control")}
+table = {(role, name, kind): {"strength": f"{affordable[role, name].strength:g}" if affordable[role, name].vectors else f"{next(iter(affordable[role, name].bias.values())):+g}", **numbers(written[role][name, kind])} for role, name in affordable for kind in ("method", "control")}
 display(pd.DataFrame({(role, "nothing", ""): numbers(written[role]["nothing"]) for role in members}).T.round(2), pd.DataFrame(table).T)
 
 # %%
 effect_of = {"base": reasoning, "distilled": lambda frame: frame["stopped"].to_numpy(float)}
-gain = {(role, name): stats.paired(effect_of[role](written[role][name, "method"]), effect_of[role](written[role][name, "control"])) for role, name in kept}
+gain = {(role, name): stats.paired(effect_of[role](written[role][name, "method"]), effect_of[role](written[role][name, "control"])) for role, name in affordable}
 rule_nats, rule_rank = findings.Rule("above", 1.0), findings.Rule("above", 0.9)
 worst = min(rise_of, key=lambda use: rise_of[use].estimate)
 F19 = findings.record(
@@ -621,7 +639,7 @@ F19 = findings.record(
     interval=rise_of[worst], control=stats.bootstrap(null[worst].mean(1)), control_name=f"{N_CONTROLS} random directions, same length",
     rule=f"each of six uses: (a) {rule_nats}; (b) share of random directions below: {rule_rank}", verdict=findings.all_of(*(rule_nats.verdict(value) for value in rise_of.values()), *(rule_rank.verdict(value) for value in rank.values())),
     detail="Each: " + "; ".join(f"{label[use]} {value} nats, random below {rank[use]}" for use, value in rise_of.items())
-    + ". In texts, against the control: " + "; ".join(f"{name} on the {role} {value}" for (role, name), value in gain.items() if kept[role, name].vectors) + " (base: reasoning answers; distilled: stop rate).",
+    + ". In texts, against the control: " + "; ".join(f"{name} on the {role} {value}" for (role, name), value in gain.items() if affordable[role, name].vectors) + " (base: reasoning answers; distilled: stop rate).",
 )  # fmt: skip
 Markdown(findings.sentence(F19))
 
@@ -629,7 +647,7 @@ Markdown(findings.sentence(F19))
 def panel(role: str, measure) -> list:
     """Rows of the summary for one model and measure: nothing, then each method with its control."""
     rows = [("nothing", stats.bootstrap(measure(written[role]["nothing"])), figures.PALE)]
-    for (other, name), _ in kept.items():
+    for (other, name), _ in affordable.items():
         rows += [(name, stats.bootstrap(measure(written[role][name, kind])), figures.ROLE[role] if kind == "method" else figures.CONTROL) for kind in ("method", "control") if other == role]
     return rows
 
@@ -654,7 +672,7 @@ fig, title = summary("distilled", f"stops within {MAX_STEERED} tokens", "Making 
 figures.save_figure(fig, "06_summary_distilled", pair=pair.name, alt=title, note=note)
 
 # %% [markdown]
-# **Figures 8 and 9: every method at its best affordable strength.** Blue and orange the method, grey squares its control of the same size, pink no intervention; 95 % bootstrap over questions. Strengths were chosen on explore under the same limits on lost right answers and added repetition; a star marks methods that kept them at no strength tried. The panels to the right show whether the limits held.
+# **Figures 8 and 9: every method at its best affordable strength.** Blue and orange the method, grey squares its control of the same size, pink no intervention; 95 % bootstrap over questions. Strengths were chosen on explore under the same limits on lost right answers and added repetition; a star marks methods that affordable them at no strength tried. The panels to the right show whether the limits held.
 
 # %% [markdown]
 # **What it does not show.** The best of each method: three strengths were tried on few questions. And right answers of the distilled model need a closed thought, which `MAX_STEERED` tokens seldom hold.
@@ -667,7 +685,7 @@ figures.save_figure(fig, "06_summary_distilled", pair=pair.name, alt=title, note
 # %%
 for role in members:
     for index in range(min(2, len(held))):
-        cells = {"nothing": written[role]["nothing"]["text"].iloc[index]} | {name: written[role][name, "method"]["text"].iloc[index] for (other, name) in kept if other == role}
+        cells = {"nothing": written[role]["nothing"]["text"].iloc[index]} | {name: written[role][name, "method"]["text"].iloc[index] for (other, name) in affordable if other == role}
         display(Markdown(f"**{role}** · *{held[index].text}*"), pd.DataFrame({"": cells}).map(lambda text: repr(text)[1:-1][:420]))
 
 # %% [markdown]

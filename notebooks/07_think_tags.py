@@ -69,7 +69,7 @@ from helpers.pairs import load_pair
 from helpers.prompts import R1_ZERO, Ending, ask, end, ending_materials, endings_grid, final_answer, is_right, load_questions, normalise
 from helpers.readouts import attention_pattern, hidden_without, last_hidden, last_hidden_shared, lens, log_normaliser, logits_of, read_stream
 from helpers.patching import streams_at_all_positions
-from helpers.store import data_dir, write_text
+from helpers.store import data_dir, kept, write_text
 from helpers.tokens import count_keywords, nonsense_tag, plain_words, single_id
 
 pd.set_option("display.max_colwidth", None)
@@ -142,7 +142,7 @@ def p_each(member, jobs: list[tuple[Ending, str]], form: str, some: int | None =
 
 
 grid = endings_grid()
-seen = {role: p_each(m, [(ending, "</think>") for ending in grid], "plain", N_GRID) for role, m in members.items()}
+seen = kept(pair, "07_grid", lambda: {role: p_each(m, [(ending, "</think>") for ending in grid], "plain", N_GRID) for role, m in members.items()}, p_each, p_stop, questions, materials, grid, N_GRID, fresh=RECOMPUTE)
 table = pd.DataFrame([vars(ending) for ending in grid]).assign(**{f"P(stop) {role}": seen[role].mean(0) for role in members})
 write_text(data_dir(pair.name) / "07_grid.csv", table.to_csv(index=False, float_format="%.4f"))
 table.sort_values("P(stop) distilled", ascending=False).head(8).round(3)
@@ -209,10 +209,16 @@ endings = {
     "</think>¶¶A.": block, "</think> word.": Ending(close=True, gap=" ", answer="word."), "</think> word": Ending(close=True, gap=" ", answer="word"),
     "thought </think>¶¶A.": Ending(thought="real", close=True, gap="\n\n"), "A.": Ending(gap=" "),
 }  # fmt: skip
-read = {}
-for (role, m), form in itertools.product(members.items(), ("plain", "template")):
-    jobs = {(name, kind): (ending, mark) for name, ending in endings.items() for kind, mark in (("tag", "</think>"), ("nonsense", nonsense[role]), ("words", plain_mark[role]), ("none", ""))}
-    read |= {(role, name, form, kind): column for (name, kind), column in zip(jobs, p_each(m, list(jobs.values()), form).T, strict=True)}
+
+
+def jobs_of(role: str) -> dict:
+    """Every ending with `</think>`, with the nonsense tag, with plain words and with nothing in its place."""
+    marks = {"tag": "</think>", "nonsense": nonsense[role], "words": plain_mark[role], "none": ""}
+    return {(name, kind): (ending, mark) for name, ending in endings.items() for kind, mark in marks.items()}
+
+
+seen_after = kept(pair, "07_endings", lambda: {f"{role} {form}": p_each(m, list(jobs_of(role).values()), form) for role, m in members.items() for form in ("plain", "template")}, p_each, p_stop, jobs_of, questions, materials, endings, nonsense, plain_mark, fresh=RECOMPUTE)
+read = {(role, name, form, kind): column for role in members for form in ("plain", "template") for (name, kind), column in zip(jobs_of(role), seen_after[f"{role} {form}"].T, strict=True)}
 
 
 def of_ending(name: str, kind: str = "tag", form: str = "plain", role: str = "distilled") -> stats.Interval:
@@ -220,6 +226,10 @@ def of_ending(name: str, kind: str = "tag", form: str = "plain", role: str = "di
     return stats.bootstrap(read[role, name, form, kind])
 
 
+# %% [markdown]
+# The four endings that the rules name, and what the tag adds to each beyond the nonsense tag:
+
+# %%
 both, alone, whole, short = "<think></think> <answer>A.</answer>", "<answer>A.</answer>", "</think>¶¶A.", "</think> word."
 half, quarter = findings.Rule("above", 0.5), findings.Rule("above", 0.25)
 apart = stats.paired(read["distilled", both, "plain", "tag"], read["distilled", alone, "plain", "none"])
@@ -446,15 +456,21 @@ figures.save_figure(fig, "07_attention", pair=pair.name, alt=title, note=f"n = {
 # **What it does not show.** What is done with what is seen; attention is not effect. So the tag is hidden:
 
 # %%
-lengths = [len(distilled.encode([p])["input_ids"][0]) for p in tagged_prompts["tag"]]
-hidden_tag = p_stop(distilled, hidden_without(distilled, tagged_prompts["tag"], [list(range(k, k + width)) for k in begins["tag"]]))
-rng, random_hidden = np.random.default_rng(SEED), []
-for _ in range(N_HIDDEN):
-    chosen = [int(rng.choice([k for k in range(1, n - width) if abs(k - place) >= width])) for n, place in zip(lengths, begins["tag"], strict=True)]
-    other = [list(range(k, k + width)) for k in chosen]
-    random_hidden.append(p_stop(distilled, hidden_without(distilled, tagged_prompts["tag"], other)))
-plainly = {kind: p_stop(distilled, last_hidden(distilled, prompts)) for kind, prompts in tagged_prompts.items()}
-assert np.allclose(p_stop(distilled, hidden_without(distilled, tagged_prompts["tag"][:3], [[]] * 3)), plainly["tag"][:3], atol=1e-4), "hiding nothing changes nothing"
+def hide() -> dict:
+    """P(stop) as the prompts stand, with the tag hidden, and with as many random tokens hidden, [draw, question]."""
+    prompts, rng = tagged_prompts["tag"], np.random.default_rng(SEED)
+    plainly = {kind: p_stop(distilled, last_hidden(distilled, some)) for kind, some in tagged_prompts.items()}
+    assert np.allclose(p_stop(distilled, hidden_without(distilled, prompts[:3], [[]] * 3)), plainly["tag"][:3], atol=1e-4), "hiding nothing changes nothing"
+    spans = [[list(range(k, k + width)) for k in begins["tag"]]]
+    for _ in range(N_HIDDEN):
+        away = [[k for k in range(1, len(distilled.encode([p])["input_ids"][0]) - width) if abs(k - place) >= width] for p, place in zip(prompts, begins["tag"], strict=True)]
+        spans.append([list(range(k, k + width)) for k in (int(rng.choice(places)) for places in away)])
+    hidden, *random = (p_stop(distilled, hidden_without(distilled, prompts, some)) for some in spans)
+    return plainly | {"hidden": hidden, "random": np.stack(random)}
+
+
+plainly = kept(pair, "07_hidden", hide, p_stop, tagged_prompts, begins, width, N_HIDDEN, SEED, fresh=RECOMPUTE)
+hidden_tag, random_hidden = plainly["hidden"], plainly["random"]
 rows = [("</think> seen", stats.bootstrap(plainly["tag"]), figures.DISTILLED), ("</think> hidden from later tokens", stats.bootstrap(hidden_tag), figures.DISTILLED), ("random token hidden", stats.bootstrap(np.mean(random_hidden, axis=0)), figures.CONTROL), ("nonsense tag", stats.bootstrap(plainly["nonsense"]), figures.CONTROL), ("no tag", stats.bootstrap(plainly["none"]), figures.THIRD)]  # fmt: skip
 title = f"Hiding </think> from later tokens changes P(stop) from {plainly['tag'].mean():.2f} to {hidden_tag.mean():.2f}; without the tag it is {plainly['none'].mean():.2f}"
 fig = figures.interval_rows({"": rows}, title=title, unit="P(stop)", span=(-0.03, 1.03))
@@ -472,7 +488,7 @@ colours = {"tag": figures.DISTILLED, "nonsense": figures.CONTROL, "none": figure
 names = {"tag": "</think>", "nonsense": "nonsense tag", "none": "no tag"}
 parted = depths["tag"].mean(0) - depths["none"].mean(0)
 depth = int(stats.settled_at(parted[None])[0] * distilled.n_layers)
-title = f"With the tag log P(stop) ends {parted[-1]:.1f} nats above no tag (half of it from depth {depth} of {distilled.n_layers} on), {depths['tag'].mean(0)[-1] - depths['nonsense'].mean(0)[-1]:+.1f} above the nonsense tag"
+title = f"With the tag log P(stop) ends {parted[-1]:.1f} nats above no tag (half of it from depth {depth} of {distilled.n_layers} on), {round(float(depths['tag'].mean(0)[-1] - depths['nonsense'].mean(0)[-1]), 1) + 0.0:+.1f} above the nonsense tag"
 fig = figures.lines({"": {names[kind]: (stats.bands(values[:, 1:]), colours[kind]) for kind, values in depths.items()}}, range(1, distilled.n_layers + 1), title=title, xlabel="depth (layers passed)", ylabel="log P(stop) through the lens")
 fig.set_size_inches(8, 3.8)
 figures.save_figure(fig, "07_lens", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm, plain, distilled")
@@ -558,8 +574,8 @@ for round_ in range(4):
         right[word, round_] = np.array([is_right(final_answer(answer, opened=True), q.answers) for answer, q in zip(said[word], forced, strict=True)], dtype=float)
 cut_right = []
 for budget in BUDGETS:
-    kept = [distilled.tokenizer.decode(distilled.tokenizer(own.loc[q.id, "text"].split("</think>")[0], add_special_tokens=False).input_ids[:budget]) for q in forced]
-    done_ = stored_completions(pair, distilled, [f"{start}{text}\n</think>\n\n" for start, text in zip(starts, kept, strict=True)], name="07_budget", max_new_tokens=MAX_ENDED, fresh=RECOMPUTE)
+    begun = [distilled.tokenizer.decode(distilled.tokenizer(own.loc[q.id, "text"].split("</think>")[0], add_special_tokens=False).input_ids[:budget]) for q in forced]
+    done_ = stored_completions(pair, distilled, [f"{start}{text}\n</think>\n\n" for start, text in zip(starts, begun, strict=True)], name="07_budget", max_new_tokens=MAX_ENDED, fresh=RECOMPUTE)
     cut_right.append(stats.bootstrap(np.array([is_right(c.text, q.answers) for c, q in zip(done_, forced, strict=True)], dtype=float)))
 
 # %%
@@ -594,13 +610,22 @@ def tag_logprob(member, opened: str, tag: str) -> float:
     return float(read.diagonal().sum())
 
 
-zero = {}
-for role, m in members.items():
-    for think, answer in (("think", "answer"), ("plan", "reply")):
+def read_zero() -> dict:
+    """log P of the opening and of the answer tag under both names of the tags, one a question."""
+    found = {}
+    for (role, m), (think, answer) in itertools.product(members.items(), (("think", "answer"), ("plan", "reply"))):
         filled = [m.prompt(R1_ZERO.format(think=think, answer=answer, question=q.text), "plain") for q in questions]
-        zero[role, "open", think] = np.array([tag_logprob(m, prompt, f" <{think}>") for prompt in filled])
-        zero[role, "answer", think] = np.array([tag_logprob(m, f"{prompt} <{think}> I think so. </{think}>", f" <{answer}>") for prompt in filled])
-habit = {(role, place): zero[role, place, "think"] - zero[role, place, "plan"] for role in members for place in ("open", "answer")}
+        found[f"{role} open {think}"] = np.array([tag_logprob(m, prompt, f" <{think}>") for prompt in filled])
+        found[f"{role} answer {think}"] = np.array([tag_logprob(m, f"{prompt} <{think}> I think so. </{think}>", f" <{answer}>") for prompt in filled])
+    return found
+
+
+zero = kept(pair, "07_r1_zero", read_zero, tag_logprob, R1_ZERO, questions, fresh=RECOMPUTE)
+# %% [markdown]
+# How much likelier R1-Zero's names are than other names, in each model, and the difference between the models:
+
+# %%
+habit = {(role, place): zero[f"{role} {place} think"] - zero[f"{role} {place} plan"] for role in members for place in ("open", "answer")}
 traces_of = {place: stats.paired(habit["distilled", place], habit["base", place]) for place in ("open", "answer")}
 rule = findings.Rule("above", 1.0)
 F25 = findings.record(
@@ -611,7 +636,7 @@ F25 = findings.record(
 Markdown(findings.sentence(F25))
 
 # %%
-rows = [(f"{label}: {'R1-Zero names' if think == 'think' else 'other names'}", stats.bootstrap(zero[role, place, think]), figures.ROLE[role]) for place, label in (("open", "opens the thought"), ("answer", "opens the answer")) for think in ("think", "plan") for role in members]
+rows = [(f"{label}: {'R1-Zero names' if think == 'think' else 'other names'}", stats.bootstrap(zero[f"{role} {place} {think}"]), figures.ROLE[role]) for place, label in (("open", "opens the thought"), ("answer", "opens the answer")) for think in ("think", "plan") for role in members]
 title = f"R1-Zero's names against other names, distilled minus base: {traces_of['open'].estimate:+.1f} nats for <think>, {traces_of['answer'].estimate:+.1f} for <answer>"
 fig = figures.interval_rows({"": rows}, title=title, unit="log P of the tag (nats)")
 figures.save_figure(fig, "07_r1_zero", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm; blue base, orange distilled")

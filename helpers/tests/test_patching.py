@@ -11,6 +11,7 @@ from helpers.patching import (
     exact_patching,
     gradients,
     patch_streams,
+    single_swaps,
     streams_at_all_positions,
     swapped,
 )
@@ -220,3 +221,16 @@ def test_what_cannot_be_patched_or_swapped_is_named(qwen, qwen_folders):
     half = Pair.of(*qwen_folders, device="cpu", dtype=torch.bfloat16)
     with pytest.raises(UserError, match="pair.float"):
         gradients(half.base, PROMPTS, PLUS)
+
+
+@pytest.mark.parametrize("options", [{}, {"all_but": True}, {"noise": 3}])
+def test_single_swaps_equal_whole_runs_of_each_hybrid(tiny, options):
+    plus, minus = [5], [6, 7]
+    found = single_swaps(tiny, "base", PROMPTS, plus, minus, **options)
+    layers = range(tiny.base.n_layers)
+    for layer in layers:
+        taken = [other for other in layers if other != layer] if "all_but" in options else [layer]
+        with swapped(tiny, "base", taken, noise=options.get("noise")) as hybrid:
+            logits = next_logits(hybrid, PROMPTS, [*plus, *minus])
+        assert torch.allclose(found[:, layer], logits[:, 0] - logits[:, 1:].mean(1), atol=1e-4)
+    assert found.std(1).min() > 1e-3

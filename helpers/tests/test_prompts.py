@@ -153,6 +153,9 @@ def test_endings_are_put_together_part_by_part():
     )
     assert Ending(close=True, gap="\n\n", answer="word.").text(material, mark="<x>") == "<x>\n\nParis."
     assert Ending(thought="real", close=True, answer="none").text(material) == "\nI think.\n</think>"
+    assert (
+        Ending(thought="real", close=True, gap="\n\n").text(material, mark="") == "\nI think.\n\nThe capital is Paris."
+    )
     assert Ending(thought="answer", close=True, answer="none").text(material) == "The capital is Paris.</think>"
     assert Ending(answer="open").text(material) == "The capital is Paris"
 

@@ -9,7 +9,9 @@ from helpers.pairs import Pair
 from helpers.readouts import (
     attention_pattern,
     attribute,
+    begin,
     bigram_logits,
+    go_on,
     hidden_without,
     kl_nats,
     last_hidden,
@@ -160,7 +162,7 @@ def test_norms_of_the_lens(qwen):
 
 def test_lens_in_batches_and_chunks_is_the_same(tiny, monkeypatch):
     whole = lens(tiny.base, PROMPTS, [3, 4])
-    monkeypatch.setattr(readouts, "LENS_ROWS", 3)
+    monkeypatch.setattr(readouts, "LENS_ROWS", {"cpu": 3, "cuda": 3})
     parts = lens(tiny.base, PROMPTS, [3, 4], batch_size=1)
     assert torch.allclose(whole.logits, parts.logits, atol=1e-4)
     assert torch.allclose(whole.logprobs, parts.logprobs, atol=1e-4)
@@ -304,3 +306,40 @@ def test_a_hidden_token_cannot_be_seen(tiny):
     assert not torch.allclose(hidden, plain, atol=1e-3)
     with pytest.raises(UserError, match="hide"):
         hidden_without(member, prompts, [[50], []])
+
+
+def test_going_on_from_any_layer_equals_the_whole_run(tiny):
+    member = tiny.distilled
+    whole, parts = last_hidden(member, PROMPTS), begin(member, PROMPTS, range(member.n_layers + 1), batch_size=2)
+    for layer in range(member.n_layers + 1):
+        for begun in parts:
+            twice = begun.streams[layer].repeat(2, 1, 1)
+            found = go_on(member, begun, layer, twice)
+            assert torch.allclose(found, whole[begun.indices].repeat(2, 1), atol=1e-5)
+    added = {1: lambda hidden: torch.zeros_like(hidden)}
+    assert torch.allclose(go_on(member, parts[0], 1, later=added), whole[parts[0].indices], atol=1e-5)
+    with pytest.raises(UserError, match="no layer 4"):
+        begin(member, PROMPTS, [4])
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(tiny, capsys, monkeypatch):
+    member, whole, sizes = tiny.base, last_hidden(tiny.base, PROMPTS), []
+    encode = type(member).encode
+
+    def small(self, prompts, **options):
+        sizes.append(len(prompts))
+        if len(prompts) > 1 and len(sizes) > 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        return encode(self, prompts, **options)
+
+    monkeypatch.setattr(type(member), "encode", small)
+    found = last_hidden(member, PROMPTS, batch_size=2)
+    assert sizes == [2, 2, 1, 1] and torch.allclose(found, whole, atol=1e-5)
+    assert "going on with 1 prompts" in capsys.readouterr().out
+
+    def broken(self, prompts, **options):
+        raise RuntimeError("another failure")
+
+    monkeypatch.setattr(type(member), "encode", broken)
+    with pytest.raises(RuntimeError, match="another"):
+        last_hidden(member, PROMPTS)

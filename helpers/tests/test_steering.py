@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from helpers import steering
 from helpers.generation import Completion, complete, stored_completions
-from helpers.readouts import last_hidden, next_distribution
+from helpers.readouts import last_hidden, log_normaliser, logits_of, next_distribution, next_logprobs
 from helpers.steering import NOTHING, Steering, load_autoencoder, steered
 from helpers.store import UserError
 from helpers.tokens import KEYWORDS
@@ -43,7 +43,9 @@ def test_strength_zero_is_the_baseline(tiny):
     assert run(member, PROMPTS, [Steering("v", nothing, 0.0)]) == plain
     assert run(member, PROMPTS, [NOTHING]) == plain
     read = steering.steered_logprobs(member, PROMPTS, [Steering("v", nothing, 0.0)] * 4, [5, 6])
-    assert torch.equal(read, steering.steered_logprobs(member, PROMPTS, [NOTHING], [5, 6]))
+    nothing = steering.steered_logprobs(member, PROMPTS, [NOTHING], [5, 6])
+    assert all(torch.allclose(one, nothing[0], atol=1e-5) for one in read)
+    assert torch.allclose(nothing[0], next_logprobs(member, PROMPTS, [5, 6]), atol=1e-5)
 
 
 @pytest.mark.parametrize("where", list(steering.WEIGHTS))
@@ -88,14 +90,32 @@ def test_rows_with_their_own_steering_equal_separate_runs(tiny):
     alone = [run(member, [prompt], [row], max_new_tokens=40)[0] for prompt, row in zip(PROMPTS, rows, strict=True)]
     assert together == alone and together[2].length == 0
     assert together == run(member, PROMPTS, rows, max_new_tokens=40, batch_size=3)
-    read = steering.steered_logprobs(member, PROMPTS, rows, [3, 7])
-    single = [steering.steered_logprobs(member, [p], [row], [3, 7]) for p, row in zip(PROMPTS, rows, strict=True)]
-    assert torch.allclose(read, torch.cat(single), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 5, 128])
+def test_readouts_under_steering_equal_edited_models(tiny, size):
+    member = tiny.base
+    rows = [
+        NOTHING,
+        Steering("a", {0: vector(tiny)}, 2.0),
+        Steering("b", {2: vector(tiny, 1), 1: vector(tiny, 2)}, -1.0),
+        Steering("c", {2: vector(tiny, 4)}, 1.0, "prompt"),
+        Steering("d", {1: vector(tiny, 3)}, 1.0, "last"),
+        Steering("e", {1: vector(tiny, 3)}, 1.0, "generated"),
+    ]
+    read = steering.steered_logprobs(member, PROMPTS, rows, [3, 7], rows=size)
+    for row, found in zip(rows, read, strict=True):
+        change = steered(member, [row])
+        hidden = last_hidden(member, PROMPTS, lm=change.lm, on_batch=change.on_batch)
+        wanted = logits_of(member, hidden, [3, 7]) - log_normaliser(member, hidden)[:, None]
+        assert torch.allclose(found, wanted, atol=1e-4), row.name
 
 
 def test_a_bias_shifts_the_logits_by_as_much(tiny):
     member, bias = tiny.distilled, {9: 2.5, 11: -30.0}
-    read = steering.steered_logprobs(member, PROMPTS, [Steering("b", bias=bias)], [9, 10, 11])
+    both = Steering("b", {1: vector(tiny)}, 0.0, bias=bias)
+    read, again = steering.steered_logprobs(member, PROMPTS, [Steering("b", bias=bias), both], [9, 10, 11])
+    assert torch.allclose(read, again, atol=1e-5)
     moved = next_distribution(member, PROMPTS)
     for token, amount in bias.items():
         moved[:, token] += amount

@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: MIT
+from dataclasses import dataclass, field
+
+import numpy as np
 import pytest
 
 from helpers import store
@@ -49,3 +52,76 @@ def test_sha256_known_answer(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"abc")
     assert sha256(path) == sha256("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@dataclass
+class Model:
+    identity: str = "model@1"
+    dtype: str = "float32"
+    device: str = "cpu"
+
+
+@dataclass
+class Two:
+    name: str = "two"
+    base: Model = field(default_factory=Model)
+    distilled: Model = field(default_factory=Model)
+
+    @property
+    def members(self):
+        return self.base, self.distilled
+
+
+def test_arrays_are_kept_until_anything_they_are_made_from_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "data_dir", lambda pair: tmp_path / pair)
+    monkeypatch.delenv("R1_FRESH", raising=False)
+    runs = []
+
+    def make():
+        runs.append(1)
+        return {"a": np.arange(6.0)[::2], "b": np.eye(2, dtype=np.float32).T}
+
+    def other():
+        return make()
+
+    first = store.kept(Two(), "x", make, ["text"], 3)
+    again = store.kept(Two(), "x", make, ["text"], 3)
+    assert len(runs) == 1 and all(np.array_equal(first[key], again[key]) for key in ("a", "b"))
+    for change in (
+        lambda: store.kept(Two(), "x", make, ["text"], 4),
+        lambda: store.kept(Two(), "x", make, ["texts"], 3),
+        lambda: store.kept(Two(), "x", make, {("a", 1): ["text"]}, range(3), Model()),
+        lambda: store.kept(Two(), "x", make, {("a", 2): ["text"]}, range(3), Model()),
+        lambda: store.kept(Two(), "x", make, {("a", 2): ["text"]}, range(3), Model("another")),
+        lambda: store.kept(Two(base=Model("model@2")), "x", make, ["text"], 3),
+        lambda: store.kept(Two(base=Model(dtype="bfloat16")), "x", make, ["text"], 3),
+        lambda: store.kept(Two(), "x", other, ["text"], 3),
+        lambda: store.kept(Two(), "x", make, ["text"], 3, fresh=True),
+    ):
+        before = len(runs)
+        change()
+        assert len(runs) == before + 1
+    monkeypatch.setattr(store, "code_digest", lambda: "other helpers")
+    store.kept(Two(), "x", make, ["text"], 3)
+    assert len(runs) == 11
+    with pytest.raises(TypeError):
+        store.kept(Two(), "x", make, object())
+
+
+def test_a_failing_computation_keeps_what_was_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "data_dir", lambda pair: tmp_path / pair)
+    store.kept(Two(), "x", lambda: {"a": np.ones(2)}, 1)
+    before = (tmp_path / "two" / "x.safetensors").read_bytes()
+
+    def fails():
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        store.kept(Two(), "x", fails, 1)
+    assert (tmp_path / "two" / "x.safetensors").read_bytes() == before
+
+
+def test_the_digest_of_code_sees_code_alone():
+    one = '"""Doc."""\n\ndef f(a):\n    """Doc\n    of f."""\n    # remark\n    return a + 1\n'
+    assert store._code_lines(one) == store._code_lines("def f(a):\n    return a + 1")
+    assert store._code_lines(one) != store._code_lines(one.replace("+ 1", "+ 2"))
