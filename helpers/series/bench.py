@@ -54,7 +54,8 @@ def bench(
     rows: list[str] | None = None,
     folder: Path = ROOT / "data" / "bench",
 ) -> Path:
-    """Time every row in every library, a process each, taking turns; write `data/bench/<name>.json`, return its path.
+    """Time every row in every library, a process each, taking turns; write `data/bench/<name>.json` after each (with
+    `rows`, into what is there), return its path.
 
     `others`: library -> the Python of an environment that has it. `models`: a folder with `base` and `distilled`
     instead of smol; `shapes`: random weights at the real pair's shapes. Raises UserError for an unknown row.
@@ -63,20 +64,23 @@ def bench(
         with tempfile.TemporaryDirectory() as made:
             random = random_pair(Path(made), dtype, device)
             return bench(name=name, others=others, models=random, dtype=dtype, device=device, rows=rows, folder=folder)
-    if unknown := set(rows or []) - set(ROWS):
+    if unknown := set(rows or []) - {*ROWS, "growth"}:
         raise UserError(f"no row {sorted(unknown)[0]!r}: choose from {', '.join(ROWS)}")
-    console = Console()
+    console, path = Console(), folder / f"{name}.json"
     libraries = {FLOOR: sys.executable, OURS: sys.executable} | dict(others or {})
-    with _prepared(models, dtype) as place:
-        found = []
-        for row in rows or ROWS:
-            runs = _take_turns(row, libraries, place, device, console)
-            found.append({"row": row, "what": ROWS[row][1], **_summary(runs)})
-            console.print(_line(found[-1]), highlight=False)
-        growth = {} if rows else _growth(place, device, console)
     record = {"machine": _machine(device), "models": "random, r1-1.5b's shapes" if models else "smol", "dtype": dtype}
-    path = folder / f"{name}.json"
-    write_text(path, json.dumps(record | {"rows": found, "growth": growth}, indent=1) + "\n")
+    old = read_json(path) if rows and path.exists() else {"rows": [], "growth": {}}
+    found, growth = {entry["row"]: entry for entry in old["rows"]}, old["growth"]
+    with _prepared(models, dtype) as place:
+        for row in rows or [*ROWS, "growth"]:
+            if row == "growth":
+                growth = _growth(place, device, console)
+            else:
+                runs = _take_turns(row, libraries, place, device, console)
+                found[row] = {"row": row, "what": ROWS[row][1], **_summary(runs)}
+                console.print(_line(found[row]), highlight=False)
+            kept = [found[known] for known in ROWS if known in found]
+            write_text(path, json.dumps(record | {"rows": kept, "growth": growth}, indent=1) + "\n")
     return path
 
 
@@ -102,6 +106,10 @@ def _prepared(models: Path | None, dtype: str) -> Iterator[Path]:
         for role, source in (("base", base), ("distilled", distilled)):
             (Path(folder) / role).symlink_to(Path(source).resolve())
         given["rows"] = {row: texts[:n] for row, n in sizes.items()}
+        thinker = AutoTokenizer.from_pretrained(distilled)
+        chats = [[{"role": "user", "content": question.text}] for question in load_questions(ROWS["generate"][0])]
+        asked = [thinker.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+        given["rows"] |= {row: asked for row in ROWS if "generate" in row}
         (Path(folder) / "prompts.json").write_text(json.dumps(given))
         yield Path(folder)
 

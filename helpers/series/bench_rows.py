@@ -53,7 +53,8 @@ def plain(row: str, folder: Path, given: dict[str, Any], device: str) -> Callabl
     """The floor: plain transformers. Where a row needs intervention, the bare forward or `generate` that it wraps."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    dtype = getattr(torch, given["dtype"])
+    exact = ("attribute", "attribution_patching")  # these must add up, so they run in float32
+    dtype = torch.float32 if row in exact else getattr(torch, given["dtype"])
 
     def load(role: str) -> Any:
         return AutoModelForCausalLM.from_pretrained(folder / role, dtype=dtype).to(device).eval()
@@ -62,7 +63,7 @@ def plain(row: str, folder: Path, given: dict[str, Any], device: str) -> Callabl
         return lambda: (load("base"), load("distilled"))
     tokenizer = AutoTokenizer.from_pretrained(folder / "base", padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model, other = load("base"), load("distilled") if row == "weights" else None
+    model, other = load("distilled" if "generate" in row else "base"), load("distilled") if row == "weights" else None
     prompts = given["rows"][row]
 
     def forward(prompts: list[str]) -> None:
@@ -73,16 +74,14 @@ def plain(row: str, folder: Path, given: dict[str, Any], device: str) -> Callabl
 
     def generate() -> None:
         batch = tokenizer(prompts, return_tensors="pt", padding=True).to(device)
-        model.generate(**batch, max_new_tokens=MAX_NEW, min_new_tokens=MAX_NEW, do_sample=False)
+        model.generate(**batch, max_new_tokens=MAX_NEW, do_sample=False, eos_token_id=given["stop"])
 
-    def exact() -> None:
+    def patch() -> None:
         """Every layer patched in a Python loop of forward hooks, one run a layer."""
         for prompt in prompts:
             batch = tokenizer([prompt], return_tensors="pt").to(device)
             for layer in model.model.layers:
-                hook = layer.register_forward_hook(
-                    lambda module, ins, out: out.index_fill(1, out.new_tensor([out.shape[1] - 1]).long(), 0)
-                )
+                hook = layer.register_forward_hook(lambda module, ins, out: _last_replaced(out))
                 with torch.no_grad():
                     model(**batch, logits_to_keep=1)
                 hook.remove()
@@ -96,9 +95,16 @@ def plain(row: str, folder: Path, given: dict[str, Any], device: str) -> Callabl
         for layer in model.model.layers:
             (torch.nn.functional.normalize(layer.mlp.down_proj.weight.float(), dim=0).T @ target).abs().topk(10)
 
-    works = {"exact": exact, "weights": weights, "search": search}
+    works = {"exact": patch, "weights": weights, "search": search}
     works |= dict.fromkeys(("generate", "generate_scaled", "generate_vector"), generate)
     return works.get(row, lambda: forward(prompts))
+
+
+def _last_replaced(out: torch.Tensor) -> torch.Tensor:
+    """A layer's output whose last position is zero: any other value costs the same."""
+    changed = out.clone()
+    changed[:, -1] = 0
+    return changed
 
 
 def helpers(row: str, folder: Path, given: dict[str, Any], device: str) -> Callable[[], Any]:
@@ -115,7 +121,11 @@ def helpers(row: str, folder: Path, given: dict[str, Any], device: str) -> Calla
     if row == "load":
         return load
     pair = load()
-    member, prompts, ids = pair.base, given["rows"].get(row, []), given["tokens"]
+    member, prompts, ids = (
+        pair.distilled if "generate" in row else pair.base,
+        given["rows"].get(row, []),
+        given["tokens"],
+    )
     plus, minus = ids[:1], ids[1:5]
     if row in ("attribute", "attribution_patching"):
         pair.float()

@@ -14,6 +14,7 @@ import jupytext
 from helpers.findings import CLAIMS, as_markdown, load_findings
 from helpers.store import ROOT, UserError, figures_dir, write_text
 
+NOTED = [f"F{number:02d}" for number in range(1, 26)]  # the claims of the notes; new findings come after them
 VERDICTS = ("holds", "does not hold", "inconclusive")
 TEMPLATE = Path(__file__).with_name("summary.md.j2")
 
@@ -24,12 +25,18 @@ def summary(pair: str) -> str:
     Raises UserError when a verdict is no longer the one that the prose was written for.
     """
     entries = {row["id"]: row for row in load_findings(pair)}
-    if pair != "smol" or set(entries) != set(CLAIMS):
+    if pair != "smol":
         return f"On pair `{pair}`, of {len(CLAIMS)} findings {len(entries)} were measured: {_counted(entries)}."
+    if lacking := [name for name in NOTED if name not in entries]:
+        raise UserError(f"the ledger of smol lacks {', '.join(lacking)}: run all notebooks before the report")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     functions = (written_for, number, span, percent, control, told)
     known = {function.__name__: function for function in functions}
-    known |= {"figure": lambda slug: figure(pair, slug), "verdicts": _verdicts(entries), "count": len(CLAIMS)}
+    known |= {
+        "figure": lambda slug: figure(pair, slug),
+        "verdicts": _verdicts({name: entries[name] for name in NOTED}),
+        "count": len(NOTED),
+    }
     known["written_for"] = lambda **verdicts: written_for(entries, verdicts)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**entries, **known).strip()
 
@@ -58,7 +65,7 @@ def span(entry: dict[str, Any]) -> str:
 
 def percent(entry: dict[str, Any]) -> str:
     """Its estimate in percent."""
-    return f"{100 * entry['estimate']:.2g} %"
+    return f"{100 * entry['estimate']:.{3 if entry['estimate'] >= 1 else 2}g} %"
 
 
 def control(entry: dict[str, Any], *, as_percent: bool = False) -> str:
@@ -66,8 +73,9 @@ def control(entry: dict[str, Any], *, as_percent: bool = False) -> str:
     return percent(entry["control"]) if as_percent else number(entry["control"])
 
 
-def told(entry: dict[str, Any], *phrases: str) -> str:
-    """The number, and its interval if it has one, that a finding's detail tells after these phrases in turn.
+def told(entry: dict[str, Any], *phrases: str, short: bool = False) -> str:
+    """The number, and its interval if it has one and `short` is not asked for, that a finding's detail tells after
+    these phrases in turn.
 
     Raises UserError when a phrase or the number is missing.
     """
@@ -79,7 +87,7 @@ def told(entry: dict[str, Any], *phrases: str) -> str:
     match = re.match(r"[^\d-]*(-?\d+\.?\d*)(?: (?:nats )?\[(-?[\d.]+), (-?[\d.]+)\])?", rest)
     if not match:
         raise UserError(f"{TEMPLATE.name}: no number after {phrases[-1]!r} in {entry['id']}")
-    return f"{match[1]} ({match[2]} to {match[3]})" if match[2] else match[1]
+    return f"{match[1]} ({match[2]} to {match[3]})" if match[2] and not short else match[1]
 
 
 def figure(pair: str, slug: str) -> str:
@@ -127,14 +135,22 @@ def cell_link(finding: str, notebook: str, root: Path = ROOT) -> str:
 
 
 def write_readme(root: Path = ROOT) -> bool:
-    """Renew what stands between README's marks from smol's ledger; True when it changed."""
+    """Renew what stands between README's marks from smol's ledger and the benchmarks; True when it changed."""
     path = root / "README.md"
     text = before = path.read_text(encoding="utf-8")
-    for name, new in (("summary", summary("smol")), ("findings", findings_table("smol", root))):
+    parts = {"summary": summary("smol"), "findings": findings_table("smol", root), "bench": bench_tables(root)}
+    for name, new in parts.items():
         text = between(text, name, new)
     if text != before:
         write_text(path, text)
     return text != before
+
+
+def bench_tables(root: Path = ROOT) -> str:
+    """The committed benchmarks as Markdown tables."""
+    from helpers.series.bench import table
+
+    return "\n\n".join(table(path) for path in sorted((root / "data" / "bench").glob("*.json")))
 
 
 def between(text: str, name: str, new: str | None = None) -> str:

@@ -16,7 +16,7 @@ from helpers.readouts import next_logprobs
 from helpers.series import report as report_module
 from helpers.series import summary as summary_module
 from helpers.series.report import Chapter, page, read_chapters, report, write_docx
-from helpers.series.summary import between, cell_link, findings_table, summary, told, write_readme
+from helpers.series.summary import bench_tables, between, cell_link, findings_table, summary, told, write_readme
 from helpers.store import ROOT, UserError
 from helpers.tokens import single_id
 
@@ -51,6 +51,7 @@ def smol_page():
 def test_readme_holds_what_the_ledger_says():
     assert between(README, "summary") == summary("smol")
     assert between(README, "findings") == findings_table("smol")
+    assert between(README, "bench") == bench_tables()
 
 
 def test_the_summary_is_short_and_shows_its_figures():
@@ -68,6 +69,11 @@ def test_a_changed_verdict_stops_the_summary(monkeypatch):
     with pytest.raises(UserError, match="F01 'inconclusive'"):
         summary("smol")
     assert "25 were measured" in summary("another")
+    monkeypatch.setattr(summary_module, "load_findings", lambda pair: rows[1:])
+    with pytest.raises(UserError, match="lacks F01: run all notebooks"):
+        summary("smol")
+    monkeypatch.setattr(summary_module, "load_findings", lambda pair: [*rows, rows[1] | {"id": "F26"}])
+    assert summary("smol") == between(README, "summary"), "a new finding leaves the summary as it is"
 
 
 def test_numbers_are_read_after_their_phrases():
@@ -87,7 +93,8 @@ def test_every_finding_links_to_a_heading():
 
 
 def test_readme_is_renewed_only_between_its_marks(tmp_path):
-    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    for name in ("notebooks", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
     path = tmp_path / "README.md"
     path.write_text(README.replace(between(README, "summary"), "old"))
     assert write_readme(tmp_path) and path.read_text() == README

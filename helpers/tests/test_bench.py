@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""The benchmark runs, skips what is not there, and its table tells what was measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from helpers.series import bench as benchmark
+from helpers.store import UserError
+
+
+@pytest.fixture
+def measured(qwen_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "REPEATS", 2)
+    options = {"models": qwen_folders[0].parent, "folder": tmp_path, "name": "tiny"}
+    benchmark.bench(rows=["search"], others={"transformer_lens": sys.executable}, **options)
+    return benchmark.bench(rows=["exact"], **options), options
+
+
+def test_rows_are_measured_in_turns_and_gathered_in_one_file(measured, capsys):
+    record = json.loads(measured[0].read_text())
+    assert [entry["row"] for entry in record["rows"]] == ["exact", "search"]
+    for entry in record["rows"]:
+        assert set(entry["libraries"]) == {"plain", "helpers"}, "what another environment lacks is left out"
+        assert entry["libraries"]["plain"]["ratio"] == [1, 1, 1]
+        assert all(one["seconds"] > 0 and one["mib"] >= 0 for one in entry["libraries"].values())
+    assert record["machine"]["torch"] and record["machine"]["cores"]
+    text = benchmark.table(measured[0])
+    seconds = record["rows"][0]["libraries"]["plain"]["seconds"]
+    assert f"| {seconds * 1000:.0f} ms" in text and "exact patching of all layers" in text and text.count("|---|") >= 1
+
+
+def test_an_unknown_row_is_named(tmp_path):
+    with pytest.raises(UserError, match="no row 'lense'"):
+        benchmark.bench(name="x", rows=["lense"], folder=tmp_path)
+    assert not list(tmp_path.iterdir())
