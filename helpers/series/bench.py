@@ -147,14 +147,14 @@ class _Worker:
     def ready(self) -> bool:
         return self._answer() is not None
 
-    def run(self) -> dict[str, float]:
+    def run(self) -> dict[str, Any]:
         self.process.stdin.write("run\n")
         self.process.stdin.flush()
         if (answer := self._answer()) is None:
             raise UserError(f"a benchmark's process ended: {self.error()}")
         return answer
 
-    def _answer(self) -> dict[str, float] | None:
+    def _answer(self) -> dict[str, Any] | None:
         for line in self.process.stdout:
             with contextlib.suppress(json.JSONDecodeError):
                 if isinstance(found := json.loads(line), dict):

@@ -87,8 +87,10 @@ def plain(row: str, folder: Path, given: dict[str, Any], device: str) -> Callabl
                 hook.remove()
 
     def weights() -> None:
-        pairs = zip(model.parameters(), other.parameters(), strict=True)
-        [torch.linalg.svdvals(b.float() - a.float()).sum() for a, b in pairs if a.ndim == 2 and len(a) < 20_000]
+        theirs = dict(other.named_parameters())
+        pairs = ((own, theirs[name]) for name, own in model.named_parameters() if ".layers." in name and own.ndim == 2)
+        for own, changed in pairs:
+            torch.linalg.svdvals(changed.float() - own.float()).sum()
 
     def search() -> None:
         target = torch.nn.functional.normalize(model.lm_head.weight[given["stop"]].float().mean(0), dim=0)
