@@ -29,6 +29,7 @@ WORKER = Path(__file__).with_name("bench_rows.py")
 REPEATS, GROWTH = 5, (8, 32, 128, 512)
 ROWS = {  # name: (prompts, what it is)
     "lens": (64, "logit lens, 64 prompts, all layers, 15 tokens"),
+    "lens_ranked": (64, "the same with log-probabilities and ranks in the whole vocabulary"),
     "readout": (256, "last-token readout, 256 prompts"),
     "attribute": (64, "direct attribution of all heads, 64 prompts"),
     "attribution_patching": (16, "attribution patching, all heads and MLPs, 16 prompts"),

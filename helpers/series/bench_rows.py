@@ -147,7 +147,8 @@ def helpers(row: str, folder: Path, given: dict[str, Any], device: str) -> Calla
         generation.complete(member, prompts, max_new_tokens=MAX_NEW, **changes[row])
 
     works = {
-        "lens": lambda: readouts.lens(member, prompts, ids),
+        "lens": lambda: readouts.lens(member, prompts, ids, ranked=False),
+        "lens_ranked": lambda: readouts.lens(member, prompts, ids),
         "readout": lambda: readouts.next_logprobs(member, prompts, ids),
         "attribute": lambda: readouts.attribute(member, prompts, plus, minus),
         "attribution_patching": lambda: patching.attribution_patching(member, prompts, source, plus, minus),
@@ -157,6 +158,8 @@ def helpers(row: str, folder: Path, given: dict[str, Any], device: str) -> Calla
             weights.value_vector_cosines(member, weights.writing_direction(member, given["stop"])), 10
         ),
     }
+    if row.startswith("lens:"):  # growth
+        return works["lens"]
     return works.get(row, generate)
 
 
