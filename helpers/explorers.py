@@ -24,7 +24,7 @@ from helpers.store import UserError
 from helpers.tokens import single_id
 from helpers.weights import Neuron, NeuronEdit, with_neurons
 
-WIDE = widgets.Layout(width="98%")
+WIDE, FITTED = widgets.Layout(width="98%"), widgets.Layout(width="auto")
 DESCRIBED = {"description_width": "90px"}
 
 
@@ -62,7 +62,7 @@ def ask_both(pair: Pair) -> widgets.Widget:
     form = widgets.Dropdown(options=["template", "plain"], description="Form", style=DESCRIBED)
     just = widgets.Checkbox(value=True, description=JUST)
     length = widgets.IntSlider(value=120, min=20, max=400, step=20, description="New tokens", style=DESCRIBED)
-    button = widgets.Button(description="Ask both", button_style="primary")
+    button = widgets.Button(description="Ask both", button_style="primary", layout=FITTED)
     output = widgets.HTML()
 
     def show(_: Any = None) -> None:
@@ -82,7 +82,7 @@ def next_token(pair: Pair) -> widgets.Widget:
     """Notebook 02: edit a text and see what each model would do next, as bars."""
     text = _prompt_area("Text")
     form = widgets.Dropdown(options=["plain", "exact"], description="Form", style=DESCRIBED)
-    button = widgets.Button(description="Read out", button_style="primary")
+    button = widgets.Button(description="Read out", button_style="primary", layout=FITTED)
     output = widgets.HTML()
 
     def show(_: Any = None) -> None:
@@ -105,7 +105,7 @@ def lens_explorer(pair: Pair) -> widgets.Widget:
     role = widgets.Dropdown(options=["base", "distilled"], value="distilled", description="Model", style=DESCRIBED)
     words = widgets.Text(value=" Wait| Yes|\\n", description="Tokens", style=DESCRIBED, layout=WIDE)
     last = widgets.IntSlider(value=8, min=1, max=16, description="Positions", style=DESCRIBED)
-    button = widgets.Button(description="Read the lens", button_style="primary")
+    button = widgets.Button(description="Read the lens", button_style="primary", layout=FITTED)
     output = widgets.HTML()
 
     def show(_: Any = None) -> None:
@@ -165,7 +165,7 @@ def neurons_explorer(
     stop = widgets.FloatSlider(value=0.0, min=-4, max=16, step=0.5, description="Stop ×", style=DESCRIBED)
     wait = widgets.FloatSlider(value=4.0, min=-4, max=16, step=0.5, description="Wait ×", style=DESCRIBED)
     length = widgets.IntSlider(value=80, min=20, max=300, step=20, description="New tokens", style=DESCRIBED)
-    button = widgets.Button(description="Write before and after", button_style="primary")
+    button = widgets.Button(description="Write before and after", button_style="primary", layout=FITTED)
     bars, written = widgets.HTML(), widgets.HTML()
 
     def both() -> tuple[Member, str, Any]:
@@ -199,7 +199,7 @@ def swap_explorer(pair: Pair) -> widgets.Widget:
     part = widgets.Dropdown(options=["all", "attention", "mlp"], description="Part", style=DESCRIBED)
     layers = widgets.IntRangeSlider(value=(last // 2, last), min=0, max=last, description="Layers", style=DESCRIBED)
     length = widgets.IntSlider(value=60, min=20, max=200, step=20, description="New tokens", style=DESCRIBED)
-    button = widgets.Button(description="Write with all three", button_style="primary")
+    button = widgets.Button(description="Write with all three", button_style="primary", layout=FITTED)
     bars, written = widgets.HTML(), widgets.HTML()
 
     def each(cell: Callable[[str, Member, str], str]) -> str:
@@ -236,7 +236,7 @@ def steering_explorer(
     layer = widgets.IntSlider(value=2 * last // 3, min=0, max=last, description="Layer", style=DESCRIBED)
     strength = widgets.FloatSlider(value=0.3, min=-1, max=1, step=0.05, description="Strength", style=DESCRIBED)
     length = widgets.IntSlider(value=80, min=20, max=300, step=20, description="New tokens", style=DESCRIBED)
-    button = widgets.Button(description="Write before and after", button_style="primary")
+    button = widgets.Button(description="Write before and after", button_style="primary", layout=FITTED)
     bars, written = widgets.HTML(), widgets.HTML()
 
     def both() -> tuple[Member, str, Any]:
@@ -269,7 +269,7 @@ def endings_explorer(pair: Pair, question: Question, material: Material) -> widg
     answer = widgets.Dropdown(options=kinds, description="Answer", style=DESCRIBED)
     tags = widgets.Checkbox(value=False, description="<answer> tags")
     length = widgets.IntSlider(value=40, min=20, max=200, step=20, description="New tokens", style=DESCRIBED)
-    button = widgets.Button(description="Write on", button_style="primary")
+    button = widgets.Button(description="Write on", button_style="primary", layout=FITTED)
     bars, written = widgets.HTML(), widgets.HTML()
 
     def each(cell: Callable[[str, Member, str], str]) -> str:
