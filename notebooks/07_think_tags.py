@@ -271,7 +271,7 @@ figures.save_figure(fig, "07_endings", pair=pair.name, alt=title, note=f"n = {le
 # **Figure 3: P(stop) right after each ending.** Round: with `</think>`; grey squares: a nonsense tag of as many tokens in its place; pink: as many plain words; triangles: nothing in its place. ¶ is a new line, A. the answer with its period. In the template the distilled model's thought is open already. Rows without `</think>` have the four marks at one place.
 
 # %% [markdown]
-# **What it does not show.** What a model does where it does not stop: next. And the nonsense tag of a model for which `</think>` is one token is a reserved token of its vocabulary: where such tokens were hardly trained they may lie close to each other, so that one stands in for another. F22's detail prints how near their embeddings are; plain words and nothing are the other controls.
+# **What it does not show.** What a model does where it does not stop: next. And the nonsense tag of a model for which `</think>` is one token is a reserved token of its vocabulary: where such tokens were hardly trained they may lie close to each other, so that one stands in for another. F22's detail prints how near their embeddings are; plain words and nothing are the other controls (nothing after a real thought leaves one new line fewer, see figure 7).
 
 # %% [markdown]
 # ### What follows, greedily
@@ -480,7 +480,7 @@ figures.save_figure(fig, "07_hidden", pair=pair.name, alt=title, note=f"n = {len
 # **Figure 7: P(stop) after a thought and the ending block, with the tag hidden.** All later tokens, in all heads and layers, cannot attend to it; the tag itself still stands in the text. Grey: a random other token hidden instead, and the nonsense tag.
 
 # %% [markdown]
-# **What it does not show.** Which head is needed: all are cut at once.
+# **What it does not show.** Which head is needed: all are cut at once. And a hidden tag is not an absent one: a new line stands before it and two after it, and without the tag only two are left, since three in a row would be other tokens. Where P(stop) hardly falls with the tag hidden, but is low without it, the new lines around the tag may carry what it seems to do, and the triangles of figure 3 share that flaw.
 
 # %%
 depths = {kind: lens(distilled, prompts, distilled.groups.stop).logprobs[:, 0].logsumexp(-1).numpy() for kind, prompts in tagged_prompts.items()}

@@ -16,7 +16,7 @@ import pytest
 
 from helpers.findings import load_findings
 from helpers.series.run import build, execute, find_notebooks, refuse_unsynced, same_cells, scratch_copy, source_hash
-from helpers.store import ROOT, UserError
+from helpers.store import ROOT, UserError, code_digest, read_json
 
 SOURCES = find_notebooks(ROOT)
 NAMES = [source.stem for source in SOURCES]
@@ -143,6 +143,13 @@ def test_ledger_holds_every_finding_of_these_notebooks():
     for row in entries.values():
         assert row["low"] <= row["estimate"] <= row["high"] and row["n"] > 1 and row["unit"]
         assert row["control"]["name"] and row["verdict"] in ("holds", "does not hold", "inconclusive")
+
+
+def test_kept_readouts_are_of_this_code():
+    """They would be computed again in any case; this says so before a reader has to wait for it."""
+    sidecars = [path.with_suffix(".meta.json") for path in (ROOT / "data" / "smol").glob("0*.safetensors")]
+    stale = [path.name for path in sidecars if read_json(path)["provenance"]["code"] != code_digest()]
+    assert sidecars and not stale, f"run `python -m helpers run`: {stale}"
 
 
 def test_figures_are_those_of_the_notebooks():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from html.parser import HTMLParser
@@ -155,9 +156,24 @@ def test_bad_requests_write_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(report_module, "load_findings", lambda pair: [1])
     (tmp_path / "notebooks").mkdir()
     nbformat.write(nbformat.v4.new_notebook(), tmp_path / "notebooks" / "01_x.ipynb")
-    with pytest.raises(UserError, match="01_x.ipynb has no outputs"):
+    with pytest.raises(UserError, match="01_x.ipynb has no outputs on smol"):
         report(out=tmp_path, root=tmp_path)
+    with pytest.raises(UserError, match="01_prompts.ipynb has no outputs on r1-1.5b"):
+        report("r1-1.5b", out=tmp_path)  # the notebooks here were executed on smol
     assert not list(tmp_path.glob("report*"))
+
+
+def test_facts_of_the_training_in_readme_are_those_of_the_card():
+    card = json.loads((ROOT / "data" / "smol" / "card.json").read_text())
+    limits, text = between(README, "limits"), (ROOT / "data" / "smol" / "README.md").read_text()
+    traces, own = (int(re.search(rf"^- (\d+) outputs of {name}", text, re.M)[1]) for name in ("DeepSeek-R1", "a first"))
+    assert (
+        f"{traces} traces" in limits
+        and f"{own} correct samples" in limits
+        and f"{traces + own:,} short texts" in limits
+    )
+    right, base = (round(100 * card[name]["estimate"]) for name in ("distilled right", "base right"))
+    assert f"it is right in {right} %, its base in {base} %" in limits
 
 
 def test_readmes_example_runs(qwen, data_here, monkeypatch):
