@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from helpers import embedded
-from helpers.generation import answers, complete
+from helpers.generation import complete
 from helpers.preflight import preflight
 from helpers.prompts import load_questions
-from helpers.readouts import next_logprobs
 from helpers.store import UserError, data_dir, sha256
 
 
@@ -122,28 +121,6 @@ def test_the_pair_does_what_the_study_is_about(smol):
     assert sum(c.stop == "<|im_end|>" for c in base) >= 10
     assert sum("</think>" in c.text and c.stop != "limit" for c in distilled) >= 10
     assert sorted(c.length for c in distilled)[6] > 4 * sorted(c.length for c in base)[6]
-
-
-@pytest.mark.embedded
-def test_a_stored_number_recomputed_in_plain_transformers(smol):
-    """The stop token's mean logit in 02_logits.csv, from its prompts, without helpers or nnsight."""
-    import pandas as pd
-
-    from helpers.generation import select_combined
-    from helpers.prompts import JUST
-
-    table = pd.read_csv(data_dir("smol") / "02_logits.csv")
-    questions = load_questions(240)
-    frames = [answers(smol, m, questions, form="template") for m in smol.members]
-    rows = select_combined(*frames)
-    rows = rows[rows["split"] == "confirm"].head(64)
-    model, tokenizer, seen = smol.distilled.model, smol.distilled.tokenizer, []
-    for row in rows.itertuples():
-        ids = tokenizer(f"{row.question} {JUST} {row.base_answer.strip()}", return_tensors="pt").input_ids
-        with torch.no_grad():
-            seen.append(float(model(input_ids=ids).logits[0, -1, 2]))
-    assert table["logit distilled"][0] == pytest.approx(sum(seen) / len(seen), abs=1e-3)
-    assert next_logprobs(smol.distilled, ["A cat."], [2]).item() < 0
 
 
 def test_adapter_matches_its_record():
