@@ -21,15 +21,28 @@ def run(
     quick: Annotated[bool, typer.Option(help="few prompts, in a scratch copy")] = False,
     fresh: Annotated[bool, typer.Option(help="recompute stored completions")] = False,
     only: Annotated[str | None, typer.Option(help="one notebook, by the start of its name, e.g. 02")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="in a scratch copy; compare with the committed findings")
+    ] = False,
+    verdicts: Annotated[bool, typer.Option("--verdicts", help="--check, on another machine: verdicts decide")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="commit the findings of --quick for later checks")] = False,
 ) -> None:
     """Execute every notebook in order, write outputs, figures and results, print the findings."""
     from helpers.pairs import check_name, choose_pair
+    from helpers.series import recheck
     from helpers.series.run import run as run_series
 
     check_name(pair)
     name = choose_pair()[0] if pair == "auto" else pair
-    run_series(pair=name, quick=quick, fresh=fresh, only=only)
-    if not (quick or only):
+    if keep and (only or check or not quick):
+        raise UserError("--keep goes with --quick alone: a full run writes its findings in place")
+    expected = recheck.committed(name, quick=quick, only=only) if check or verdicts else None
+    folder = run_series(pair=name, quick=quick, fresh=fresh, only=only, scratch=expected is not None)
+    if expected is not None and not recheck.compare(name, expected, folder, quick=quick, only=only, verdicts=verdicts):
+        raise typer.Exit(1)
+    if keep:
+        print(f"kept: {recheck.keep(name, folder)}")
+    if not (quick or only or expected is not None):
         _write_report(name, "all", None)
 
 

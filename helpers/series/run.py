@@ -64,19 +64,22 @@ def run(
     only: str | None = None,
     knobs: dict[str, str] | None = None,
     root: Path | None = None,
+    scratch: bool = False,
 ) -> Path:
     """Execute the notebooks on a pair and return the folder that holds the results.
 
-    `quick` works in a scratch copy with small knobs. Raises UserError, or NotebookFailed for a failing cell.
+    `scratch` works in a copy, `quick` in a copy with small knobs. Raises UserError, or NotebookFailed for a failing
+    cell.
     """
     console, started = Console(), time.time()
     root = root or ROOT
     chosen = find_notebooks(root, only)
     for source in chosen:
         refuse_unsynced(source)
-    if quick:
+    if quick or scratch:
         root = scratch_copy(root)
         chosen = [root / "notebooks" / source.name for source in chosen]
+    if quick:
         knobs = {**QUICK, **(knobs or {})}
     log = Path(tempfile.mkstemp(prefix="r1-said-")[1])
     environment = {"R1_PAIR": pair, "R1_SAY": str(log), "PYTHONPATH": str(root), "TQDM_DISABLE": "1"}
