@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from helpers.pairs import Pair
@@ -48,6 +49,8 @@ CLAIMS = {
     "block always has a </think> before it.",
     "F25": "The R1-Zero template (User/Assistant, <think>, <answer>) leaves traces.",
 }
+ONE_MODEL = "The rule is met, but by two copies of one model: this is about that model, and no pair shows it."
+NO_VALUE = "No number: the two models do not differ in what stands below the line."
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,15 @@ def record(
     split: str = "confirm",
     sample: str = "prompts",
 ) -> dict[str, Any]:
-    """Write one finding into the pair's ledger and return it; n counts `sample` of a `split`. Raises UserError for
-    an unknown id."""
+    """Write one finding into the pair's ledger and return it; n counts `sample` of a `split`. Of two copies of one
+    model nothing holds: a rule about each model alone may be met there, and says nothing about a pair. Raises
+    UserError for an unknown id."""
     if finding not in CLAIMS:
         raise UserError(f"unknown finding {finding!r}: the ledger knows {', '.join(CLAIMS)}")
+    if verdict == "holds" and len({member.identity for member in pair.members}) == 1:
+        verdict, detail = "inconclusive", f"{ONE_MODEL} {detail}"
+    if np.isnan(interval.estimate):
+        detail = f"{NO_VALUE} {detail}"
     entry = {
         "id": finding,
         "pair": pair.name,

@@ -356,7 +356,7 @@ def answers(
     name = label or f"answers_{member.role}_{form}_{suffix}"
     how = {"max_new_tokens": max_new_tokens, "fresh": fresh, "change": change}
     done = stored_completions(pair, member, prompts, name=name, **how)
-    return judged(done, questions, opened=member.role == "distilled" and form == "template")
+    return judged(done, questions, opened=member.thinks and form == "template")
 
 
 def judged(done: list[Completion], questions: list[Question], *, opened: bool) -> pd.DataFrame:

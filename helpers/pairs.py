@@ -30,7 +30,8 @@ HUB = {
     "r1-32b": ("Qwen/Qwen2.5-32B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"),
     "r1-70b": ("meta-llama/Llama-3.3-70B-Instruct", "deepseek-ai/DeepSeek-R1-Distill-Llama-70B"),
 }
-NAMES = ("auto", "smol", *HUB)
+CONTROLS = ("null", "swapped")  # of the embedded pair: its base twice, and its two roles exchanged
+NAMES = ("auto", "smol", *CONTROLS, *HUB)
 
 
 @dataclass
@@ -92,6 +93,11 @@ class Member:
         return self.tokenizer.bos_token if ids[:1] == [self.tokenizer.bos_token_id] else ""
 
     @property
+    def thinks(self) -> bool:
+        """Whether it knows the think tags, so that its template opens a thought."""
+        return self.groups.end_think is not None
+
+    @property
     def identity(self) -> str:
         """Model and revision, as results record them."""
         return f"{self.source}@{self.revision}"
@@ -113,7 +119,7 @@ class Member:
             raise UserError(f"{self.source} has no chat template: use the plain form")
         chat = [{"role": "user", "content": text}]
         filled = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        opens = self.role == "distilled" and not filled.endswith("<think>\n")
+        opens = self.thinks and not filled.endswith("<think>\n")
         return filled + "<think>\n" if opens else filled
 
     def check(self, prompts: list[str]) -> None:
@@ -196,8 +202,10 @@ def load_pair(name: str | tuple[str, str] = "auto", **options: Any) -> Pair:
     if name == "auto":
         name, why = choose_pair()
         print(f"pair {name}: {why}")
-    if name == "smol":
-        return Pair.of(embedded.base_folder(), embedded.distilled_folder(), name="smol", **options)
+    if name in ("smol", *CONTROLS):
+        first = embedded.distilled_folder() if name == "swapped" else embedded.base_folder()
+        second = embedded.distilled_folder() if name == "smol" else embedded.base_folder()
+        return Pair.of(first, second, name=name, **options)
     check_name(name)
     return Pair.of(*HUB[name], name=name, **options)
 

@@ -562,7 +562,8 @@ def vocabulary_scores(
     scores = []
     for rows in _row_blocks(head, directions):
         every = _every_logit(head, rows.to(head.device) * head.norm_weight.float())
-        scores.append(((every[:, list(token_ids)] - every.mean(-1, keepdim=True)) / every.std(-1, keepdim=True)).cpu())
+        spread = every.std(-1, keepdim=True).clamp(min=1e-12)  # no direction, no score: 0
+        scores.append(((every[:, list(token_ids)] - every.mean(-1, keepdim=True)) / spread).cpu())
     return torch.cat(scores)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from helpers.generation import Change, Completion
-from helpers.pairs import Member
+from helpers.pairs import CONTROLS, Member
 from helpers.readouts import Begun, Ids, begin, go_on, log_normaliser, logits_of
 from helpers.store import ROOT, UserError, read_json, sha256
 from helpers.tokens import KEYWORDS, keyword_pattern
@@ -30,7 +30,7 @@ from helpers.tokens import KEYWORDS, keyword_pattern
 WEIGHTS = {"all": (1, 1, 1), "prompt": (1, 1, 0), "last": (0, 1, 0), "generated": (0, 0, 1)}
 Place = tuple[int, int]  # which text, which of its tokens
 AUTOENCODERS = {
-    "smol": ("data/smol/autoencoder", "layers.18"),
+    **dict.fromkeys(("smol", *CONTROLS), ("data/smol/autoencoder", "layers.18")),
     "r1-1.5b": ("EleutherAI/sae-DeepSeek-R1-Distill-Qwen-1.5B-65k", "layers.14.mlp"),
 }
 

@@ -94,7 +94,7 @@ for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
 # **Controls.** The same question with *another* question's answer (does any sentence make it stop?), and the same answer *cut before its last word* (does any position?).
 
 # %% [markdown]
-# **Rule, written before the result.** F05 holds if the interval of the base's mean P(stop), plain form, lies above 0.5; the number that it must be held against is the answer cut short.
+# **Rule, written before the result.** F05 holds if (a) the interval of the base's mean P(stop), plain form, lies above 0.5 and (b) that of the distilled model's minus the base's, on the same prompts, lies below 0: two copies of one model must fail. The number that it must be held against is the answer cut short.
 
 # %%
 controls = {
@@ -119,10 +119,11 @@ swapped, before = (stats.bootstrap(p_stop["base", "plain", state]) for state in 
 than_swapped = stats.paired(p_stop["base", "plain", after], p_stop["base", "plain", other])
 
 # %%
-rule = findings.Rule("above", 0.5)
+rule, rule_more = findings.Rule("above", 0.5), findings.Rule("below", 0)
 F05 = findings.record(
     pair, "F05", notebook="02_logits", quantity="the base's mean P(stop) after its own complete answer, plain form", unit="probability",
-    interval=at_once, control=cut, control_name="the same answers cut before their last word", rule=rule, verdict=rule.verdict(at_once),
+    interval=at_once, control=cut, control_name="the same answers cut before their last word",
+    rule=f"(a) {rule}; (b) the distilled model's minus this, same prompts: {rule_more}", verdict=findings.all_of(rule.verdict(at_once), rule_more.verdict(fall)),
     detail=f"In the template: {in_template}. But in the plain form already before any answer: {before}, and after another question's "
     f"answer: {swapped} (own minus other: {than_swapped}). Distilled minus base: plain {fall}, template {fall_template}.",
 )  # fmt: skip
@@ -254,7 +255,7 @@ figures.save_figure(fig, "02_logit_shift", pair=pair.name, alt=title, note=f"n =
 # **Control.** The control words under the same texts: does *everything* unlikely become likelier as text grows?
 
 # %% [markdown]
-# **Rule, written before the result.** F07 holds if the change with neutral sentences, Wait set minus control words in log-probability, is more than 0.5 nats from zero over the whole interval, in either direction; it does not hold if the interval lies within ±0.5, and is inconclusive otherwise.
+# **Rule, written before the result.** F07 holds if the change with neutral sentences, Wait set minus control words in log-probability, is more than 0.5 nats from zero over the whole interval, in either direction, (a) by itself and (b) minus the base's change: what the base does as well is no mark of the distilled model. It does not hold if either interval lies within ±0.5, and is inconclusive otherwise.
 
 # %%
 few = min(N_GROWN, len(asked))
@@ -278,13 +279,15 @@ rule = findings.Rule("away", 0.5)
 change = {key: (wait[-1] - wait[0], control[-1] - control[0]) for key, (wait, control) in grown.items()}
 against = {key: stats.paired(*value) for key, value in change.items()}
 main = against["distilled", "neutral sentences"]
+than_base = stats.paired(*(change[role, "neutral sentences"][0] - change[role, "neutral sentences"][1] for role in ("distilled", "base")))
 others = "; ".join(f"`{kind}` {against['distilled', kind]}" for kind in list(pieces)[1:])
 F07 = findings.record(
     pair, "F07", notebook="02_logits",
     quantity=f"change of the Wait set's log-probability against control words, {REPEATS[-1]} neutral sentences against none, distilled",
     unit="nats", interval=main, control=stats.bootstrap(change["distilled", "neutral sentences"][1]),
-    control_name="change of the control words' own log-probability", rule=rule, verdict=rule.verdict(main),
-    detail=f"With other text of {REPEATS[-1]} pieces: {others}. Base, neutral sentences: {against['base', 'neutral sentences']}.",
+    control_name="change of the control words' own log-probability",
+    rule=f"(a) {rule}; (b) minus the base's change: {rule}", verdict=findings.all_of(rule.verdict(main), rule.verdict(than_base)),
+    detail=f"With other text of {REPEATS[-1]} pieces: {others}. Base, neutral sentences: {against['base', 'neutral sentences']}; distilled minus base {than_base}.",
 )  # fmt: skip
 Markdown(findings.sentence(F07))
 

@@ -407,9 +407,8 @@ asked = [question for question in load_questions(N_PROMPTS) if question.split ==
 how = dict(form="template", fresh=RECOMPUTE)
 written = {}
 for role, m in members.items():
-    opened = role == "distilled"
     whole_answers = answers(pair, m, load_questions(N_PROMPTS), max_new_tokens=MAX_NEW_TOKENS, **how)
-    written[role, "before"] = cut_short(m, whole_answers.loc[[q.id for q in asked]], asked, MAX_AFTER, opened=opened)
+    written[role, "before"] = cut_short(m, whole_answers.loc[[q.id for q in asked]], asked, MAX_AFTER, opened=m.thinks)
     for name, neurons in (("nearest columns", chosen), ("matched random", matched)):
         edits = scaled(role, best[role], neurons)
         change = Change(f"{role}: {[(edit.factor, sorted(edit.neurons)) for edit in edits]}", with_neurons(m, *edits))

@@ -125,9 +125,9 @@ for role, m in members.items():
     rows = [(prompt + word, q) for word in words for prompt, q in zip(ask(m, asked, form="template"), asked, strict=True)]
     rows += [(prompt + word, q) for word, prompt, q in zip(begins, ask(m, asked, form="template"), asked, strict=True)]
     texts = stored_completions(pair, m, [prompt for prompt, _ in rows], name=f"06_forced_{role}", max_new_tokens=MAX_FORCED, fresh=RECOMPUTE)
-    frame = judged(texts, [q for _, q in rows], opened=role == "distilled")
+    frame = judged(texts, [q for _, q in rows], opened=m.thinks)
     forced |= {(role, word): frame.iloc[k * len(asked) : (k + 1) * len(asked)] for k, word in enumerate([*words, "own"])}
-    forced[role, "none"] = cut_short(m, own[role].loc[[q.id for q in asked]], asked, MAX_FORCED, opened=role == "distilled")
+    forced[role, "none"] = cut_short(m, own[role].loc[[q.id for q in asked]], asked, MAX_FORCED, opened=m.thinks)
 
 # %% [markdown]
 # ### Three raw examples, before any average
@@ -211,8 +211,8 @@ others = [int(token) for token in written_often.index if token not in stop][: le
 lowered = {("stop", bias): Steering("stop lowered", bias=dict.fromkeys(stop, float(bias))) for bias in BIASES}
 lowered |= {("words", bias): Steering("words lowered", bias=dict.fromkeys(others, float(bias))) for bias in BIASES}
 swept = answer("base", held, lowered, "06_stop_lowered")
-plain_base = cut_short(pair.base, own["base"].loc[[q.id for q in held]], held, MAX_STEERED, opened=False)
-plain_distilled = cut_short(pair.distilled, own["distilled"].loc[[q.id for q in held]], held, MAX_STEERED, opened=True)
+plain_base = cut_short(pair.base, own["base"].loc[[q.id for q in held]], held, MAX_STEERED, opened=pair.base.thinks)
+plain_distilled = cut_short(pair.distilled, own["distilled"].loc[[q.id for q in held]], held, MAX_STEERED, opened=pair.distilled.thinks)
 assert list(swept["stop", 0]["text"]) == list(plain_base["text"]), "bias 0 is the baseline"
 strongest = swept["stop", BIASES[-1]]
 rise = stats.paired(reasoning(strongest), reasoning(plain_base))

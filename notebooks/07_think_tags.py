@@ -377,7 +377,7 @@ def reasons_again(c) -> bool:
 again = np.array([np.mean([reasons_again(c) for c in row]) for row in closed if row])
 finished = [[c for c in row if c.stop != "limit"] for row in whole_texts]
 untagged = np.array([np.mean(["</think>" not in c.text for c in row]) for row in finished if row])
-greedy = cut_short(distilled, own.loc[[q.id for q in asked]], asked, MAX_SAMPLED, opened=True)
+greedy = cut_short(distilled, own.loc[[q.id for q in asked]], asked, MAX_SAMPLED, opened=distilled.thinks)
 
 
 def mean_of(values) -> stats.Interval:

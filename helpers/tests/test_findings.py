@@ -1,7 +1,21 @@
 # SPDX-License-Identifier: MIT
 import pytest
 
-from helpers.findings import CLAIMS, Rule, all_of, claim, frame, load_findings, record, sentence, table
+from helpers import stats
+from helpers.findings import (
+    CLAIMS,
+    NO_VALUE,
+    ONE_MODEL,
+    Rule,
+    all_of,
+    claim,
+    frame,
+    load_findings,
+    record,
+    sentence,
+    table,
+)
+from helpers.pairs import Pair
 from helpers.stats import Interval
 from helpers.store import UserError
 
@@ -31,8 +45,8 @@ def test_all_of():
     assert all_of("inconclusive", "does not hold") == "does not hold"
 
 
-def write(pair, finding="F01", estimate=3.0):
-    interval = Interval(estimate, estimate - 1, estimate + 1, 9)
+def write(pair, finding="F01", estimate=3.0, interval=None):
+    interval = interval or Interval(estimate, estimate - 1, estimate + 1, 9)
     rule = Rule("above", 1.0)
     return record(
         pair,
@@ -62,6 +76,23 @@ def test_sentence_tells_number_interval_n_and_control(qwen, data_here):
     said = sentence(write(qwen))
     for part in ("F01 holds", "3 u", "2 to 4", "n = 9 confirm", "control, c: 0"):
         assert part in said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(2.0, 4.0, "inconclusive"), (0.5, 4.0, "inconclusive"), (0.1, 0.2, "does not hold")]
+)
+def test_of_two_copies_of_one_model_nothing_holds(qwen, data_here, low, high, verdict):
+    """A rule that is met becomes inconclusive and says why; the other verdicts stay."""
+    copies, interval, rule = Pair("copies", qwen.base, qwen.base), Interval(low, low, high, 9), Rule("above", 1.0)
+    entry = write(copies, interval=interval)
+    assert entry["verdict"] == verdict
+    assert entry["detail"].startswith(ONE_MODEL) is (rule.verdict(interval) == "holds")
+    assert write(qwen, interval=interval)["verdict"] == rule.verdict(interval), "a pair of two models is untouched"
+
+
+def test_a_ratio_without_a_value_says_why(qwen, data_here):
+    nothing = stats.ratio_of_means([1.0, 2.0], [0.0, 0.0])
+    assert write(qwen, interval=nothing)["detail"].startswith(NO_VALUE)
 
 
 def test_unknown_finding(qwen, data_here):
