@@ -23,21 +23,21 @@ from rich.table import Table
 from helpers.findings import frame
 from helpers.store import ROOT, NotebookFailed, UserError, atomic, read_json, sha256
 
-QUICK = {
+QUICK = {  # limits on new tokens stay as they are where stored answers can then be used
     "N_PROMPTS": "32",
-    "MAX_NEW_TOKENS": "200",
     "N_COMBINED": "8",
+    "REPEATS": "[0, 6]",
+    "ALPHAS": "[0.0, 4.0]",
+    "COUNTS": "[1, 10]",
     "N_AFTER": "8",
-    "MAX_AFTER": "60",
+    "MAX_AFTER": "40",
     "N_DRAWS": "2",
     "N_WORDS": "20",
     "N_EXACT": "2",
     "N_SWAP": "5",
     "N_FORCED": "6",
-    "MAX_FORCED": "80",
     "N_TUNE": "3",
     "N_STEERED": "6",
-    "MAX_STEERED": "50",
     "N_SOURCES": "12",
     "N_PLACES": "16",
     "LAYER_STEP": "6",
@@ -45,11 +45,8 @@ QUICK = {
     "N_GRID": "2",
     "N_SAMPLED": "6",
     "N_SAMPLES": "2",
-    "MAX_SAMPLED": "150",
-    "MAX_ENDED": "24",
     "N_PATTERNS": "2",
     "N_WRITTEN": "4",
-    "MAX_AFTER_TAG": "16",
 }
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_SECONDS = 3600

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 
-from helpers import embedded
+from helpers import embedded, pairs
 from helpers.generation import complete
 from helpers.preflight import preflight
 from helpers.prompts import load_questions
@@ -70,6 +70,33 @@ def test_a_damaged_adapter_is_named(tmp_path, damage):
         (adapter / "training.json").unlink()
     with pytest.raises(UserError, match="git checkout data/smol/adapter"):
         embedded.distilled_folder(adapter)
+
+
+def test_another_adapter_is_another_model(cache, tmp_path, monkeypatch):
+    """What is stored carries the adapter's hash: the folder of the merged weights is named by it."""
+    monkeypatch.setattr(embedded, "_once", lambda name, build: cache / name)
+    adapter = tmp_path / "adapter"
+    shutil.copytree(embedded.adapter_dir(), adapter)
+    first = embedded.distilled_folder(adapter)
+    weights, record = adapter / "adapter_model.safetensors", adapter / "training.json"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"adapter_sha256": sha256(weights)}))
+    second = embedded.distilled_folder(adapter)
+    for folder in (first, second):
+        folder.mkdir(parents=True)
+    assert pairs._revision(str(first)) != pairs._revision(str(second)) == sha256(weights)[:8]
+    assert pairs._label(str(first)) == pairs._label(str(second)) == "smol-distilled"
+
+
+def test_weights_of_another_folder_are_another_model(qwen_folders, tmp_path):
+    """Of any local folder the weights, tokenizer and configuration make the revision."""
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        copy = tmp_path / name / "model"
+        shutil.copytree(qwen_folders[0], copy)
+        assert pairs._revision(str(copy)) == pairs._revision(str(qwen_folders[0]))
+        with (copy / name).open("ab") as stream:
+            stream.write(b" ")
+        assert pairs._revision(str(copy)) != pairs._revision(str(qwen_folders[0])), name
 
 
 def test_adapter_is_small_enough_to_commit():

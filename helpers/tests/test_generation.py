@@ -177,6 +177,28 @@ def test_stale_rows_are_recomputed(qwen, data_here, capsys, monkeypatch, change)
     assert "0 completions reused, 2 to compute" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("change", ["prompt", "name", "description", "format"])
+def test_a_row_is_of_its_prompt_and_change(qwen, data_here, capsys, monkeypatch, change):
+    """Another prompt, sample or intervention computes; a prompt that was changed back is not computed again."""
+    prompts, made = PROMPTS[:2], Change("lowered", names=("sample 0", "sample 1"))
+    options = {"name": "x", "max_new_tokens": 4}
+    stored_completions(qwen, qwen.base, prompts, change=made, **options)
+    if change == "prompt":
+        prompts = [prompts[0], prompts[1] + " "]
+    if change == "name":
+        made = Change("lowered", names=("sample 0", "sample 2"))
+    if change == "description":
+        made = Change("raised", names=made.names)
+    if change == "format":
+        monkeypatch.setattr(generation, "FORMAT", generation.FORMAT + 1)
+    capsys.readouterr()
+    stored_completions(qwen, qwen.base, prompts, change=made, **options)
+    said = (
+        "1 completions reused, 1 to compute" if change in ("prompt", "name") else "0 completions reused, 2 to compute"
+    )
+    assert said in capsys.readouterr().out
+
+
 def test_run_fresh_reuses_only_its_own_run(qwen, data_here, capsys, monkeypatch):
     stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8)
     monkeypatch.setenv("R1_FRESH", "this-run")

@@ -104,6 +104,13 @@ def test_arrays_are_kept_until_anything_they_are_made_from_changes(tmp_path, mon
     monkeypatch.setattr(store, "code_digest", lambda: "other helpers")
     store.kept(Two(), "x", make, ["text"], 3)
     assert len(runs) == 11
+    monkeypatch.setattr(store, "package_versions", lambda: {"torch": "0"})
+    store.kept(Two(), "x", make, ["text"], 3)
+    store.kept(Two(), "x", make, ["text"], 3)
+    assert len(runs) == 12, "another version computes once"
+    (tmp_path / "two" / "x.safetensors").unlink()
+    store.kept(Two(), "x", make, ["text"], 3)
+    assert len(runs) == 13, "a file that is gone computes again"
     with pytest.raises(TypeError):
         store.kept(Two(), "x", make, object())
 
@@ -119,6 +126,28 @@ def test_a_failing_computation_keeps_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no"):
         store.kept(Two(), "x", fails, 1)
     assert (tmp_path / "two" / "x.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "changes"),
+    [
+        ("readouts", "X = 1", True),
+        ("pairs", "X = 1", True),
+        ("new_module", "X = 1", True),
+        ("readouts", "# a remark", False),
+        ("figures", "X = 1", False),
+    ],
+)
+def test_the_digest_of_code_follows_the_modules_that_compute(tmp_path, monkeypatch, module, line, changes):
+    for path in (store.ROOT / "helpers").glob("*.py"):
+        (tmp_path / path.name).write_text(path.read_text())
+    monkeypatch.setattr(store, "__file__", str(tmp_path / "store.py"))
+    digest = store.code_digest.__wrapped__
+    before = digest()
+    assert before == store.code_digest()
+    with (tmp_path / f"{module}.py").open("a") as stream:
+        stream.write(f"{line}\n")
+    assert (digest() != before) is changes
 
 
 def test_the_digest_of_code_sees_code_alone():

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""The null study: two copies of one model show nothing, and roles exchanged turn the signs round."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers import stats
+from helpers.findings import CLAIMS, ONE_MODEL
+from helpers.pairs import load_pair
+from helpers.series.recheck import committed, differences
+from helpers.series.run import run
+from helpers.store import UserError, read_json
+
+# What a finding that compares the models reads where they do not differ; each changes its sign with the roles.
+NEUTRAL = {"F01": 1.0, "F04": 0.0, "F06": 0.0, "F11": 0.0, "F25": 0.0}
+# Rules about each model alone: two copies of a model can meet them, and are told to be no pair.
+OF_EACH = {"F03", "F08"}
+
+
+def ledger(pair: str) -> dict[str, dict[str, Any]]:
+    """The stored ledger of small knobs."""
+    return {row["id"]: row for row in committed(pair, quick=True)}
+
+
+def nothing_holds(rows: list[dict[str, Any]]) -> None:
+    assert {row["id"] for row in rows} == set(CLAIMS)
+    assert len({name for row in rows for name in row["models"]}) == 1, "not two copies of one model"
+    assert not [row["id"] for row in rows if row["verdict"] == "holds"]
+    met = {row["id"] for row in rows if row["detail"].startswith(ONE_MODEL)}
+    assert met <= OF_EACH, f"a rule that compares the models is met by two copies of one: {met - OF_EACH}"
+
+
+def test_of_two_copies_of_one_model_none_of_the_findings_holds():
+    nothing_holds(list(ledger("null").values()))
+
+
+@pytest.mark.parametrize(("finding", "value"), NEUTRAL.items())
+def test_what_compares_two_copies_reads_exactly_nothing(finding, value):
+    row = ledger("null")[finding]
+    assert row["estimate"] == row["low"] == row["high"] == value
+
+
+def test_roles_exchanged_turn_the_signs_round():
+    """Of the findings that compare the models and are clear of nothing both ways."""
+    ways = ledger("smol"), ledger("swapped")
+    assert [ways[0]["F01"]["models"], ways[0]["F01"]["models"][::-1]] == [way["F01"]["models"] for way in ways]
+    signs = {}
+    for finding, value in NEUTRAL.items():
+        rows = [way[finding] for way in ways]
+        if all(row["low"] > value or row["high"] < value for row in rows):
+            signs[finding] = [np.sign(row["estimate"] - value) for row in rows]
+    assert len(signs) >= 3, signs
+    assert not [finding for finding, (one, two) in signs.items() if one != -two], signs
+
+
+@pytest.mark.parametrize("n", [6, 24, 116])
+def test_exchanged_samples_mirror_every_paired_interval(n):
+    rng = np.random.default_rng(n)
+    one, two = rng.exponential(size=(2, n)) * [[100], [20]]
+    there, back = stats.paired(one, two), stats.paired(two, one)
+    assert (there.estimate, there.low, there.high) == pytest.approx((-back.estimate, -back.high, -back.low))
+    there, back = stats.ratio_of_medians(one + 1, two + 1), stats.ratio_of_medians(two + 1, one + 1)
+    assert there.estimate == pytest.approx(1 / back.estimate)
+    assert (there.low, there.high) == pytest.approx((1 / back.high, 1 / back.low), rel=0.02)
+    assert stats.sign_flip_p(one - two) == stats.sign_flip_p(two - one)
+
+
+@pytest.mark.parametrize("n", [6, 24, 116])
+def test_a_sample_against_itself_shows_nothing(n):
+    values = np.random.default_rng(n).exponential(size=n) + 1
+    same = stats.paired(values, values)
+    assert (same.estimate, same.low, same.high) == (0, 0, 0) and stats.sign_flip_p(values - values) == 1
+    assert stats.ratio_of_medians(values, values).high == 1
+
+
+def test_false_discoveries_are_controlled_under_the_null():
+    """A scan of 30 heads over 24 prompts without any effect: in at most 5 % of studies is anything found, and some
+    are where nothing corrects."""
+    p = [stats.sign_flip_p(np.random.default_rng(k).normal(size=(24, 30)), seed=k) for k in range(200)]
+    found = [(stats.false_discovery(values) < 0.05).any() for values in p]
+    assert np.mean(found) <= 0.05 + 2 * 0.0154, f"{np.mean(found)}: two standard errors of 200 studies are allowed"
+    assert np.mean([(values < 0.05).any() for values in p]) > 0.6
+
+
+@pytest.mark.embedded
+def test_the_controls_are_the_pairs_they_are_named_for(smol):
+    null, swapped = load_pair("null", device="cpu"), load_pair("swapped", device="cpu")
+    base, distilled = (member.identity for member in smol.members)
+    assert [member.identity for member in null.members] == [base, base]
+    assert [member.identity for member in swapped.members] == [distilled, base]
+    texts = [member.prompt("Who?", "template") for member in null.members]
+    assert texts[0] == texts[1] and "<think>" not in texts[0], "copies must be asked alike"
+    assert swapped.base.prompt("Who?", "template").endswith("<think>\n")
+    with pytest.raises(UserError, match="null, swapped"):
+        load_pair("nul")
+
+
+@pytest.mark.slow
+@pytest.mark.embedded
+def test_the_whole_series_on_the_null_pair(request):
+    """Again from the start: nothing holds, and the verdicts are those that are stored."""
+    folder = run(pair="null", quick=True)
+    request.addfinalizer(lambda: shutil.rmtree(folder))
+    rows = read_json(folder / "data" / "null" / "findings.json")
+    nothing_holds(rows)
+    assert not [row for row in differences(committed("null", quick=True), rows) if row[1] in ("verdict", "finding")]
