@@ -21,9 +21,9 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from helpers.findings import load_findings
+from helpers.findings import load_findings, sentence
 from helpers.series.summary import between, findings_table, summary
-from helpers.store import ROOT, UserError, atomic, data_dir, sha256, write_text
+from helpers.store import ROOT, UserError, atomic, data_dir, read_json, sha256, write_text
 
 PAGE = Path(__file__).with_name("report.html.j2")
 FORMATS = ("html", "docx")
@@ -35,12 +35,14 @@ BADGE = re.compile(r"^\[!\[Open In Colab\].*\n+", re.M)
 def report(pair: str = "smol", *, to: str = "all", out: Path | None = None, root: Path = ROOT) -> list[Path]:
     """Write `data/<pair>/report.html` and `.docx` (or only one of them, or to the folder `out`); return the paths.
 
-    Raises UserError when the pair has not been run, or pandoc's wheel is missing for .docx.
+    Raises UserError when the pair has not been run, when ledger, notebooks and stored results are of different runs,
+    or pandoc's wheel is missing for .docx.
     """
     if to not in (*FORMATS, "all"):
         raise UserError(f"cannot write {to!r}: choose {', '.join(FORMATS)} or all")
     if not load_findings(pair):
         raise UserError(f"pair {pair!r} has no findings yet: run `python -m helpers run --pair {pair}` first")
+    refuse_stale(pair)
     folder, chapters = out or data_dir(pair), list(read_chapters(root, pair))
     written = []
     if to != "docx":
@@ -68,7 +70,9 @@ def page(pair: str, chapters: list[Chapter], root: Path, *, code: bool = True) -
 
 
 def read_chapters(root: Path, pair: str) -> Iterator[Chapter]:
-    """The executed notebooks, each as a chapter. Raises UserError for one that was not executed on this pair."""
+    """The executed notebooks, each as a chapter. Raises UserError for one that was not executed on this pair, or that
+    tells other findings than the ledger."""
+    ledger = load_findings(pair)
     for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         chapter, notebook = Chapter(path.stem, root), nbformat.read(path, as_version=4)
         for cell in notebook.cells:
@@ -83,7 +87,26 @@ def read_chapters(root: Path, pair: str) -> Iterator[Chapter]:
         ]
         if not chapter.pictures or not any(f"pair `{pair}`" in text for text in said):
             raise UserError(f"{path.name} has no outputs on {pair}: run `python -m helpers run --pair {pair}` first")
+        own = [row for row in ledger if row["notebook"] == path.stem]
+        if untold := [row["id"] for row in own if not any(sentence(row) in text for text in said)]:
+            raise UserError(
+                f"{path.name} and the ledger are of different runs ({', '.join(untold)}): "
+                f"run `python -m helpers run --pair {pair} --only {path.name[:2]}` again"
+            )
         yield chapter
+
+
+def refuse_stale(pair: str) -> None:
+    """Stop when findings and stored results are of different models: one of them is older than the other."""
+    named = {name for row in load_findings(pair) for name in row["models"]}
+    for path in sorted(data_dir(pair).glob("*.meta.json")):
+        made_from = read_json(path)["provenance"]
+        models = [made_from.get("model") or "", *(name.split()[0] for name in made_from.get("models", []))]
+        if other := [name for name in models if name and name not in named]:
+            raise UserError(
+                f"{path.name} is of {other[0]}, the findings are of {', '.join(sorted(named))}: "
+                f"run `python -m helpers run --pair {pair}` again"
+            )
 
 
 class Chapter:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import json
 import re
 import shutil
@@ -133,6 +134,53 @@ def test_docstrings_name_the_notebooks_that_use_them():
             if "Used in notebook" in (told or "") and using != notebooks_named(told):
                 wrong[node.name] = sorted(using)
     assert not wrong
+
+
+# What `make` of a kept readout uses without naming it: the models, which are always compared, and what is worked out
+# from the inputs that it does name.
+DERIVED = {
+    "04_silenced": {"members"},
+    "04_dose": {"members", "chosen", "doses", "near", "size"},
+    "04_draws": {"members"},
+    "05_exact": {"into", "given"},
+    "05_gradual": {"base", "members", "pair", "read"},
+    "05_single": {"at_base", "pair"},
+    "05_positions": {"few", "into", "members"},
+    "06_doses": {"N_COMBINED", "few", "label", "members", "pair", "raw", "reach", "stop", "wait"},
+    "07_grid": {"members"},
+    "07_endings": {"members"},
+    "07_hidden": {"distilled"},
+    "07_r1_zero": {"members"},
+}
+
+
+def test_kept_readouts_name_what_they_are_made_from():
+    """Every variable of the notebook that `make` reads, through the notebook's own functions too, stands among the
+    inputs of `kept`, so that another prompt, seed or knob is seen."""
+    found = {}
+    for source in SOURCES:
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+        nodes = list(ast.walk(tree))
+        functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
+        imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+        elsewhere = {alias.asname or alias.name for node in imports for alias in node.names} | set(dir(builtins))
+        for call in (n for n in nodes if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "kept"):
+            make, *inputs = call.args[2:]
+            given = set().union(*(variables(one, ast.Load) for one in inputs))
+            used, waiting = set(), [functions.get(getattr(make, "id", ""), make)]
+            while waiting:
+                node = waiting.pop()
+                arguments = {argument.arg for argument in ast.walk(node) if isinstance(argument, ast.arg)}
+                fresh = variables(node, ast.Load) - variables(node, ast.Store) - arguments - elsewhere - used
+                used |= fresh
+                waiting += [functions[name] for name in fresh if name in functions]
+            found[call.args[1].value] = used - given - {getattr(make, "id", "")}
+    assert found == DERIVED, {name: found[name] ^ DERIVED.get(name, set()) for name in found}
+
+
+def variables(node, context):
+    """Names that a piece of code reads (ast.Load) or binds (ast.Store)."""
+    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, context)}
 
 
 def test_ledger_holds_every_finding_of_these_notebooks():

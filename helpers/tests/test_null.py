@@ -81,9 +81,9 @@ def test_a_sample_against_itself_shows_nothing(n):
 def test_false_discoveries_are_controlled_under_the_null():
     """A scan of 30 heads over 24 prompts without any effect: in at most 5 % of studies is anything found, and some
     are where nothing corrects."""
-    p = [stats.sign_flip_p(np.random.default_rng(k).normal(size=(24, 30)), seed=k) for k in range(200)]
+    p = [stats.sign_flip_p(np.random.default_rng(k).normal(size=(24, 30)), seed=k) for k in range(400)]
     found = [(stats.false_discovery(values) < 0.05).any() for values in p]
-    assert np.mean(found) <= 0.05 + 2 * 0.0154, f"{np.mean(found)}: two standard errors of 200 studies are allowed"
+    assert np.mean(found) <= 0.05 + 3 * 0.0109, f"{np.mean(found)}: three standard errors of 400 studies are allowed"
     assert np.mean([(values < 0.05).any() for values in p]) > 0.6
 
 

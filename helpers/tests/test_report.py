@@ -21,6 +21,7 @@ from helpers.series.summary import bench_tables, between, cell_link, findings_ta
 from helpers.store import ROOT, UserError
 from helpers.tokens import single_id
 
+SMOL = findings.load_findings("smol")[0]["models"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -153,7 +154,7 @@ def test_bad_requests_write_nothing(tmp_path, monkeypatch):
     for options, said in (({"to": "pdf"}, "choose html"), ({"pair": "none-such"}, "no findings yet")):
         with pytest.raises(UserError, match=said):
             report(out=tmp_path, **options)
-    monkeypatch.setattr(report_module, "load_findings", lambda pair: [1])
+    monkeypatch.setattr(report_module, "load_findings", lambda pair: [{"notebook": "", "models": SMOL}])
     (tmp_path / "notebooks").mkdir()
     nbformat.write(nbformat.v4.new_notebook(), tmp_path / "notebooks" / "01_x.ipynb")
     with pytest.raises(UserError, match="01_x.ipynb has no outputs on smol"):
@@ -161,6 +162,27 @@ def test_bad_requests_write_nothing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="01_prompts.ipynb has no outputs on r1-1.5b"):
         report("r1-1.5b", out=tmp_path)  # the notebooks here were executed on smol
     assert not list(tmp_path.glob("report*"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("estimate", 4.0, "02_logits.ipynb and the ledger are of different runs .F05.: run .*--only 02"),
+        ("verdict", "inconclusive", "02_logits.ipynb and the ledger are of different runs .F05."),
+        (
+            "models",
+            ["smol-base@00000000"],
+            "is of smol-base@bcc81830, the findings are of smol-base@00000000: run `python -m helpers run",
+        ),
+    ],
+)
+def test_a_ledger_of_another_run_is_refused(tmp_path, monkeypatch, field, value, said):
+    rows = findings.load_findings("smol")
+    changed = [row | {field: value} if row["id"] == "F05" or field == "models" else row for row in rows]
+    monkeypatch.setattr(report_module, "load_findings", lambda pair: changed)
+    with pytest.raises(UserError, match=said):
+        report(out=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_facts_of_the_training_in_readme_are_those_of_the_card():
