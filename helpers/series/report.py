@@ -21,6 +21,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+from helpers.checks import check_choice
 from helpers.findings import load_findings
 from helpers.series.summary import between, findings_table, summary
 from helpers.store import ROOT, UserError, atomic, data_dir, sha256, write_text
@@ -37,8 +38,7 @@ def report(pair: str = "smol", *, to: str = "all", out: Path | None = None, root
 
     Raises UserError when the pair has not been run, or pandoc's wheel is missing for .docx.
     """
-    if to not in (*FORMATS, "all"):
-        raise UserError(f"cannot write {to!r}: choose {', '.join(FORMATS)} or all")
+    check_choice(to, "format", (*FORMATS, "all"))
     if not load_findings(pair):
         raise UserError(f"pair {pair!r} has no findings yet: run `python -m helpers run --pair {pair}` first")
     folder, chapters = out or data_dir(pair), list(read_chapters(root, pair))
