@@ -21,7 +21,9 @@ def check_count(n: Any, what: str, most: int | None = None, *, least: int = 1) -
 def check_choice(value: Any, what: str, choices: Collection[str]) -> None:
     """One of some words."""
     if value not in choices:
-        raise UserError(f"unknown {what} {value!r}: choose {', '.join(choices)}")
+        raise UserError(
+            f"unknown {what} {value!r}: choose {', '.join(one if one.strip() else repr(one) for one in choices)}"
+        )
 
 
 def check_finite(value: Any, what: str) -> None:

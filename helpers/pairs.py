@@ -294,7 +294,7 @@ def load_member(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     groups = token_groups(tokenizer, _eos_ids(model, tokenizer))
-    _check_fit(source, model, tokenizer, groups)
+    _check_fit(source, model, tokenizer)
     with embedded.quiet():
         lm = TransformersModel(model, tokenizer=tokenizer, task="text-generation")
     if placement != "auto":
@@ -320,17 +320,15 @@ def _whole(source: str, **how: Any) -> Any:
     return model
 
 
-def _check_fit(source: str, model: Any, tokenizer: Any, groups: TokenGroups) -> None:
+def _check_fit(source: str, model: Any, tokenizer: Any) -> None:
     """Raise UserError for an architecture that the helpers cannot read, or another model's tokenizer."""
     if not hasattr(model, "model") or not hasattr(model.model, "layers") or not hasattr(model.model, "norm"):
         raise UserError(f"{source} is a {model.config.model_type} model: choose one built like Llama or Qwen2")
     highest, n_vocab = max(tokenizer.get_vocab().values()), model.lm_head.weight.shape[0]
     if highest >= n_vocab:
         raise UserError(f"{source}: its tokenizer has ids to {highest}, its weights {n_vocab} rows: restore its own")
-    if not groups.stop or len(tokenizer) <= len(tokenizer.added_tokens_decoder):
-        raise UserError(
-            f"{source}: its tokenizer has no {'words' if groups.stop else 'token that ends a text'}: restore it"
-        )
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+        raise UserError(f"{source}: its tokenizer has no words: restore tokenizer.json")
 
 
 def _load(factory: Any, source: str, **options: Any) -> Any:

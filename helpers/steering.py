@@ -362,7 +362,8 @@ def _from_hub(source: str | Path, hookpoint: str) -> Path:
     try:
         return Path(snapshot_download(str(source), allow_patterns=f"{hookpoint}/*"))
     except Exception as error:
-        raise UserError(f"no folder {source}, and the hub did not give it ({type(error).__name__})") from error
+        said = type(error).__name__
+        raise UserError(f"no folder {source}, and the hub did not give it ({said}): check name and network") from error
 
 
 def autoencoder_states(
