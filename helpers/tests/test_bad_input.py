@@ -62,7 +62,7 @@ from helpers.weights import NeuronEdit
 NAN, INF = float("nan"), float("inf")
 TEXTS = ["The bus stops here.", "What is that park?", "So the river"]
 QUESTIONS = [Question("a", "c", "Who?", ("I",)), Question("b", "c", "What?", ("It",))]
-INTERVAL, WATCHED = Interval(1.0, 0.0, 2.0, 9), ("data", "figures", "notebooks")
+INTERVAL, WATCHED = Interval(1.0, 0.0, 2.0, 9), ("data", "figures", "notebooks", "README.md")
 
 
 @dataclass
@@ -726,7 +726,8 @@ def desk(qwen, qwen_folders, tiny_autoencoder, data_here, monkeypatch) -> Desk:
 
 def seen(*folders: Path) -> dict[str, tuple[int, int]]:
     """Every file below some folders, with its size and time; locks aside."""
-    paths = [Path(at) / name for folder in folders for at, inner, files in os.walk(folder) for name in (*inner, *files)]
+    below = [Path(at) / name for folder in folders for at, inner, files in os.walk(folder) for name in (*inner, *files)]
+    paths = [*folders, *below]
     files = [path for path in paths if path.suffix != ".lock" and path.name != "__pycache__"]
     return {str(path): (0, 0) if path.is_dir() else (path.lstat().st_size, path.lstat().st_mtime_ns) for path in files}
 
