@@ -96,7 +96,9 @@ def check(pair: PairName = "auto") -> None:
     Console().print(grid)
     if not frame["ok"].all():
         failed = ", ".join(frame.loc[~frame["ok"], "check"])
-        raise UserError(f"{(~frame['ok']).sum()} of {len(frame)} checks failed: {failed}")
+        raise UserError(
+            f"{(~frame['ok']).sum()} of {len(frame)} checks failed: {failed}; the table says what each spoils"
+        )
 
 
 @app.command()

@@ -168,7 +168,9 @@ def _merge(adapter: Path, folder: Path) -> None:
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         try:
-            merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message=".*missing adapter keys")  # an adapter for fewer layers
+                merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         except Exception as error:
             raise UserError(
                 f"the adapter in {adapter} does not fit the base ({type(error).__name__}): "

@@ -160,6 +160,8 @@ def neurons_explorer(
     text = _prompt_area("Prompt")
     role = widgets.Dropdown(options=["base", "distilled"], description="Model", style=DESCRIBED)
     form = widgets.Dropdown(options=["plain", "template"], description="Form", style=DESCRIBED)
+    if not all(by_role.get(role) for by_role in (stop_neurons, wait_neurons) for role in ("base", "distilled")):
+        raise UserError("no neurons to scale: give some near stop and some near Wait, for base and distilled")
     most = min(len(neurons) for by_role in (stop_neurons, wait_neurons) for neurons in by_role.values())
     count = widgets.IntSlider(value=min(10, most), min=1, max=most, description="Neurons", style=DESCRIBED)
     stop = widgets.FloatSlider(value=0.0, min=-4, max=16, step=0.5, description="Stop ×", style=DESCRIBED)
@@ -228,6 +230,8 @@ def steering_explorer(
     pair: Pair, vectors: Mapping[str, Float[Tensor, "layer d_model"]], reach: Mapping[str, Float[Tensor, " layer"]]
 ) -> widgets.Widget:
     """Notebook 06: add a vector to a layer's output, in shares of the stream's length there (`reach`, by role)."""
+    if not vectors:
+        raise UserError("no vectors to add: give at least one, by its method's name")
     text, last = _prompt_area("Prompt"), pair.base.n_layers - 1
     role = widgets.Dropdown(options=["base", "distilled"], description="Model", style=DESCRIBED)
     form = widgets.Dropdown(options=["plain", "template"], description="Form", style=DESCRIBED)

@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from helpers.checks import check_count, check_lengths
 from helpers.stats import Interval, survival
 from helpers.store import atomic, figures_dir
 
@@ -45,6 +46,7 @@ Point = tuple[str, Interval, str]
 def _start(
     title: str, *, width: float = 7.0, height: float = 3.6, panels: int = 1, rows: int = 1
 ) -> tuple[Figure, Any]:
+    check_count(panels, "panels")
     mpl.rcParams.update(STYLE)
     fig, axes = plt.subplots(rows, panels, figsize=(width, height), layout="constrained", squeeze=False)
     fig.suptitle(
@@ -88,7 +90,7 @@ def interval_rows(
 
     `span` sets the same x axis for all panels; `shade` marks a range such as that of the controls.
     """
-    longest = max(len({label for label, _, _ in rows}) for rows in panels.values())
+    longest = max((len({label for label, _, _ in rows}) for rows in panels.values()), default=0)
     fig, axes = _start(title, width=7.6, height=1.5 + 0.32 * longest, panels=len(panels))
     written: list[str] = []
     for axis, (name, rows) in zip(axes, panels.items(), strict=True):
@@ -161,7 +163,11 @@ def lines(
     """Mean lines with 95 % bands over x, labelled at their ends. Panels fill `rows` rows and share the y axis of
     their row; a panel's name ends at a bar, so that two rows may hold panels of one name ("base|rank"). `ticks` names
     the places of x."""
+    check_count(rows, "rows", max(1, len(panels)))
     columns = len(panels) // rows
+    check_lengths(panels=panels, **{f"places in {rows} rows": range(rows * columns)})
+    for name, series in ((name, series) for panel in panels.values() for name, series in panel.items()):
+        check_lengths(**{f"values of {name or 'a line'}": series[0], "places of x": at})
     fig, axes = _start(
         title, width=3.0 + 2.6 * columns, height=1.0 + (2.4 if rows == 1 else 2.0) * rows, panels=columns, rows=rows
     )
@@ -252,7 +258,7 @@ def heat_maps(
     sizes = [np.asarray(matrix).shape for matrix in panels.values()]
     named = any(isinstance(label, Mapping) for label in (columns, names))
     fig, axes = _start(
-        title, width=2.4 + 2.6 * len(panels), height=1.6 + 0.1 * max(12, *(rows for rows, _ in sizes)),
+        title, width=2.4 + 2.6 * len(panels), height=1.6 + 0.1 * max([12, *(rows for rows, _ in sizes)]),
         panels=len(panels),
     )  # fmt: skip
     bound = max(float(np.nanmax(np.abs(matrix))) for matrix in panels.values())

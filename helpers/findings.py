@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
+from helpers.checks import check_choice, check_finite
 from helpers.pairs import Pair
 from helpers.stats import Interval
 from helpers.store import UserError, data_dir, read_json, write_records
 
+NEEDED = {"id", "pair", "claim", "notebook", "quantity", "unit", "estimate", "low", "high", "n", "control", "verdict"}
 Verdict = Literal["holds", "does not hold", "inconclusive"]
 
 CLAIMS = {
@@ -64,6 +66,10 @@ class Rule:
     side: Literal["above", "below", "away"]
     threshold: float
 
+    def __post_init__(self) -> None:
+        check_choice(self.side, "side", ("above", "below", "away"))
+        check_finite(self.threshold, "threshold")
+
     def verdict(self, interval: Interval) -> Verdict:
         """Decide on one interval."""
         if self.side == "away":
@@ -82,6 +88,8 @@ class Rule:
 
 def all_of(*verdicts: Verdict) -> Verdict:
     """A claim of several parts holds when all hold, and fails when any fails."""
+    for verdict in verdicts:
+        check_choice(verdict, "verdict", get_args(Verdict))
     if "does not hold" in verdicts:
         return "does not hold"
     return "holds" if set(verdicts) == {"holds"} else "inconclusive"
@@ -106,8 +114,8 @@ def record(
     """Write one finding into the pair's ledger and return it; n counts `sample` of a `split`. Of two copies of one
     model nothing holds: a rule about each model alone may be met there, and says nothing about a pair. Raises
     UserError for an unknown id."""
-    if finding not in CLAIMS:
-        raise UserError(f"unknown finding {finding!r}: the ledger knows {', '.join(CLAIMS)}")
+    check_choice(finding, "finding", CLAIMS)
+    check_choice(verdict, "verdict", get_args(Verdict))
     if verdict == "holds" and len({member.identity for member in pair.members}) == 1:
         verdict, detail = "inconclusive", f"{ONE_MODEL} {detail}"
     if np.isnan(interval.estimate):
@@ -141,7 +149,10 @@ def _numbers(interval: Interval) -> dict[str, Any]:
 def load_findings(pair: str) -> list[dict[str, Any]]:
     """All findings of one pair, or none when it has not been run."""
     path = data_dir(pair) / "findings.json"
-    return read_json(path) if path.exists() else []
+    rows = read_json(path) if path.exists() else []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and set(row) >= NEEDED for row in rows):
+        raise UserError(f"{path} is no ledger of findings: delete it or restore it with git")
+    return rows
 
 
 def sentence(entry: dict[str, Any]) -> str:
@@ -165,6 +176,8 @@ def as_markdown(text: str) -> str:
 
 def claim(pair: str, *findings: str) -> str:
     """The sentences of the last run on this pair for a notebook's abstract, or that there was none."""
+    for name in findings:
+        check_choice(name, "finding", CLAIMS)
     entries = {row["id"]: row for row in load_findings(pair)}
     known = [sentence(entries[name]) for name in findings if name in entries]
     return "\n\n".join(known) or f"Pair `{pair}` has not been run yet: run the cells below."

@@ -16,6 +16,7 @@ from accelerate.utils import find_executable_batch_size
 from tqdm.auto import tqdm
 from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList
 
+from helpers.checks import check_count, check_finite, check_lengths
 from helpers.pairs import Member, Pair
 from helpers.prompts import (
     Form,
@@ -113,6 +114,7 @@ class Change:
 
 def repetition(tokens: list[int], n: int = 4) -> float:
     """Share of n-grams that stood before in the same completion, in [0, 1]."""
+    check_count(n, "tokens a stretch")
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
@@ -133,8 +135,8 @@ class Decoding:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise UserError(f"max_new_tokens is {self.max_new_tokens}: give at least 1")
+        check_count(self.max_new_tokens, "new tokens")
+        check_finite(self.temperature, "temperature")
         if not self.temperature >= 0 or not 0 < self.top_p <= 1:
             raise UserError(
                 f"temperature {self.temperature} and top_p {self.top_p}: use at least 0, and above 0 up to 1"
@@ -162,7 +164,7 @@ def complete(
     `processors` change the logits of every step; `on_batch` is told which prompts are still going. Raises
     UserError for a prompt that does not fit. Used in notebooks 05 and 07."""
     change = Change("", lm, processors, (), on_batch)
-    size = batch_size or BATCH.get(member.device.type, 512)
+    size = BATCH.get(member.device.type, 512) if batch_size is None else batch_size
     done = dict(_complete_each(member, prompts, size, Decoding(**decoding), change))
     return [done[index] for index in range(len(prompts))]
 
@@ -175,6 +177,7 @@ def _complete_each(
     change: Change,
 ) -> Iterator[tuple[int, Completion]]:
     """Yield (index, completion), longest prompts first; a batch that does not fit in memory is halved."""
+    check_count(batch_size, "prompts a batch")
     member.encode(prompts, room=how.max_new_tokens)
     waiting = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
 
@@ -287,17 +290,25 @@ def stored_completions(
         "versions": package_versions(),
         "format": FORMAT,
     } | ({"change": change.description} if change.description else {})
+    check_lengths(prompts=prompts, changes=change.names or prompts)
     jobs = list(zip(prompts, change.names or [""] * len(prompts), strict=True))
-    known = {}
-    if not fresh and reusable(path, provenance):
-        known = {(row["prompt"], row.get("change", "")): Completion(**row) for row in read_json(path)}
+    known = _read_known(path) if not fresh and reusable(path, provenance) else {}
     first = {job: index for index, job in reversed(list(enumerate(jobs)))}
     missing = sorted(index for job, index in first.items() if job not in known)
     say(f"{_short(path)}: {len(set(jobs)) - len(missing)} completions reused, {len(missing)} to compute")
     if missing:
-        size = batch_size or BATCH.get(member.device.type, 512)
+        size = BATCH.get(member.device.type, 512) if batch_size is None else batch_size
+        check_count(size, "prompts a batch")
         _fill(member, jobs, missing, path, provenance, known, size, how, change)
     return [known[job] for job in jobs]
+
+
+def _read_known(path: Path) -> dict[tuple[str, str], Completion]:
+    """Stored completions by prompt and change. Raises UserError for a file that holds something else."""
+    try:
+        return {(row["prompt"], row.get("change", "")): Completion(**row) for row in read_json(path)}
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} holds no completions ({error}): delete it or restore it with git") from error
 
 
 def _fill(
@@ -361,6 +372,7 @@ def answers(
 
 def judged(done: list[Completion], questions: list[Question], *, opened: bool) -> pd.DataFrame:
     """Completions beside their questions: stopped, closed, answer, right; `opened`: the prompt opens a thought."""
+    check_lengths(completions=done, questions=questions)
     frame = pd.DataFrame([asdict(completion) for completion in done])
     frame.insert(0, "id", [question.id for question in questions])
     frame["split"] = [question.split for question in questions]
@@ -378,6 +390,8 @@ def cut_short(
     member: Member, done: pd.DataFrame, questions: list[Question], limit: int, *, opened: bool
 ) -> pd.DataFrame:
     """The same greedy answers as if at most `limit` new tokens had been allowed. Used in notebooks 04, 06 and 07."""
+    check_count(limit, "tokens")
+    check_lengths(completions=done, questions=questions)
     end = {member.tokenizer.decode([token]): [token] for token in member.groups.stop}
     written = [tokens + end.get(stop, []) for tokens, stop in zip(done["tokens"], done["stop"], strict=True)]
     cut = [_finish(member, prompt, tokens[:limit]) for prompt, tokens in zip(done["prompt"], written, strict=True)]
@@ -388,6 +402,7 @@ def select_combined(base: pd.DataFrame, distilled: pd.DataFrame, *, quick: int =
     """Questions that the base finishes within `quick` tokens and the distilled does not, with the base's
     answer as `base_answer`. Where no two of either split do, all questions are kept, and it says so.
     Used in notebook 01."""
+    check_count(quick, "tokens")
     kept = base["stopped"] & base["length"].between(1, quick) & ~(distilled["stopped"] & (distilled["length"] <= quick))
     if kept.groupby(base["split"]).sum().min() < 2:
         print(f"no questions separate this pair at {quick} tokens: all {len(base)} are used as combined prompts")
@@ -422,6 +437,8 @@ def load_combined(
 
     Used in notebooks 02 to 07.
     """
+    if n_combined is not None:
+        check_count(n_combined, "combined prompts")
     questions = {question.id: question for question in load_questions(n_prompts)}
     how = {"form": "template", "fresh": fresh, "max_new_tokens": max_new_tokens}
     both = [answers(pair, member, list(questions.values()), **how) for member in pair.members]

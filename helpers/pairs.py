@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BatchEncoding
 
 from helpers import embedded
+from helpers.checks import check_choice, check_lengths
 from helpers.store import UserError, cache_dir, sha256
 from helpers.tokens import TokenGroups, token_groups
 
@@ -92,6 +95,12 @@ class Member:
         ids = self.tokenizer("a").input_ids
         return self.tokenizer.bos_token if ids[:1] == [self.tokenizer.bos_token_id] else ""
 
+    @cached_property
+    def special_marks(self) -> list[str]:
+        """Texts that this tokenizer reads as a mark of its own, those without a role among them."""
+        added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return [*dict.fromkeys([*self.tokenizer.all_special_tokens, *added])]
+
     @property
     def thinks(self) -> bool:
         """Whether it knows the think tags, so that its template opens a thought."""
@@ -108,13 +117,12 @@ class Member:
         Raises UserError for an empty text, a special token inside it, or a model without a template.
         """
         if not text.strip():
-            raise UserError("an empty prompt was given: write a question")
-        if mark := next((mark for mark in self.tokenizer.all_special_tokens if mark in text), None):
+            raise UserError(f"an empty prompt was given ({text!r}): write a question")
+        if mark := next((mark for mark in self.special_marks if mark in text), None):
             raise UserError(f"the prompt contains the special token {mark}: write it another way")
+        check_choice(form, "form", ("plain", "template"))
         if form == "plain":
             return self.bos + text
-        if form != "template":
-            raise UserError(f"unknown form {form!r}: plain or template")
         if not self.tokenizer.chat_template:
             raise UserError(f"{self.source} has no chat template: use the plain form")
         chat = [{"role": "user", "content": text}]
@@ -123,23 +131,50 @@ class Member:
         return filled + "<think>\n" if opens else filled
 
     def check(self, prompts: list[str]) -> None:
-        """Raise UserError where there is nothing to read."""
-        if not prompts:
+        """Raise UserError where there is nothing to read, or no text."""
+        if isinstance(prompts, str):
+            raise UserError(f"one text was given, {prompts[:20]!r}, where prompts are a list: write [text]")
+        if not len(prompts):
             raise UserError("no prompts were given: pass at least one")
+        if wrong := [i for i, prompt in enumerate(prompts) if not isinstance(prompt, str)]:
+            raise UserError(f"prompt {wrong[0]} is {prompts[wrong[0]]!r}: give a text")
         if empty := [i for i, prompt in enumerate(prompts) if not prompt.strip()]:
             raise UserError(f"prompt {empty[0]} is empty: write a question")
+        if halves := [i for i, prompt in enumerate(prompts) if re.search("[\ud800-\udfff]", prompt)]:
+            raise UserError(
+                f"prompt {halves[0]} is no text, {prompts[halves[0]][:20]!r}: it holds half a character, take it out"
+            )
 
     def check_ids(self, token_ids: Sequence[int]) -> None:
         """Raise UserError for no tokens, or one outside the vocabulary."""
         n_vocab = self.unembedding.shape[0]
-        if not token_ids or any(not 0 <= index < n_vocab for index in token_ids):
-            raise UserError(f"token ids {list(token_ids)[:5]}: give at least one, each from 0 to {n_vocab - 1}")
+        known = [isinstance(index, Integral) and 0 <= index < n_vocab for index in token_ids]
+        if not known or not all(known):
+            raise UserError(
+                f"token ids {list(token_ids)[:5]}: give at least one, each from 0 to {n_vocab - 1} "
+                "(a word that is not one token has none)"
+            )
 
     def check_heads(self, heads: Sequence[tuple[int, int]]) -> None:
         """Raise UserError for a (layer, head) that the model does not have."""
         shape = self.n_layers, self.config.num_attention_heads
+        if not len(heads):
+            raise UserError("no heads were given: name at least one (layer, head)")
         if wrong := [at for at in heads if not (0 <= at[0] < shape[0] and 0 <= at[1] < shape[1])]:
             raise UserError(f"no head {wrong[0]}: {self.source} has {shape[0]} layers of {shape[1]} heads")
+
+    def check_layers(self, layers: Iterable[int], *, points: bool = False) -> None:
+        """Raise UserError for a layer that is not there; `points`: the place after the last layer counts too."""
+        if wrong := [layer for layer in layers if not 0 <= layer < self.n_layers + points]:
+            raise UserError(f"no layer {wrong[0]}: {self.source} has 0 to {self.n_layers - 1}")
+
+    def check_width(self, vectors: torch.Tensor, what: str) -> None:
+        """Raise UserError for vectors of another width, or with a number that is not finite."""
+        width = self.config.hidden_size
+        if vectors.shape[-1:] != (width,):
+            raise UserError(f"{what}: a vector of {tuple(vectors.shape[-1:])}, {self.source} has {width}")
+        if not torch.isfinite(vectors).all():
+            raise UserError(f"{what}: some numbers are not finite: look for NaN in what they come from")
 
     def encode(self, prompts: list[str], *, room: int = 0) -> BatchEncoding:
         """Left-padded token ids and mask, nothing added; `room` tokens must still fit behind them."""
@@ -198,15 +233,16 @@ def load_pair(name: str | tuple[str, str] = "auto", **options: Any) -> Pair:
     Raises UserError for an unknown name, an unreachable hub or a broken cache.
     """
     if not isinstance(name, str):
+        check_lengths(**{f"names in {name}": name, "models of a pair": ("base", "distilled")})
         return Pair.of(*name, **options)
     if name == "auto":
         name, why = choose_pair()
         print(f"pair {name}: {why}")
+    check_name(name)
     if name in ("smol", *CONTROLS):
         first = embedded.distilled_folder() if name == "swapped" else embedded.base_folder()
         second = embedded.distilled_folder() if name == "smol" else embedded.base_folder()
         return Pair.of(first, second, name=name, **options)
-    check_name(name)
     return Pair.of(*HUB[name], name=name, **options)
 
 
@@ -218,7 +254,8 @@ def check_name(name: str) -> None:
 
 def choose_pair() -> tuple[str, str]:
     """What `auto` means here: R1_PAIR if set, r1-1.5b with CUDA and the hub, else smol."""
-    if chosen := os.environ.get("R1_PAIR"):
+    if (chosen := os.environ.get("R1_PAIR", "auto")) != "auto":
+        check_name(chosen)
         return chosen, "named by R1_PAIR"
     if not torch.cuda.is_available():
         return "smol", "no CUDA device here, so the embedded pair"
@@ -250,25 +287,56 @@ def load_member(
     from nnsight import TransformersModel
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _check_device(device)
     revision = _revision(source)
     at = {"revision": revision} if not Path(source).is_dir() else {}
     tokenizer = _load(AutoTokenizer, source, **at)
     chosen = dtype or _best_dtype(device)
     placement = "auto" if device == "cuda" and torch.cuda.device_count() > 1 else device
     how = {"device_map": placement, "use_safetensors": True, "attn_implementation": attention, **at}
-    model = _load(AutoModelForCausalLM, source, dtype=chosen, **how)
+    model = _whole(source, dtype=chosen, **how)
     if chosen == torch.float16 and not _is_finite(model, tokenizer):
         del model
-        model = _load(AutoModelForCausalLM, source, dtype=torch.float32, **how)
+        model = _whole(source, dtype=torch.float32, **how)
     model.requires_grad_(False).eval()
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     groups = token_groups(tokenizer, _eos_ids(model, tokenizer))
+    _check_fit(source, model, tokenizer)
     with embedded.quiet():
         lm = TransformersModel(model, tokenizer=tokenizer, task="text-generation")
     if placement != "auto":
         model.to(device)  # the wrapper moves a model to the first GPU, whatever was asked for
     return Member(role, _label(source), revision, lm, tokenizer, groups)
+
+
+def _check_device(device: str) -> None:
+    """Raise UserError for a device that torch does not know, or that is not here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"no device {device!r} here ({str(error).splitlines()[0]}): use cpu, or None for the best"
+        ) from error
+
+
+def _whole(source: str, **how: Any) -> Any:
+    """A model all of whose weights are in its files: transformers would make up those that are not."""
+    model, loaded = _load(AutoModelForCausalLM, source, output_loading_info=True, **how)
+    if missing := sorted(loaded["missing_keys"]):
+        raise UserError(f"the weights of {source} lack {missing[0]} ({len(missing)} in all): fetch them again, whole")
+    return model
+
+
+def _check_fit(source: str, model: Any, tokenizer: Any) -> None:
+    """Raise UserError for an architecture that the helpers cannot read, or another model's tokenizer."""
+    if not hasattr(model, "model") or not hasattr(model.model, "layers") or not hasattr(model.model, "norm"):
+        raise UserError(f"{source} is a {model.config.model_type} model: choose one built like Llama or Qwen2")
+    highest, n_vocab = max(tokenizer.get_vocab().values()), model.lm_head.weight.shape[0]
+    if highest >= n_vocab:
+        raise UserError(f"{source}: its tokenizer has ids to {highest}, its weights {n_vocab} rows: restore its own")
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+        raise UserError(f"{source}: its tokenizer has no words: restore tokenizer.json")
 
 
 def _load(factory: Any, source: str, **options: Any) -> Any:
@@ -283,15 +351,21 @@ def _load(factory: Any, source: str, **options: Any) -> Any:
 
 
 def _looks_like_loading(error: Exception) -> bool:
-    return isinstance(error, (OSError, ValueError, KeyError)) or "Safetensor" in type(error).__name__
+    known = isinstance(error, (OSError, ValueError, KeyError, ImportError))
+    return known or any(word in type(error).__name__ for word in ("Safetensor", "Validation"))
 
 
 def _advice(source: str, error: Exception) -> str:
     said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    said = said if len(said) <= 160 else f"{said[:160]}..."
+    if "custom code" in said:
+        return f"{source} brings code of its own, which is never run here: choose a model that transformers knows"
     if str(cache_dir()) in source:
         return f"the converted weights in {source} do not load ({said}): delete that folder and try again"
     if Path(source).is_dir():
         return f"{source} does not load ({said}): it needs config.json, a tokenizer and weights in safetensors"
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) or source.startswith("."):
+        return f"there is no folder {source}, and it is no name on the model hub: check the path"
     return f"cannot load {source} from the model hub ({said}): check name and network, or use the pair smol"
 
 

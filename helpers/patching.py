@@ -11,12 +11,13 @@ import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from helpers.checks import check_choice, check_count, check_finite, check_lengths
 from helpers.pairs import Member, Pair
 from helpers.readouts import PLACES, Activations, Ids, activations, begin, go_on, in_batches, in_order, logit_direction
 from helpers.store import UserError
@@ -104,10 +105,8 @@ def attribution_patching(
     """First-order estimate of what replacing each node by `source` does to the metric: (source - own) times the
     gradient (Nanda 2023; Kramár et al. 2024). `source`: activations of the other model on the same prompts, or of
     this one on other prompts. Used in notebooks 05 and 06."""
+    _check_source(member, prompts, source)
     own = activations(member, prompts)
-    if own.stream.shape != source.stream.shape:
-        given = len(source.stream)
-        raise UserError(f"activations of {given} prompts for {len(prompts)}: give one a prompt, of a like model")
     slopes = gradients(member, prompts, plus, minus)[1]
 
     def product(name: str) -> Tensor:
@@ -136,6 +135,8 @@ def exact_patching(
     last token changes, so that is run once a prompt; the last token then runs once a node, many as rows of a batch.
     The first row of each batch stays unpatched and is what the others are held against. Used in notebooks 05 and 06."""
     check_nodes(member, nodes)
+    _check_source(member, prompts, source)
+    check_count(batch_size, "rows a batch", least=2)  # the first is the unpatched one
     direction = logit_direction(member, plus, minus)
     effects = torch.zeros(len(prompts), len(nodes))
     for number, prompt in enumerate(prompts):
@@ -158,6 +159,14 @@ def check_nodes(member: Member, nodes: Sequence[Node]) -> None:
             raise UserError(f"no node {node}: {member.source} has {member.n_layers} layers, {size['head']} heads each")
     if not nodes:
         raise UserError("no nodes were given: name at least one")
+
+
+def _check_source(member: Member, prompts: list[str], source: Activations) -> None:
+    member.check(prompts)
+    needed = len(prompts), member.n_layers + 1, member.config.hidden_size
+    if source.stream.shape != needed:
+        given = len(source.stream)
+        raise UserError(f"activations of {given} prompts for {len(prompts)}: give one a prompt, of a like model")
 
 
 def _patched_rows(
@@ -207,6 +216,8 @@ def streams_at_all_positions(
 ) -> list[Float[Tensor, "position point d_model"]]:
     """The whole stream of each prompt, one tensor a prompt since lengths differ; float32 on the CPU."""
     found = []
+    member.check(prompts)
+    check_count(batch_size, "prompts a batch")
     for place in range(0, len(prompts), batch_size):
         lm, batch = member.lm, member.encode(prompts[place : place + batch_size])
         with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
@@ -217,8 +228,6 @@ def streams_at_all_positions(
             tracer.stop()
         lengths = batch["attention_mask"].sum(1).tolist()
         found += [row[-length:] for row, length in zip(stream, lengths, strict=True)]
-    if not found:
-        member.check(prompts)
     return found
 
 
@@ -234,8 +243,9 @@ def patch_streams(
     """What replacing the stream by `source` at one point does to the metric, at the last position, at all earlier
     ones, or at all; all points of a prompt are rows of one batch. Prompts are aligned at their ends, so that a model
     which reads one mark more at the start keeps it. Used in notebook 05."""
-    if where not in ("last", "earlier", "all"):
-        raise UserError(f"unknown positions {where!r}: last, earlier or all")
+    check_choice(where, "positions", get_args(Where))
+    member.check(prompts)
+    check_lengths(prompts=prompts, streams=source)
     direction, effects = logit_direction(member, plus, minus), []
     for prompt, given in zip(prompts, source, strict=True):
         n_points = given.shape[1]
@@ -259,10 +269,8 @@ def patch_streams(
 
 def _owners(member: Member, layers: Sequence[int], part: Part, embedding: bool, head: bool, norm: bool) -> list[Any]:
     """(module, name) of each chosen parameter."""
-    if part not in ("all", "attention", "mlp", "norms"):
-        raise UserError(f"unknown part {part!r}: all, attention, mlp or norms")
-    if wrong := [layer for layer in layers if not 0 <= layer < member.n_layers]:
-        raise UserError(f"no layer {wrong[0]}: {member.source} has 0 to {member.n_layers - 1}")
+    check_choice(part, "part", get_args(Part))
+    member.check_layers(layers)
     chosen: list[torch.nn.Module] = []
     for layer in dict.fromkeys(layers):
         block = member.model.model.layers[layer]
@@ -293,8 +301,8 @@ def swapped(
     Parameters are exchanged as objects, so a tied head and an embedding can be swapped apart. Used in notebook 05.
     """
     members = {"base": (pair.base, pair.distilled), "distilled": (pair.distilled, pair.base)}
-    if role not in members:
-        raise UserError(f"unknown role {role!r}: base or distilled")
+    check_choice(role, "role", members)
+    check_finite(amount, "amount")
     target, other = members[role]
     own, theirs = (_owners(member, layers, part, embedding, head, norm) for member in (target, other))
     kept = [(module, name, module._parameters[name]) for module, name in own]
@@ -322,7 +330,8 @@ def single_swaps(
 ) -> Float[Tensor, "prompt layer"]:
     """The metric of one model with each single layer of the other in turn, or with all layers but that one; `noise` as
     in `swapped`. The layers below, which do not change, are run once. Used in notebook 05."""
-    member = {"base": pair.base, "distilled": pair.distilled}[role]
+    check_choice(role, "role", ("base", "distilled"))
+    member = pair.base if role == "base" else pair.distilled
     direction, layers = logit_direction(member, plus, minus), range(member.n_layers)
     with swapped(pair, role, layers if all_but else ()):
         parts = begin(member, prompts, layers)

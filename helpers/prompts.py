@@ -10,10 +10,12 @@ import itertools
 import json
 import random
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
+from helpers.checks import check_choice, check_count, check_lengths
 from helpers.pairs import Member
 from helpers.store import ROOT, UserError, sha256
 
@@ -45,12 +47,23 @@ def load_questions(n: int | None = None, *, split: Split | None = None, path: Pa
     Raises UserError that names file and line when a line is not a question.
     """
     path = path or ROOT / "data" / "prompts.jsonl"
-    if n is not None and n < 1:
-        raise UserError(f"{n} questions asked for: give at least 1, or None for all")
-    if not path.exists():
-        raise UserError(f"{path} does not exist: restore it with git, or name another file of questions")
-    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+    if n is not None:
+        check_count(n, "questions")
+    if split is not None:
+        check_choice(split, "split", get_args(Split))
+    try:
+        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+    except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"cannot read {path} ({said}): restore it with git, or name another file of questions"
+        ) from error
     questions = [_parse(line, path, number) for number, line in lines if line.strip()]
+    if not questions:
+        raise UserError(f"{path} holds no questions: one JSON object a line with id, category, question, answers")
+    counted = Counter(question.id for question in questions)
+    if max(counted.values()) > 1:
+        raise UserError(f"{path} has two questions with the id {counted.most_common(1)[0][0]!r}: rename one")
     chosen = [question for question in questions if split in (None, question.split)]
     return sorted(chosen, key=lambda question: sha256("order" + question.id))[:n]
 
@@ -59,12 +72,14 @@ def _parse(line: str, path: Path, number: int) -> Question:
     try:
         row = json.loads(line)
         question = Question(row["id"], row["category"], row["question"].strip(), tuple(row["answers"]))
+        if isinstance(row["answers"], str) or not all(isinstance(text, str) for text in (question.id, *row["answers"])):
+            raise TypeError("id is a text, answers is a list of texts")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}:{number} is not a question ({type(error).__name__}: {error}): "
             "one JSON object a line with id, category, question, answers"
         ) from error
-    if not question.text or not question.answers:
+    if not question.text or not question.answers or not all(answer.strip() for answer in question.answers):
         raise UserError(f"{path}:{number} has an empty question or no answers: fill them in")
     return question
 
@@ -92,6 +107,7 @@ def final_answer(completion: str, *, opened: bool) -> str:
 
 def echo_share(text: str, question: str, n: int = 4) -> float:
     """Share of the question's n-word stretches that a text repeats, in [0, 1]."""
+    check_count(n, "words a stretch")
     words, said = normalise(question).split(), f" {normalise(text)} "
     stretches = [" ".join(words[i : i + n]) for i in range(max(len(words) - n + 1, 1))]
     return sum(f" {stretch} " in said for stretch in stretches) / len(stretches)
@@ -100,12 +116,14 @@ def echo_share(text: str, question: str, n: int = 4) -> float:
 def ask(member: Member, questions: list[Question], *, form: Form, suffix: Suffix = "just") -> list[str]:
     """The prompts that put the questions to one model: followed by "Just give the answer.", by nothing,
     or by a polite sentence of like length (the control)."""
+    check_choice(suffix, "suffix", SUFFIXES)
     texts = [f"{question.text} {SUFFIXES[suffix]}".strip() for question in questions]
     return [member.prompt(text, form) for text in texts]
 
 
 def combine(member: Member, questions: list[Question], answers: list[str], *, form: Form) -> list[str]:
     """Combined prompts: the question, "Just give the answer.", and a complete answer after it."""
+    check_lengths(questions=questions, answers=answers)
     gap = " " if form == "plain" else ""
     prompts = ask(member, questions, form=form)
     return [prompt + gap + answer.strip() for prompt, answer in zip(prompts, answers, strict=True)]
@@ -119,6 +137,8 @@ def shuffle_words(text: str, seed: int) -> str:
 
 def neutral_sentences(n: int | None = None) -> list[str]:
     """Plain statements that ask and answer nothing, each ending in a period. Used in notebooks 02 and 03."""
+    if n is not None:
+        check_count(n, "sentences")
     return (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8").split("\n")[:n]
 
 
@@ -146,6 +166,9 @@ class Material:
 def ending_materials(questions: list[Question], answers: list[str], thoughts: list[str]) -> list[Material]:
     """Materials of each question from one answer and one thought each; wrong and other answers are the next
     question's. Used in notebook 07."""
+    check_lengths(questions=questions, answers=answers, thoughts=thoughts)
+    if len({question.answers[0] for question in questions}) < 2:
+        raise UserError(f"{len(questions)} questions with one answer: give at least two with different answers")
     made = []
     for place, (question, answer, thought) in enumerate(zip(questions, answers, thoughts, strict=True)):
         following = next(q for q in questions[place + 1 :] + questions[:place] if q.answers[0] != question.answers[0])
@@ -180,6 +203,11 @@ class Ending:
     gap: Literal["", " ", "\n", "\n\n"] = ""
     answer: Literal["none", "sentence", "open", "word.", "word", "wrong", "other"] = "sentence"
     tags: bool = False
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(Ending).items():
+            if get_origin(hint) is Literal:
+                check_choice(getattr(self, name), name, get_args(hint))
 
     def text(self, material: Material, *, mark: str = "</think>") -> str:
         """The ending's text; `mark` stands where `</think>` would (the control puts a nonsense tag there). The new
@@ -223,6 +251,7 @@ def end(
 ) -> list[str]:
     """The questions ("Just give the answer.") with one ending each, as one model sees them; in the plain form a space
     parts a tag or a thought from the question. In the template the distilled model's thought is open already."""
+    check_lengths(questions=questions, materials=materials)
     marked = ending.think or (ending.close and mark) or ending.thought == "answer"
     lead = " " if form == "plain" and marked else ""
     prompts = ask(member, questions, form=form)

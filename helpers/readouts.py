@@ -14,7 +14,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import pandas as pd
 import torch
@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import BatchEncoding
 
+from helpers.checks import check_choice, check_count, check_lengths
 from helpers.pairs import Member, Pair
 from helpers.store import UserError, say
 from helpers.tokens import single_id
@@ -37,6 +38,7 @@ Ids = tuple[int, ...] | list[int]
 def in_batches(prompts: list[str], batch_size: int, run: Callable[[list[int]], T]) -> Iterator[tuple[list[int], T]]:
     """Indices of prompts, batched with others of like length, and what `run` makes of each batch. A batch that does
     not fit in memory is halved, which is said; what is finished stays."""
+    check_count(batch_size, "prompts a batch")
     waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     while waiting:
         some = waiting[:batch_size]
@@ -100,8 +102,7 @@ def begin(member: Member, prompts: list[str], layers: Iterable[int], *, batch_si
     happens from there on can be run many times by `go_on`. Raises UserError for a layer that is not there."""
     member.check(prompts)
     wanted = sorted(set(layers))
-    if wrong := [layer for layer in wanted if not 0 <= layer <= member.n_layers]:
-        raise UserError(f"no layer {wrong[0]}: {member.source} has 0 to {member.n_layers - 1}")
+    member.check_layers(wanted, points=True)
 
     def run(indices: list[int]) -> Begun:
         batch, lm, kept = member.encode([prompts[index] for index in indices]), member.lm, {}
@@ -128,6 +129,8 @@ def go_on(
 ) -> Float[Tensor, "row d_model"]:
     """What `last_hidden` gives when the prompts of `begun` run from `layer` on, without the layers below. `stream`: in
     place of the kept one, with the prompts once or several times over; `later`: what is added to later outputs."""
+    if layer not in begun.streams:
+        raise UserError(f"layer {layer} was not kept: begin with it, or go on from one of {sorted(begun.streams)}")
     stream, lm = begun.streams[layer] if stream is None else stream, member.lm
     times = len(stream) // len(begun.indices)
     batch = BatchEncoding({name: value.repeat(times, 1) for name, value in begun.batch.items()})
@@ -146,6 +149,7 @@ def last_hidden_shared(member: Member, prompts: list[str], *, batch_size: int = 
     """`last_hidden` for prompts that begin alike, in which every common beginning is run once: what all share first,
     then the rest as a tree of tokens in one row, each seeing its own ancestors alone (tree attention, Miao et al.
     2023). The fewer tokens they differ in, the faster. Used in notebook 07."""
+    check_count(batch_size, "prompts a batch")
     member.encode(prompts)
     every = [member.encode([prompt])["input_ids"][0].tolist() for prompt in prompts]
     shortest = min(map(len, every)) - 1
@@ -195,6 +199,8 @@ def hidden_without(
     """`last_hidden` where no token can attend to some tokens of its prompt, counted from its start: attention
     knocked out in all heads and layers. Raises UserError for a token that is not there. Used in notebook 07."""
     lm = member.lm
+    member.check(prompts)
+    check_lengths(prompts=prompts, hide=hide)
 
     def run(indices: list[int]) -> Tensor:
         batch = member.encode([prompts[index] for index in indices])
@@ -225,11 +231,13 @@ def log_normaliser(member: Member, hidden: Float[Tensor, "prompt d_model"]) -> F
 
 def next_logits(member: Member, prompts: list[str], token_ids: Ids) -> Float[Tensor, "prompt token"]:
     """Logits of chosen next tokens after each prompt, in float32."""
+    member.check_ids(token_ids)
     return logits_of(member, last_hidden(member, prompts), token_ids)
 
 
 def next_logprobs(member: Member, prompts: list[str], token_ids: Ids) -> Float[Tensor, "prompt token"]:
     """Natural log-probabilities of chosen next tokens, in nats. Used in notebook 02."""
+    member.check_ids(token_ids)
     hidden = last_hidden(member, prompts)
     return logits_of(member, hidden, token_ids) - log_normaliser(member, hidden)[:, None]
 
@@ -279,6 +287,7 @@ def bigram_logits(
     """What a token alone says about the next one, from the weights: its embedding, with `first_mlp` plus what
     layer 0's MLP adds to it, through the final norm and the head; no attention, no context. Used in notebook 02."""
     model = member.model.model
+    member.check_ids([*sources, *targets])
     with torch.no_grad():
         stream = model.embed_tokens.weight[sources]
         if first_mlp:
@@ -306,6 +315,7 @@ def top_tokens(member: Member, prompts: list[str], *, k: int = 10, lm: object = 
 
 def _likeliest(member: Member, states: Float[Tensor, "row d_model"], k: int) -> list[list[tuple[str, float]]]:
     """The k likeliest tokens of normed states, a chunk of rows at a time."""
+    check_count(k, "tokens", len(member.unembedding))
     best = [_every_logit(member, rows).softmax(-1).topk(k) for rows in _row_blocks(member, states)]
     ids, shares = (torch.cat([getattr(part, name) for part in best]).tolist() for name in ("indices", "values"))
     rows = zip(ids, shares, strict=True)
@@ -363,6 +373,7 @@ class Lens:
 def normed(head: Member, stream: Float[Tensor, "*rows d_model"], norm: Norm = "full") -> Float[Tensor, "*rows d_model"]:
     """The stream through the final norm: `full`, its `scale` only (divided by its root mean square, the learned
     weight left out), or `none`."""
+    check_choice(norm, "norm", get_args(Norm))
     if norm == "none":
         return stream
     eps = head.config.rms_norm_eps
@@ -435,6 +446,7 @@ def lens_of_both(
 
 def lens_map(member: Member, prompt: str, *, last: int = 12) -> tuple[list[str], list[list[tuple[str, float]]]]:
     """One prompt's last tokens, and the likeliest next token with its probability at each [point][position]."""
+    check_count(last, "positions")
     ids = member.encode([prompt])["input_ids"][0, -last:].tolist()
     stream = residuals(member, [prompt], positions=range(-len(ids), 0))[0].transpose(0, 1)
     best = _likeliest(member, normed(member, stream).reshape(-1, stream.shape[-1]), 1)
@@ -559,6 +571,7 @@ def vocabulary_scores(
     """How far each direction writes towards chosen tokens: the logit without a norm's scale (its weight folded
     in), as a z-score over the vocabulary, so that the direction's length drops out. Used in notebook 03."""
     head.check_ids(token_ids)
+    head.check_width(directions, "directions")
     scores = []
     for rows in _row_blocks(head, directions):
         every = _every_logit(head, rows.to(head.device) * head.norm_weight.float())
@@ -569,6 +582,8 @@ def vocabulary_scores(
 
 def promoted(head: Member, directions: Float[Tensor, "row d_model"], *, k: int = 10) -> list[list[str]]:
     """The k tokens that each direction writes most strongly towards, as in `vocabulary_scores`."""
+    check_count(k, "tokens", len(head.unembedding))
+    head.check_width(directions, "directions")
     folded = directions.to(head.device) * head.norm_weight.float()
     best = torch.cat([_every_logit(head, rows).topk(k).indices for rows in _row_blocks(head, folded)])
     return [[head.tokenizer.decode([token]) for token in row] for row in best.tolist()]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
 
+from helpers.checks import check_choice, check_count, check_lengths
 from helpers.store import UserError
 
 RESAMPLES, FLIPS = 2000, 5000
@@ -31,17 +32,30 @@ class Interval:
         return f"{self.estimate:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
+def _numbers(values: Any, what: str, *, axes: int = 1, least: int = 2) -> np.ndarray:
+    """Finite numbers with that many axes, at least so many along the first. Raises UserError for anything else."""
+    try:
+        numbers = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what} are no table of numbers ({error}): give numbers, as many in every row") from error
+    if numbers.ndim != axes or len(numbers) < least or not numbers.size:
+        shape = "[prompt, column]" if axes == 2 else "one number a prompt"
+        raise UserError(f"{what} have shape {numbers.shape}: give {shape}, at least {least} prompts")
+    if not np.isfinite(numbers).all():
+        raise UserError(f"{what} are not finite at {np.argwhere(~np.isfinite(numbers))[0].tolist()}: look for NaN")
+    return numbers
+
+
 def bootstrap(*samples: Any, statistic: Callable[..., Any] = np.mean, seed: int = 0) -> Interval:
     """95 % percentile bootstrap of a statistic over prompts; several samples are resampled together (paired).
 
     The statistic takes the samples and an `axis`. Raises UserError for fewer than two prompts or NaN.
     """
-    arrays = [np.asarray(sample, dtype=float) for sample in samples]
+    if not samples:
+        raise UserError("no sample was given: pass one number a prompt")
+    arrays = [_numbers(sample, "values") for sample in samples]
+    check_lengths(**{f"values in sample {k}": array for k, array in enumerate(arrays, start=1)})
     n = len(arrays[0])
-    if n < 2 or any(len(array) != n for array in arrays):
-        raise UserError(f"samples of {[len(array) for array in arrays]} prompts: give at least 2, as many of each")
-    if any(not np.isfinite(array).all() for array in arrays):
-        raise UserError("a value to average is not finite: look for NaN in the results")
     estimate = float(statistic(*arrays, axis=-1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # NaN ends tell it
@@ -59,14 +73,14 @@ def bootstrap(*samples: Any, statistic: Callable[..., Any] = np.mean, seed: int 
 
 def paired(after: Any, before: Any, *, statistic: Callable[..., Any] = np.mean) -> Interval:
     """Interval of the statistic of per-prompt differences after - before."""
-    return bootstrap(np.asarray(after, dtype=float) - np.asarray(before, dtype=float), statistic=statistic)
+    after, before = _numbers(after, "values"), _numbers(before, "values")
+    check_lengths(after=after, before=before)
+    return bootstrap(after - before, statistic=statistic)
 
 
 def bands(values: Any, *, seed: int = 0) -> list[Interval]:
     """95 % bootstrap interval of the mean over prompts of each column of [prompt, column], in one go."""
-    columns = np.asarray(values, dtype=float)
-    if columns.ndim != 2 or len(columns) < 2 or not np.isfinite(columns).all():
-        raise UserError(f"values of shape {columns.shape}: give [prompt, column], at least 2 prompts, all finite")
+    columns = _numbers(values, "values", axes=2)
     found = stats.bootstrap(
         (columns,), np.mean, axis=0, method="percentile", n_resamples=RESAMPLES, batch=200,
         rng=np.random.default_rng(seed),
@@ -78,7 +92,8 @@ def bands(values: Any, *, seed: int = 0) -> list[Interval]:
 def correlation(first: Any, second: Any, *, ranks: bool = False) -> Interval:
     """Pearson's correlation of two measures of the same things, or Spearman's (`ranks`), bootstrap over the things;
     0 where one of them does not vary."""
-    pair = [stats.rankdata(values) if ranks else np.asarray(values, dtype=float) for values in (first, second)]
+    pair = [_numbers(values, "values") for values in (first, second)]
+    pair = [stats.rankdata(values) for values in pair] if ranks else pair
 
     def correlate(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
         a, b = (x - x.mean(axis=axis, keepdims=True) for x in (a, b))
@@ -91,9 +106,8 @@ def correlation(first: Any, second: Any, *, ranks: bool = False) -> Interval:
 def alignment(first: Any, second: Any) -> Interval:
     """Linear centred kernel alignment of two [prompt, d] representations with the bias of few prompts removed
     (Kornblith et al. 2019; Song et al. 2012): 1 alike up to rotation and scale, 0 unrelated. Jackknife interval."""
-    one, two = (np.asarray(values, dtype=float) for values in (first, second))
-    if len(one) < 5:
-        raise UserError(f"alignment of {len(one)} prompts: give at least 5")
+    one, two = (_numbers(values, "representations", axes=2, least=5) for values in (first, second))
+    check_lengths(first=one, second=two)
 
     def unbiased(k: np.ndarray, m: np.ndarray) -> float:
         n = len(k)
@@ -140,7 +154,7 @@ def ratio_of_medians(numerator: Any, denominator: Any) -> Interval:
 
 def sign_flip_p(differences: Any, *, seed: int = 0) -> np.ndarray:
     """Two-sided p of a mean difference of zero, by flipping the signs of prompts; one p a column of [prompt, token]."""
-    values = np.asarray(differences, dtype=float)
+    values = _numbers(differences, "differences", axes=np.ndim(differences) or 1)
     found = stats.permutation_test(
         (values,),
         lambda x, axis: x.mean(axis=axis),
@@ -156,7 +170,10 @@ def sign_flip_p(differences: Any, *, seed: int = 0) -> np.ndarray:
 
 def false_discovery(p_values: Any) -> np.ndarray:
     """Benjamini-Hochberg adjusted p-values, for scans."""
-    return stats.false_discovery_control(np.asarray(p_values, dtype=float))
+    values = _numbers(p_values, "p-values", least=1)
+    if values.min() < 0 or values.max() > 1:
+        raise UserError(f"p-values from {values.min():g} to {values.max():g}: give numbers from 0 to 1")
+    return stats.false_discovery_control(values)
 
 
 def survival(lengths: Any, stopped: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -164,7 +181,10 @@ def survival(lengths: Any, stopped: Any) -> tuple[np.ndarray, np.ndarray, np.nda
 
     Where no run is left the band has no formula and keeps its last width.
     """
-    lengths, stopped = np.asarray(lengths, dtype=float), np.asarray(stopped, dtype=bool)
+    lengths, stopped = _numbers(lengths, "lengths", least=1), np.asarray(stopped, dtype=bool)
+    check_lengths(lengths=lengths, stopped=stopped)
+    if lengths.min() < 0:
+        raise UserError(f"a length of {lengths.min():g}: give numbers of tokens, at least 0")
     data = stats.CensoredData.right_censored(lengths, ~stopped)
     curve = stats.ecdf(data).sf
     with warnings.catch_warnings():
@@ -176,7 +196,9 @@ def survival(lengths: Any, stopped: Any) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def settled_at(curves: Any, share: float = 0.5) -> np.ndarray:
     """Relative depth, 0 to 1, from which each curve of [prompt, depth] stays beyond a share of its final value."""
-    curves = np.asarray(curves, dtype=float)
+    curves = _numbers(curves, "curves", axes=2, least=1)
+    if curves.shape[1] < 2:
+        raise UserError(f"curves of {curves.shape[1]} depth: give at least 2")
     beyond = curves * np.sign(curves[:, -1:]) >= share * np.abs(curves[:, -1:])
     n_depths = curves.shape[1]
     return (n_depths - beyond[:, ::-1].cumprod(axis=1).sum(axis=1)) / (n_depths - 1)
@@ -203,8 +225,9 @@ SHAPES: dict[str, tuple[Callable[..., np.ndarray], list[float], tuple[list[float
 
 def fit_shape(curve: Any, shape: str) -> np.ndarray:
     """Least-squares fit of a mean curve over equally spaced depths by one of SHAPES; its values there."""
+    check_choice(shape, "shape", SHAPES)
     function, guess, (low, high) = SHAPES[shape]
-    curve = np.asarray(curve, dtype=float)
+    curve = _numbers(curve, "depths of a curve")
     x, free = np.linspace(0, 1, len(curve)), [-np.inf, -np.inf]
     start = [curve[0], curve[-1] - curve[0], *guess]
     bounds = [*free, *low], [np.inf, np.inf, *high]
@@ -216,7 +239,8 @@ def held_out_errors(curves: Any, *, folds: int = 8) -> dict[str, np.ndarray]:
     """Each shape fitted to the mean curve of the other prompts: mean squared error on each prompt left out, both
     curves centred, so that prompts differ in shape alone. curves: [prompt, depth].
     """
-    curves = np.asarray(curves, dtype=float)
+    curves = _numbers(curves, "curves", axes=2)
+    check_count(folds, "folds", least=2)
     fold = np.arange(len(curves)) % min(folds, len(curves))
     errors = {shape: np.empty(len(curves)) for shape in SHAPES}
     for shape, error in errors.items():

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from helpers.checks import check_choice, check_count
 from helpers.generation import Change, Completion
 from helpers.pairs import CONTROLS, Member
 from helpers.readouts import Begun, Ids, begin, go_on, log_normaliser, logits_of
@@ -89,6 +90,8 @@ class _Rows(LogitsProcessor):
 
     def take(self, indices: list[int]) -> None:
         """Which steerings the rows of the next batch have; a single one is every row's."""
+        if self.n > 1 and max(indices) >= self.n:
+            raise UserError(f"{self.n} steerings for {max(indices) + 1} prompts or more: give one, or one a prompt")
         if self.n > 1:
             self.now = torch.tensor(indices, device=self.weights.device)
 
@@ -131,16 +134,12 @@ def _check(member: Member, steerings: Sequence[Steering]) -> None:
         raise UserError("no steering was given: pass at least one, NOTHING for none")
     for steering in steerings:
         values = [steering.strength, *steering.bias.values(), *(float(v.sum()) for v in steering.vectors.values())]
-        if steering.where not in WEIGHTS:
-            raise UserError(f"unknown positions {steering.where!r}: {', '.join(WEIGHTS)}")
-        if wrong := [layer for layer in steering.vectors if not 0 <= layer < member.n_layers]:
-            raise UserError(f"no layer {wrong[0]}: {member.source} has 0 to {member.n_layers - 1}")
+        check_choice(steering.where, "positions", WEIGHTS)
+        member.check_layers(steering.vectors)
         if not np.isfinite(values).all():
-            raise UserError(f"{steering.name}: strength, vectors and biases must be finite numbers")
-        if wrong := [v for v in steering.vectors.values() if v.shape != (member.config.hidden_size,)]:
-            raise UserError(
-                f"{steering.name}: a vector of {tuple(wrong[0].shape)}, needed are {member.config.hidden_size}"
-            )
+            raise UserError(f"{steering.name}: strength, vectors and biases are not all finite: look for NaN in them")
+        for vector in steering.vectors.values():
+            member.check_width(vector, steering.name)
         if steering.bias:
             member.check_ids(list(steering.bias))
 
@@ -151,6 +150,7 @@ def steered_logprobs(
     """Natural log-probabilities of next tokens, in nats, of every prompt under every steering. What lies below a
     steering's lowest layer is run once for all; `rows` (prompts times steerings) at once. Used in notebook 06."""
     _check(member, steerings)
+    check_count(rows, "rows at once")
     lowest = [min(steering.vectors, default=member.n_layers - 1) + 1 for steering in steerings]
     member.check_ids(token_ids)
     read = torch.zeros(len(steerings), len(prompts), len(token_ids))
@@ -187,6 +187,8 @@ def _under_steering(
 
 def random_directions(n: int, width: int, *, seed: int = 0) -> Float[Tensor, "direction d_model"]:
     """Directions of unit length, uniform on the sphere: the same-norm control."""
+    check_count(n, "directions")
+    check_count(width, "numbers a direction")
     drawn = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.normalize(drawn, dim=-1)
 
@@ -212,6 +214,7 @@ def places_matched(
 ) -> list[Place]:
     """For each place a random other one after the same token, where there is one (else after any), that precedes
     neither a keyword of any family nor the stop."""
+    _check_places(member, texts, places)
     ids = [_all_ids(member, text) for text in texts]
     taken = {*places, *places_before(member, texts, None)}
     taken |= {place for family in KEYWORDS.values() for place in places_before(member, texts, family)}
@@ -227,6 +230,15 @@ def places_matched(
     return [pool[int(rng.integers(len(pool)))] for pool in pools]
 
 
+def _check_places(member: Member, texts: Sequence[Completion], places: Sequence[Place]) -> None:
+    """Raise UserError for a text or a token that is not there."""
+    lengths = {k: len(_all_ids(member, texts[k])) for k in {k for k, _ in places} if 0 <= k < len(texts)}
+    if wrong := [(k, at) for k, at in places if not 0 <= at < lengths.get(k, 0)]:
+        k, at = wrong[0]
+        there = f"text {k} has tokens 0 to {lengths[k] - 1}" if k in lengths else f"there are {len(texts)} texts"
+        raise UserError(f"no token {at} in text {k}: {there}")
+
+
 def _all_ids(member: Member, text: Completion) -> list[int]:
     return [*member.encode([text.prompt])["input_ids"][0].tolist(), *text.tokens]
 
@@ -238,6 +250,8 @@ def read_places(
     One forward pass a text. Raises UserError where there are no places."""
     if not places:
         raise UserError("no places were given to read: the texts hold no such keyword")
+    _check_places(member, texts, places)
+    check_count(batch_size, "texts a batch")
     used = sorted({k for k, _ in places}, key=lambda k: len(texts[k].tokens))
     found: dict[Place, tuple[Tensor, Tensor]] = {}
     for start in range(0, len(used), batch_size):
@@ -270,6 +284,8 @@ def function_vector(
 ) -> Float[Tensor, " d_model"]:
     """Sum of the mean outputs that chosen (layer, head) pairs write into the stream (Todd et al. 2023)."""
     member.check_heads(heads)
+    if not torch.isfinite(heads_mean).all():
+        raise UserError("the mean outputs of heads are not all finite: look for NaN in what they come from")
     size = heads_mean.shape[1] // member.config.num_attention_heads
     total = torch.zeros(member.config.hidden_size)
     for layer, head in heads:
@@ -312,6 +328,7 @@ def load_autoencoder(source: str | Path, hookpoint: str, *, device: Any = "cpu")
     `sae.safetensors`; `source` is a folder, also below the project's root, or a hub id.
 
     Hookpoints: `layers.N` (a layer's output) or `layers.N.mlp`. Raises UserError for anything else."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     at = re.fullmatch(r"layers\.(\d+)(\.mlp)?", hookpoint)
@@ -325,10 +342,15 @@ def load_autoencoder(source: str | Path, hookpoint: str, *, device: Any = "cpu")
     config = read_json(folder / hookpoint / "cfg.json")
     if config.get("transcode") or config.get("skip_connection") or config.get("activation", "topk") != "topk":
         raise UserError(f"{source} {hookpoint} is not a TopK autoencoder: transcoders and groupmax are not read here")
-    weights = {k: v.float().to(device) for k, v in load_file(folder / hookpoint / "sae.safetensors").items()}
+    try:
+        read = load_file(folder / hookpoint / "sae.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / hookpoint}/sae.safetensors does not load ({error}): fetch it again") from error
+    weights = {k: v.float().to(device) for k, v in read.items()}
     names = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
     if missing := [name for name in names if name not in weights]:
         raise UserError(f"{folder / hookpoint}/sae.safetensors has no {missing[0]}: it is not in sparsify's layout")
+    check_count(config.get("k"), f"latents at once (k in {folder / hookpoint}/cfg.json)", len(weights["W_dec"]))
     return Autoencoder(
         f"{source}/{hookpoint}", int(at[1]), bool(at[2]), config["k"], *(weights[name] for name in names)
     )
@@ -340,7 +362,8 @@ def _from_hub(source: str | Path, hookpoint: str) -> Path:
     try:
         return Path(snapshot_download(str(source), allow_patterns=f"{hookpoint}/*"))
     except Exception as error:
-        raise UserError(f"no folder {source}, and the hub did not give it ({type(error).__name__})") from error
+        said = type(error).__name__
+        raise UserError(f"no folder {source}, and the hub did not give it ({said}): check name and network") from error
 
 
 def autoencoder_states(
@@ -349,6 +372,9 @@ def autoencoder_states(
     """What the autoencoder reads at every token of prompt and completion but the first, whose activations are
     massive: places and states, float32 on the CPU."""
     places, states = [], []
+    _check_coder(member, coder)
+    member.check([text.prompt for text in texts])
+    check_count(batch_size, "texts a batch")
     for start in range(0, len(texts), batch_size):
         rows = [_all_ids(member, text) for text in texts[start : start + batch_size]]
         batch = member.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(member.device)
@@ -363,9 +389,16 @@ def autoencoder_states(
     return places, torch.cat(states)
 
 
+def _check_coder(member: Member, coder: Autoencoder) -> None:
+    """Raise UserError for an autoencoder of another model's layers."""
+    member.check_layers([coder.layer])
+    member.check_width(coder.decoder, coder.name)
+
+
 def with_latent(member: Member, coder: Autoencoder, latent: int, value: float) -> Any:
     """An edited nnsight model in which one latent has a fixed activation at every position: (value - its activation)
     times its decoder row is added, so the autoencoder's error stays in. Raises UserError for a latent not there."""
+    _check_coder(member, coder)
     if not 0 <= latent < len(coder.decoder) or not np.isfinite(value):
         raise UserError(
             f"latent {latent} at {value}: {coder.name} has 0 to {len(coder.decoder) - 1}, values are finite"
@@ -387,6 +420,7 @@ def with_latent(member: Member, coder: Autoencoder, latent: int, value: float) -
 
 def context(member: Member, text: Completion, at: int, *, before: int = 12, after: int = 4) -> str:
     """The words around one token of a text, the token in brackets."""
+    _check_places(member, [text], [(0, at)])
     ids, decode = _all_ids(member, text), member.tokenizer.decode
     parts = ids[max(0, at - before) : at], ids[at : at + 1], ids[at + 1 : at + 1 + after]
     left, here, right = (decode(part) for part in parts)

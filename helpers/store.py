@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "transformers", "nnsight")
@@ -99,9 +100,11 @@ def write_records(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a broken one is named in the UserError."""
+    """Read a JSON file; one that is broken or cannot be read is named in the UserError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): name another file or restore it with git") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it or restore it with git") from error
 
@@ -142,7 +145,7 @@ def reusable(path: Path, provenance: dict[str, Any]) -> bool:
     if not (path.exists() and meta.exists()):
         return False
     sidecar = read_json(meta)
-    return sidecar.get("provenance") == provenance and is_fresh_run(sidecar)
+    return isinstance(sidecar, dict) and sidecar.get("provenance") == provenance and is_fresh_run(sidecar)
 
 
 def write_sidecar(path: Path, provenance: dict[str, Any], device: str) -> None:
@@ -175,11 +178,14 @@ def kept(
     again = not fresh and reusable(path, provenance)
     say(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {'reused' if again else 'computed'}")
     if again:
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise UserError(f"{path} does not load ({error}): delete it or restore it with git") from error
     arrays = {key: np.ascontiguousarray(value) for key, value in make().items()}
     sidecar_path(path).unlink(missing_ok=True)  # else a crash could leave new arrays under an old provenance
     with atomic(path) as temporary:
-        save_file(arrays, temporary)
+        temporary.write_bytes(save(arrays))  # safetensors' own writer reports a full disk in an error of its own
     write_sidecar(path, provenance, str(pair.base.device))
     return arrays
 

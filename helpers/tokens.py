@@ -9,6 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from helpers.checks import check_count
+from helpers.store import UserError
+
 WAIT = ("Wait", " Wait", " wait", "wait")
 REASONING = (" Wait", " Correct", " Yes", "?", "\n", " I", " But", " So", " That", " To", " It", " This")
 THINK = ("<think>", "</think>")
@@ -126,6 +129,8 @@ def _is_word(tokenizer: Any, index: int) -> bool:
 def nonsense_tag(tokenizer: Any, mark: str = "</think>") -> str:
     """A tag without meaning here, of as many tokens as `mark` in this tokenizer: the control for it. Marks that
     vocabularies hold for code files come first; where no tag fits, words of one token each."""
+    if not mark:
+        raise UserError("an empty mark has no control: give the tag that it stands for")
     n_tokens = len(tokenizer(mark, add_special_tokens=False).input_ids)
     for tag in NONSENSE:
         if len(tokenizer(tag, add_special_tokens=False).input_ids) == n_tokens:
@@ -135,6 +140,7 @@ def nonsense_tag(tokenizer: Any, mark: str = "</think>") -> str:
 
 def plain_words(tokenizer: Any, n_tokens: int) -> str:
     """That many plain words of one token each: a mark's control that is no markup. Used in notebook 07."""
+    check_count(n_tokens, "words")
     ids = control_ids(tokenizer, tuple(range(300, 300 + n_tokens)), set())
     return "".join(tokenizer.decode([index]) for index in ids)
 
@@ -147,6 +153,8 @@ def count_keywords(text: str) -> dict[str, int]:
 
 def keyword_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     """Any of the words at word boundaries, in lower case, the longest first."""
+    if not words or not all(words) or isinstance(words, str):
+        raise UserError(f"keywords {words!r}: give a list of words, none of them empty")
     longest_first = sorted(words, key=len, reverse=True)
     parts = [rf"\b{re.escape(word)}" if word[0].isascii() else re.escape(word) for word in longest_first]
     ended = [part + r"\b" if part[-1].isascii() and part[-1].isalpha() else part for part in parts]

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from helpers.checks import check_count, check_finite
 from helpers.pairs import Member, Pair
 from helpers.store import UserError
 
@@ -135,6 +136,7 @@ def value_vector_cosines(
     member: Member, directions: Float[Tensor, "direction d_model"]
 ) -> Float[Tensor, "direction layer neuron"]:
     """Cosine of every value vector with each direction, in [-1, 1], float32 on the CPU; one layer at a time."""
+    member.check_width(directions, "directions")
     unit = torch.nn.functional.normalize(directions.float(), dim=-1)
     found = []
     for layer in member.model.model.layers:
@@ -145,19 +147,16 @@ def value_vector_cosines(
 
 def closest(cosines: Float[Tensor, "layer neuron"], k: int) -> list[Neuron]:
     """The k neurons of largest absolute cosine: activations are signed, so both signs count."""
-    _check_count(k, cosines.numel())
+    check_count(k, "neurons", cosines.numel())
     return [divmod(int(place), cosines.shape[1]) for place in cosines.flatten().abs().topk(k).indices]
-
-
-def _check_count(k: int, there: int) -> None:
-    if not 1 <= k <= there:
-        raise UserError(f"{k} neurons asked for: give 1 to {there}")
 
 
 def alike(
     chosen: Sequence[Neuron], sizes: Float[Tensor, "layer neuron"], *, seed: int = 0, among: int = 20
 ) -> list[Neuron]:
     """For each chosen neuron a random other one of its layer, among the `among` nearest in activation size."""
+    check_count(among, "like neurons")
+    _check_neurons(chosen, *sizes.shape)
     taken, found, rng = set(chosen), [], np.random.default_rng(seed)
     for layer, neuron in chosen:
         near = (sizes[layer] - sizes[layer, neuron]).abs().argsort().tolist()
@@ -167,6 +166,16 @@ def alike(
         found.append(free[int(rng.integers(len(free)))])
         taken.add(found[-1])
     return found
+
+
+def _check_neurons(neurons: Sequence[Neuron], n_layers: int, n_neurons: int) -> None:
+    """Raise UserError for a neuron that is not there."""
+    for layer, neuron in neurons:
+        if not 0 <= layer < n_layers or not 0 <= neuron < n_neurons:
+            raise UserError(
+                f"no neuron {neuron} in layer {layer}: there are layers 0 to {n_layers - 1}, "
+                f"neurons 0 to {n_neurons - 1}"
+            )
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,8 @@ def with_neurons(member: Member, *edits: NeuronEdit) -> Any:
 
     Raises UserError for a neuron that is not there or a number that is not finite.
     """
+    for edit in edits:
+        _check_neurons(edit.neurons, member.n_layers, member.config.intermediate_size)
     changes = {layer: _layer_change(member, layer, edits) for layer in sorted({n[0] for e in edits for n in e.neurons})}
     with member.lm.edit() as (tracer, edited):
         for _ in tracer.all():
@@ -195,8 +206,6 @@ def with_neurons(member: Member, *edits: NeuronEdit) -> Any:
 
 def _layer_change(member: Member, layer: int, edits: Sequence[NeuronEdit]) -> tuple[Tensor, Tensor, Tensor]:
     """Columns, factors and addends of one layer; a neuron named twice is scaled twice."""
-    if not 0 <= layer < member.n_layers:
-        raise UserError(f"no layer {layer}: {member.source} has 0 to {member.n_layers - 1}")
     weight = member.model.model.layers[layer].mlp.down_proj.weight
     factor, added = torch.ones(weight.shape[1]), torch.zeros(weight.shape[1])
     for edit in edits:
@@ -205,8 +214,6 @@ def _layer_change(member: Member, layer: int, edits: Sequence[NeuronEdit]) -> tu
             raise UserError(f"factor {edit.factor} and addends {amounts[:3]}: give finite numbers, one a neuron")
         for (at, neuron), amount in zip(edit.neurons, amounts, strict=True):
             if at == layer:
-                if not 0 <= neuron < len(factor):
-                    raise UserError(f"no neuron {neuron} in layer {layer}: it has 0 to {len(factor) - 1}")
                 factor[neuron] *= edit.factor
                 added[neuron] += amount
     index = ((factor != 1) | (added != 0)).nonzero().flatten()
@@ -227,6 +234,8 @@ def sparse_shares(
     from sklearn.linear_model import orthogonal_mp
 
     member.check_ids(token_ids)
+    check_count(k, "other tokens", min(member.unembedding.shape) - 1)
+    check_finite(below, "below")
     every, shares = _unit_unembeddings(member), []
     for token in token_ids:
         target, others = every[token], every.copy()
@@ -244,6 +253,7 @@ def least_squares_shares(
 ) -> Float[np.ndarray, " token"]:
     """How much of each token's unembedding (mean-centred) some others explain together, by least squares; `None`:
     all others, which span the whole space wherever the vocabulary is larger than d_model."""
+    member.check_ids([*token_ids, *(others or ())])
     every, shares = _unit_unembeddings(member), []
     for token in token_ids:
         chosen = np.delete(every, token, axis=0) if others is None else every[[o for o in others if o != token]]

@@ -7,6 +7,8 @@ import contextlib
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ import torch
 from rich.console import Console
 
 from helpers import figures
+from helpers.checks import check_choice
 from helpers.prompts import JUST, load_questions
 from helpers.stats import Interval
 from helpers.store import ROOT, UserError, read_json, write_text
@@ -61,16 +64,25 @@ def bench(
     `others`: library -> the Python of an environment that has it. `models`: a folder with `base` and `distilled`
     instead of smol; `shapes`: random weights at the real pair's shapes. Raises UserError for an unknown row.
     """
+    check_choice(dtype, "dtype", ("float32", "bfloat16", "float16"))
+    check_choice(device, "device", ("cpu", "cuda"))
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UserError(f"{name!r} is no file's name: give letters, digits and dashes")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda is not here: use --device cpu")
     if shapes:
         with tempfile.TemporaryDirectory() as made:
             random = random_pair(Path(made), dtype, device)
             return bench(name=name, others=others, models=random, dtype=dtype, device=device, rows=rows, folder=folder)
-    if unknown := set(rows or []) - {*ROWS, "growth"}:
-        raise UserError(f"no row {sorted(unknown)[0]!r}: choose from {', '.join(ROWS)}")
+    for row in rows or []:
+        check_choice(row, "row", (*ROWS, "growth"))
+    for library, python in (others or {}).items():
+        if not shutil.which(python):
+            raise UserError(f"no Python at {python}: give the one of an environment that has {library}")
     console, path = Console(), folder / f"{name}.json"
     libraries = {FLOOR: sys.executable, OURS: sys.executable} | dict(others or {})
     record = {"machine": _machine(device), "models": "random, r1-1.5b's shapes" if models else "smol", "dtype": dtype}
-    old = read_json(path) if rows and path.exists() else {"rows": [], "growth": {}}
+    old = _record(path) if rows and path.exists() else {"rows": [], "growth": {}}
     found, growth = {entry["row"]: entry for entry in old["rows"]}, old["growth"]
     with _prepared(models, dtype) as place:
         for row in rows or [*ROWS, "growth"]:
@@ -217,9 +229,17 @@ def _line(entry: Mapping[str, Any]) -> str:
     return f"  {entry['what']}: {told}"
 
 
+def _record(path: Path) -> dict[str, Any]:
+    """A benchmark's file. Raises UserError for one that holds something else."""
+    record = read_json(path)
+    if not isinstance(record, dict) or not {"machine", "models", "rows", "growth"} <= set(record):
+        raise UserError(f"{path} holds no benchmark: delete it and run `python -m helpers bench`")
+    return record
+
+
 def table(path: Path) -> str:
     """A benchmark's file as a Markdown table: the floor in milliseconds, the others as ratios to it."""
-    record = read_json(path)
+    record = _record(path)
     names = list(dict.fromkeys(name for entry in record["rows"] for name in entry["libraries"] if name != FLOOR))
     titles = {OURS: "ours", "transformer_lens": "TransformerLens 4", "nnterp": "nnterp"}
     lines = [
@@ -242,7 +262,7 @@ def table(path: Path) -> str:
 
 def growth_figure(path: Path) -> None:
     """Draw time and extra memory of the lens by number of prompts, as measured in a benchmark's file."""
-    record = read_json(path)
+    record = _record(path)
     growth = {int(n): one for n, one in record["growth"].items()}
     panels = {
         f"{name}|{unit}": {"": ([Interval(v, v, v, 1) for v in (one[key] for one in growth.values())], figures.BASE)}

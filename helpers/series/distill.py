@@ -58,11 +58,11 @@ def distill(sources: list[str], out: Path | None = None, practice: Path | None =
     """Both stages: train on the traces, sample right answers to practice questions, train on both."""
     out = out or adapter_dir()
     read_traces(sources, FIRST)
+    questions = load_questions(path=practice or ROOT / "data" / "practice.jsonl")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".distill-") as temporary:
         folder = Path(temporary)
         train(sources, folder / "first", FIRST)
-        questions = load_questions(path=practice or ROOT / "data" / "practice.jsonl")
         own, sampling = rejection_sample(folder / "first", questions)
         write_text(folder / "own.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in own))
         train([*sources, str(folder / "own.jsonl")], folder / "final", Settings())
@@ -131,13 +131,19 @@ def read_traces(sources: list[str], settings: Settings) -> list[dict[str, Any]]:
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        raise UserError(f"{path} does not exist: give a JSONL file of traces, or the id of a data set on the hub")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"cannot read {path} ({said}): give a JSONL file of traces, or the id of a data set on the hub"
+        ) from error
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            row["question"], row["thinking"]
+            if not isinstance(row["question"], str) or not isinstance(row["thinking"], str):
+                raise TypeError("question and thinking are texts")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path}:{number} is not a trace ({error}): one JSON object a line with question and thinking"

@@ -25,7 +25,7 @@ def publish(repository: str, *, branch: str = "main", root: Path = ROOT) -> str:
     if not re.fullmatch(r"[A-Za-z0-9-]+/[\w.-]+", repository):
         raise UserError(f"{repository!r} is no repository: give it as OWNER/REPO")
     if not re.fullmatch(r"[\w./-]+", branch):
-        raise UserError(f"{branch!r} is no branch")
+        raise UserError(f"{branch!r} is no branch: give its name, such as main")
     address, commit = f"https://github.com/{repository}", current_commit(root)
     for source in find_notebooks(root):
         if not same_cells(source, source.with_suffix(".ipynb")):

@@ -21,6 +21,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+from helpers.checks import check_choice
 from helpers.findings import load_findings, sentence
 from helpers.series.summary import between, findings_table, summary
 from helpers.store import ROOT, UserError, atomic, data_dir, read_json, sha256, write_text
@@ -38,8 +39,7 @@ def report(pair: str = "smol", *, to: str = "all", out: Path | None = None, root
     Raises UserError when the pair has not been run, when ledger, notebooks and stored results are of different runs,
     or pandoc's wheel is missing for .docx.
     """
-    if to not in (*FORMATS, "all"):
-        raise UserError(f"cannot write {to!r}: choose {', '.join(FORMATS)} or all")
+    check_choice(to, "format", (*FORMATS, "all"))
     if not load_findings(pair):
         raise UserError(f"pair {pair!r} has no findings yet: run `python -m helpers run --pair {pair}` first")
     refuse_stale(pair)

@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from helpers.series import bench as benchmark
-from helpers.store import UserError
 
 
 @pytest.fixture
@@ -31,9 +30,3 @@ def test_rows_are_measured_in_turns_and_gathered_in_one_file(measured, capsys):
     text = benchmark.table(measured[0])
     seconds = record["rows"][0]["libraries"]["plain"]["seconds"]
     assert f"| {seconds * 1000:.0f} ms" in text and "exact patching of all layers" in text and text.count("|---|") >= 1
-
-
-def test_an_unknown_row_is_named(tmp_path):
-    with pytest.raises(UserError, match="no row 'lense'"):
-        benchmark.bench(name="x", rows=["lense"], folder=tmp_path)
-    assert not list(tmp_path.iterdir())

@@ -22,13 +22,9 @@ def helpers(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("check", "--pair", "r2"), "unknown pair 'r2'"),
-        (("run", "--pair", "r2"), "unknown pair 'r2'"),
-        (("run", "--only", "99"), "no notebook starts with '99'"),
         (("check", "--pair", "r1-1.5b"), "from the model hub"),
         (("run", "--pair", "r1-1.5b", "--only", "01"), "01_prompts.py: cannot load Qwen/Qwen2.5-Math-1.5B"),
         (("autoencoder", "nowhere.jsonl"), "pip install eai-sparsify"),
-        (("distill", "nowhere.jsonl"), "nowhere.jsonl does not exist"),
     ],
 )
 def test_what_a_user_can_cause_is_one_line_and_exit_code_2(arguments, said):
@@ -41,10 +37,3 @@ def test_what_a_user_can_cause_is_one_line_and_exit_code_2(arguments, said):
 def test_help_names_the_commands():
     shown = helpers("--help").stdout
     assert all(name in shown for name in ("run", "check", "distill", "autoencoder", "card"))
-
-
-def test_distill_refuses_a_broken_line(tmp_path):
-    path = tmp_path / "t.jsonl"
-    path.write_text('{"question": "Who?", "thinking": "Hm."}\nnot json\n')
-    done = helpers("distill", str(path), "--out", str(tmp_path / "adapter"))
-    assert done.returncode == 2 and "t.jsonl:2 is not a trace" in done.stderr and not (tmp_path / "adapter").exists()

@@ -36,13 +36,6 @@ def test_an_edit_of_the_text_updates_the_bars(qwen):
     assert find(box, widgets.HTML).value not in ("", first)
 
 
-def test_bad_input_is_one_line_in_the_output(qwen):
-    box = explorers.ask_both(qwen)
-    find(box, widgets.Text).value = "  "
-    find(box, widgets.Button).click()
-    assert "empty prompt" in find(box, widgets.HTML).value
-
-
 def test_what_a_model_writes_is_text_not_html(qwen, monkeypatch):
     from dataclasses import replace
 

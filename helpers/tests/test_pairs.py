@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: MIT
-import json
 import shutil
 
-import pytest
 import torch
 
 from helpers import pairs
-from helpers.pairs import Pair, load_member, load_pair
+from helpers.pairs import load_member
 from helpers.preflight import CHECKS, preflight
-from helpers.store import UserError
-from helpers.tests.conftest import make_checkpoint
 
 
 def test_tiny_pair_passes_every_check(tiny):
@@ -54,80 +50,6 @@ def test_preflight_names_a_missing_word(qwen, monkeypatch):
     monkeypatch.setattr(qwen.base, "groups", broken)
     frame = preflight(qwen).set_index("check")
     assert not frame.loc["words are single tokens", "ok"] and " Wait" in frame.loc["words are single tokens", "seen"]
-
-
-@pytest.mark.parametrize(
-    ("text", "form", "said"),
-    [
-        ("", "plain", "empty prompt"),
-        (" \n", "template", "empty prompt"),
-        ("a <|im_end|> b", "plain", "special token"),
-        ("Who?", "poem", "unknown form"),
-    ],
-)
-def test_bad_prompt_is_named(qwen, text, form, said):
-    with pytest.raises(UserError, match=said):
-        qwen.base.prompt(text, form)
-
-
-def test_prompt_longer_than_the_model(qwen):
-    with pytest.raises(UserError, match="reads at most 2048"):
-        qwen.base.encode(["river " * 3000])
-    with pytest.raises(UserError, match="2040 more"):
-        qwen.base.encode(["The bus stops here at the corner near the old library."], room=2040)
-
-
-def test_no_prompts(qwen):
-    with pytest.raises(UserError, match="no prompts"):
-        qwen.base.encode([])
-
-
-def test_unknown_pair():
-    with pytest.raises(UserError, match="unknown pair 'r2'"):
-        load_pair("r2")
-
-
-def test_two_architectures_are_no_pair(qwen_folders, tmp_path):
-    other = make_checkpoint(tmp_path / "llama", "distilled", family="llama", tied=True, seed=3)
-    with pytest.raises(UserError, match="not a pair"):
-        Pair.of(qwen_folders[0], other, device="cpu")
-
-
-def test_two_vocabularies_are_no_pair(qwen_folders, tmp_path):
-    other = tmp_path / "small"
-    shutil.copytree(qwen_folders[1], other)
-    from safetensors.torch import load_file, save_file
-
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(config | {"vocab_size": 720}))
-    weights = load_file(other / "model.safetensors")
-    short = {name: w[:720].clone() if "embed" in name or "lm_head" in name else w for name, w in weights.items()}
-    save_file(short, other / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match="720 tokens"):
-        Pair.of(qwen_folders[0], other, device="cpu")
-
-
-def test_truncated_weights_are_named(qwen_folders, tmp_path):
-    broken = tmp_path / "broken"
-    shutil.copytree(qwen_folders[0], broken)
-    weights = broken / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="does not load"):
-        load_member("base", str(broken), device="cpu")
-
-
-def test_pickled_weights_are_refused(qwen_folders, tmp_path):
-    pickled = tmp_path / "pickled"
-    shutil.copytree(qwen_folders[0], pickled, ignore=shutil.ignore_patterns("*.safetensors"))
-    torch.save({}, pickled / "pytorch_model.bin")
-    with pytest.raises(UserError, match="safetensors"):
-        load_member("base", str(pickled), device="cpu")
-
-
-def test_hub_out_of_reach(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="cannot load .* from the model hub"):
-        load_pair("r1-1.5b")
 
 
 def test_auto_follows_the_variable_then_the_machine(monkeypatch):

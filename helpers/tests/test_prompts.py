@@ -24,7 +24,7 @@ from helpers.prompts import (
     shuffle_words,
 )
 from helpers.series.distill import question_hash
-from helpers.store import ROOT, UserError
+from helpers.store import ROOT
 from helpers.tokens import nonsense_tag, plain_words
 
 
@@ -48,30 +48,6 @@ def test_no_question_was_trained_on():
     assert not trained & {question_hash(q.text) for q in load_questions()}
     practice = {question_hash(q.text) for q in load_questions(path=ROOT / "data" / "practice.jsonl")}
     assert trained & practice, "the hashes cover what was trained on"
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("{", ":2 is not a question"),
-        ('{"id": "x"}', ":2 is not a question"),
-        ("[]", ":2 is not a question"),
-        ('{"id": "x", "category": "c", "question": " ", "answers": ["a"]}', ":2 has an empty question"),
-        ('{"id": "x", "category": "c", "question": "Who?", "answers": []}', ":2 has an empty question"),
-    ],
-)
-def test_bad_line_is_named(tmp_path, line, said):
-    path = tmp_path / "p.jsonl"
-    path.write_text('{"id": "a", "category": "c", "question": "Who?", "answers": ["I"]}\n' + line + "\n")
-    with pytest.raises(UserError, match=said):
-        load_questions(path=path)
-
-
-def test_missing_file_and_no_questions(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
-        load_questions(path=tmp_path / "none.jsonl")
-    with pytest.raises(UserError, match="at least 1"):
-        load_questions(0)
 
 
 @pytest.mark.parametrize(

@@ -76,13 +76,6 @@ def test_stamping_changes_nothing_else(copy):
     git(copy, "diff", "--quiet", "HEAD", "--", "helpers", "requirements.txt")
 
 
-@pytest.mark.parametrize("repository", ["name", "a/b/c", "a b/c", "a/b;rm", "https://github.com/a/b"])
-def test_a_bad_name_stamps_nothing(copy, repository):
-    with pytest.raises(UserError, match="OWNER/REPO"):
-        publish(repository, root=copy)
-    git(copy, "diff", "--quiet", "HEAD")
-
-
 def test_no_repository_is_one_line(copy):
     shutil.rmtree(copy / ".git")
     with pytest.raises(UserError, match="commit first"):

@@ -151,9 +151,6 @@ def test_the_docx_holds_figures_captions_and_headings(tmp_path):
 
 
 def test_bad_requests_write_nothing(tmp_path, monkeypatch):
-    for options, said in (({"to": "pdf"}, "choose html"), ({"pair": "none-such"}, "no findings yet")):
-        with pytest.raises(UserError, match=said):
-            report(out=tmp_path, **options)
     monkeypatch.setattr(report_module, "load_findings", lambda pair: [{"notebook": "", "models": SMOL}])
     (tmp_path / "notebooks").mkdir()
     nbformat.write(nbformat.v4.new_notebook(), tmp_path / "notebooks" / "01_x.ipynb")

@@ -4,7 +4,6 @@ import pytest
 
 from helpers import findings, stats
 from helpers.stats import Interval, bootstrap, false_discovery, paired, ratio_of_medians, sign_flip_p, survival
-from helpers.store import UserError
 
 
 def test_constant_sample_has_no_width():
@@ -31,12 +30,6 @@ def test_ratio_of_medians():
     interval = ratio_of_medians([60, 80, 100] * 10, [10, 10, 10] * 10)
     assert interval.estimate == 8 and interval.low >= 6 and interval.high <= 10
     assert ratio_of_medians([5, 5], [0, 0]).estimate == 5
-
-
-@pytest.mark.parametrize(("sample", "said"), [([1.0], "at least 2"), ([1.0, float("nan")], "not finite")])
-def test_bad_samples_are_named(sample, said):
-    with pytest.raises(UserError, match=said):
-        bootstrap(sample)
 
 
 def test_sign_flip_finds_an_effect_and_no_effect():
@@ -81,8 +74,6 @@ def test_bands_are_the_bootstrap_of_each_column():
         one = stats.bootstrap(column)
         assert band.estimate == pytest.approx(one.estimate) and band.n == 60
         assert band.low == pytest.approx(one.low, abs=0.15) and band.high == pytest.approx(one.high, abs=0.15)
-    with pytest.raises(UserError, match="at least 2 prompts"):
-        stats.bands([[1.0, np.nan], [1.0, 2.0]])
 
 
 def test_geometric_means():
@@ -135,8 +126,6 @@ def test_alignment_knows_no_rotation_and_no_scale():
     others = [stats.alignment(x, rng.normal(size=(30, 100))) for _ in range(20)]
     assert abs(np.mean([other.estimate for other in others])) < 0.05, "few prompts in many dimensions do not look alike"
     assert np.mean([other.low <= 0 <= other.high for other in others]) > 0.7
-    with pytest.raises(UserError, match="at least 5"):
-        stats.alignment(x[:4], x[:4])
 
 
 def test_a_ratio_without_a_denominator_decides_nothing(recwarn):

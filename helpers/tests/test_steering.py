@@ -8,13 +8,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from helpers import steering
 from helpers.generation import Completion, complete, stored_completions
 from helpers.readouts import last_hidden, log_normaliser, logits_of, next_distribution, next_logprobs
 from helpers.steering import NOTHING, Steering, load_autoencoder, steered
-from helpers.store import UserError
 from helpers.tokens import KEYWORDS
 
 PROMPTS = [
@@ -250,44 +248,6 @@ def test_a_clamped_latent_equals_a_plain_hook_and_keeps_the_error(tiny, tiny_aut
         handle.remove()
     got = last_hidden(member, PROMPTS, lm=steering.with_latent(member, coder, 7, 30.0))
     assert torch.allclose(got, wanted, atol=1e-4) and not torch.allclose(got, last_hidden(member, PROMPTS), atol=1e-2)
-
-
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        ([], "no steering"),
-        ([Steering("v", {99: torch.ones(48)})], "no layer 99"),
-        ([Steering("v", {1: torch.ones(48)}, float("nan"))], "finite"),
-        ([Steering("v", {1: torch.full((48,), torch.inf)})], "finite"),
-        ([Steering("v", {1: torch.ones(4)})], r"vector of \(4,\)"),
-        ([Steering("v", where="often")], "unknown positions 'often'"),
-        ([Steering("b", bias={10**6: 1.0})], "token ids"),
-    ],
-)
-def test_bad_steering_is_named(qwen, rows, said):
-    with pytest.raises(UserError, match=said):
-        steered(qwen.base, rows)
-
-
-def test_bad_autoencoders_are_named(qwen, tiny_autoencoder, tmp_path, monkeypatch):
-    folder, hookpoint = tiny_autoencoder
-    with pytest.raises(UserError, match="layers.N"):
-        load_autoencoder(folder, "embed_tokens")
-    with pytest.raises(UserError, match="no cfg.json"):
-        load_autoencoder(folder, "layers.2")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match="no folder nobody/nothing"):
-        load_autoencoder("nobody/nothing", hookpoint)
-    (tmp_path / hookpoint).mkdir()
-    save_file({"W_dec": torch.ones(3, 48)}, tmp_path / hookpoint / "sae.safetensors")
-    for config, said in (({"k": 2, "transcode": True}, "not a TopK"), ({"k": 2}, "no encoder.weight")):
-        (tmp_path / hookpoint / "cfg.json").write_text(json.dumps(config))
-        with pytest.raises(UserError, match=said):
-            load_autoencoder(tmp_path, hookpoint)
-    with pytest.raises(UserError, match="latent 99"):
-        steering.with_latent(qwen.base, load_autoencoder(folder, hookpoint), 99, 1.0)
-    with pytest.raises(UserError, match="no such keyword"):
-        steering.read_places(qwen.base, [], [])
 
 
 @pytest.mark.embedded

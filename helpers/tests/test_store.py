@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from helpers import store
-from helpers.store import UserError, atomic, read_json, reusable, sha256, write_records, write_sidecar, write_text
+from helpers.store import atomic, read_json, reusable, sha256, write_records, write_sidecar, write_text
 
 
 def test_an_error_leaves_the_old_file_and_no_half_one(tmp_path):
@@ -15,23 +15,6 @@ def test_an_error_leaves_the_old_file_and_no_half_one(tmp_path):
         temporary.write_text("half")
         raise KeyError
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-
-
-def test_no_room_is_one_line(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(store.os, "replace", full)
-    with pytest.raises(UserError, match="No space left on device; free some room"):
-        write_text(tmp_path / "a.txt", "text")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_broken_json_is_named(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text("{")
-    with pytest.raises(UserError, match=r"a\.json is not valid JSON"):
-        read_json(path)
 
 
 def test_records_are_one_a_line(tmp_path):
