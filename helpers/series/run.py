@@ -174,7 +174,7 @@ def _execute_all(chosen: list[Path], environment: dict[str, str], knobs: dict[st
 def execute(source: Path, notebook: Any, environment: dict[str, str], advance: Any = lambda: None) -> None:
     """Run all cells in a fresh kernel; the notebook keeps its outputs only if none failed."""
     kept = dict(os.environ)
-    os.environ.update(environment)
+    os.environ.update({"PYDEVD_DISABLE_FILE_VALIDATION": "1"} | environment)
     client = NotebookClient(
         notebook,
         timeout=CELL_SECONDS,

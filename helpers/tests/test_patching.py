@@ -65,7 +65,7 @@ def test_gradients_equal_plain_autograd(tiny):
 def test_patching_a_run_into_itself_changes_nothing(tiny):
     member = tiny.base
     own = activations(member, PROMPTS)
-    assert exact_patching(member, PROMPTS, own, NODES, PLUS, MINUS).abs().max() < 1e-5
+    assert exact_patching(member, PROMPTS, own, NODES, PLUS, MINUS).abs().max() < 1e-4
     estimated = attribution_patching(member, PROMPTS, own, PLUS, MINUS)
     assert all(getattr(estimated, kind).abs().max() < 1e-4 for kind in ("stream", "attention", "mlp", "head", "neuron"))
     streams = streams_at_all_positions(member, PROMPTS)
