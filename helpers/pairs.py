@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
+from huggingface_hub import constants, set_client_factory
+from huggingface_hub.utils._http import default_client_factory
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BatchEncoding
 
 from helpers import embedded
@@ -31,6 +34,16 @@ HUB = {
     "r1-70b": ("meta-llama/Llama-3.3-70B-Instruct", "deepseek-ai/DeepSeek-R1-Distill-Llama-70B"),
 }
 NAMES = ("auto", "smol", *HUB)
+
+
+def _hub_client() -> Any:
+    """The hub's own client, which would wait for ever where the network is cut after the connection was made."""
+    client = default_client_factory()
+    client.timeout = float(constants.HF_HUB_ETAG_TIMEOUT)
+    return client
+
+
+set_client_factory(_hub_client)
 
 
 @dataclass
@@ -220,11 +233,13 @@ def choose_pair() -> tuple[str, str]:
 
 
 def hub_reachable(seconds: float = 3.0) -> bool:
-    """Whether huggingface.co answers on its port; false when HF_HUB_OFFLINE is set."""
+    """Whether the hub (huggingface.co, or HF_ENDPOINT) answers on its port; false when HF_HUB_OFFLINE is set."""
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         return False
+    hub = urlsplit(constants.ENDPOINT)
+    port = hub.port or (80 if hub.scheme == "http" else 443)
     try:
-        socket.create_connection(("huggingface.co", 443), timeout=seconds).close()
+        socket.create_connection((hub.hostname, port), timeout=seconds).close()
     except OSError:
         return False
     return True
