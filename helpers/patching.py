@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.checks import check_choice, check_count, check_finite, check_lengths
+from helpers.generation import in_memory
 from helpers.pairs import Member, Pair
 from helpers.readouts import PLACES, Activations, Ids, activations, begin, go_on, in_batches, in_order, logit_direction
 from helpers.store import UserError
@@ -215,11 +216,11 @@ def streams_at_all_positions(
     member: Member, prompts: list[str], *, batch_size: int = 16
 ) -> list[Float[Tensor, "position point d_model"]]:
     """The whole stream of each prompt, one tensor a prompt since lengths differ; float32 on the CPU."""
-    found = []
     member.check(prompts)
     check_count(batch_size, "prompts a batch")
-    for place in range(0, len(prompts), batch_size):
-        lm, batch = member.lm, member.encode(prompts[place : place + batch_size])
+
+    def run(some: list[int]) -> list[Tensor]:
+        lm, batch = member.lm, member.encode([prompts[index] for index in some])
         with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
             points = [lm.model.layers[0].input]
             for layer in lm.model.layers:
@@ -227,8 +228,9 @@ def streams_at_all_positions(
             stream = torch.stack([point.float().cpu() for point in points], dim=2).save()
             tracer.stop()
         lengths = batch["attention_mask"].sum(1).tolist()
-        found += [row[-length:] for row, length in zip(stream, lengths, strict=True)]
-    return found
+        return [row[-length:] for row, length in zip(stream, lengths, strict=True)]
+
+    return [row for _, rows in in_memory(list(range(len(prompts))), batch_size, run) for row in rows]
 
 
 def patch_streams(

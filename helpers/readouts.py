@@ -11,21 +11,20 @@ between each layer's attention and its MLP. The point before a layer's attention
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 import pandas as pd
 import torch
-from accelerate.utils.memory import clear_device_cache
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import BatchEncoding
 
 from helpers.checks import check_choice, check_count, check_lengths
+from helpers.generation import in_memory
 from helpers.pairs import Member, Pair
-from helpers.store import UserError, say
+from helpers.store import UserError
 from helpers.tokens import single_id
 
 VOCAB_CHUNK = 16384
@@ -36,24 +35,9 @@ Ids = tuple[int, ...] | list[int]
 
 
 def in_batches(prompts: list[str], batch_size: int, run: Callable[[list[int]], T]) -> Iterator[tuple[list[int], T]]:
-    """Indices of prompts, batched with others of like length, and what `run` makes of each batch. A batch that does
-    not fit in memory is halved, which is said; what is finished stays."""
+    """Indices of prompts, batched with others of like length, and what `run` makes of each batch; see `in_memory`."""
     check_count(batch_size, "prompts a batch")
-    waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    while waiting:
-        some = waiting[:batch_size]
-        try:
-            found = run(some)
-        except (RuntimeError, MemoryError) as error:
-            if len(some) == 1 or not re.search(r"out of memory|can't allocate memory", str(error)):
-                raise
-            found, batch_size = None, len(some) // 2
-        if found is None:  # outside the except block, whose traceback holds the batch's tensors
-            clear_device_cache(garbage_collection=True)
-            say(f"out of memory: going on with {batch_size} prompts at a time")
-            continue
-        waiting = waiting[len(some) :]
-        yield some, found
+    return in_memory(sorted(range(len(prompts)), key=lambda index: len(prompts[index])), batch_size, run)
 
 
 def in_order(batches: Iterable[tuple[list[int], Tensor]]) -> Tensor:

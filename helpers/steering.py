@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from helpers.checks import check_choice, check_count
-from helpers.generation import Change, Completion
+from helpers.generation import Change, Completion, in_memory
 from helpers.pairs import CONTROLS, Member
 from helpers.readouts import Begun, Ids, begin, go_on, log_normaliser, logits_of
 from helpers.store import ROOT, UserError, read_json, sha256
@@ -254,11 +254,14 @@ def read_places(
     check_count(batch_size, "texts a batch")
     used = sorted({k for k, _ in places}, key=lambda k: len(texts[k].tokens))
     found: dict[Place, tuple[Tensor, Tensor]] = {}
-    for start in range(0, len(used), batch_size):
-        some = used[start : start + batch_size]
+
+    def run(some: list[int]) -> dict[Place, tuple[Tensor, Tensor]]:
         here = [place for place in dict.fromkeys(places) if place[0] in some]
         read = _read_batch(member, [_all_ids(member, texts[k]) for k in some], [(some.index(k), at) for k, at in here])
-        found |= dict(zip(here, zip(*read, strict=True), strict=True))
+        return dict(zip(here, zip(*read, strict=True), strict=True))
+
+    for _, part in in_memory(used, batch_size, run):
+        found |= part
     streams, heads = zip(*(found[place] for place in places), strict=True)
     return torch.stack(streams), torch.stack(heads)
 
@@ -375,17 +378,21 @@ def autoencoder_states(
     _check_coder(member, coder)
     member.check([text.prompt for text in texts])
     check_count(batch_size, "texts a batch")
-    for start in range(0, len(texts), batch_size):
-        rows = [_all_ids(member, text) for text in texts[start : start + batch_size]]
+
+    def run(some: list[int]) -> tuple[list[list[int]], Tensor, int]:
+        rows = [_all_ids(member, texts[k]) for k in some]
         batch = member.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(member.device)
         lm, width = member.lm, batch["input_ids"].shape[1]
         with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
             block = lm.model.layers[coder.layer]
             hidden = (block.mlp.output if coder.on_mlp else block.output).float().cpu().save()
             tracer.stop()
-        for k, row in enumerate(rows):
-            places += [(start + k, at) for at in range(1, len(row))]
-            states.append(hidden[k, width - len(row) + 1 :])
+        return rows, hidden, width
+
+    for some, (rows, hidden, width) in in_memory(list(range(len(texts))), batch_size, run):
+        for k, row, states_of in zip(some, rows, hidden, strict=True):
+            places += [(k, at) for at in range(1, len(row))]
+            states.append(states_of[width - len(row) + 1 :])
     return places, torch.cat(states)
 
 
