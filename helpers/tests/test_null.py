@@ -12,7 +12,7 @@ import pytest
 from helpers import stats
 from helpers.findings import CLAIMS, ONE_MODEL
 from helpers.pairs import load_pair
-from helpers.series.recheck import committed, differences
+from helpers.series.recheck import committed, differences, ledger_path
 from helpers.series.run import run
 from helpers.store import UserError, read_json
 
@@ -45,6 +45,9 @@ def test_what_compares_two_copies_reads_exactly_nothing(finding, value):
     assert row["estimate"] == row["low"] == row["high"] == value
 
 
+@pytest.mark.skipif(
+    not ledger_path("swapped", quick=True).exists(), reason="written by `run --pair swapped --quick --keep`"
+)
 def test_roles_exchanged_turn_the_signs_round():
     """Of the findings that compare the models and are clear of nothing both ways."""
     ways = ledger("smol"), ledger("swapped")
