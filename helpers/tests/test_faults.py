@@ -4,7 +4,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +18,8 @@ import torch
 from helpers import patching, readouts, steering, weights
 from helpers.generation import complete
 from helpers.pairs import Member, Pair
+from helpers.store import ROOT
+from helpers.tests import killing
 
 PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister painted"]
 
@@ -177,3 +184,52 @@ def test_an_exception_anywhere_leaves_both_models_bit_exact(qwen, trip, name, er
         assert [state(member) for member in qwen.members] == before, f"{name}: after call {place} of {calls}"
     assert all(torch.equal(m.model(**m.encode(PROMPTS)).logits, p) for m, p in zip(qwen.members, plain, strict=True))
     assert same(run(qwen), expected)
+
+
+# Killed processes
+
+
+@pytest.fixture(scope="session")
+def killed(qwen_folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What every piece of work in `killing` left on disk."""
+    command = [sys.executable, "-m", "helpers.tests.killing", *map(str, qwen_folders)]
+    done = subprocess.run(
+        [*command, str(tmp_path_factory.mktemp("killed"))],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "R1_FRESH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def shown(files: dict[str, str]) -> dict[str, str]:
+    """Without the hidden temporary files that a killed writer cannot remove."""
+    return {name: digest for name, digest in files.items() if not name.rpartition("/")[2].startswith(".")}
+
+
+@pytest.mark.parametrize(
+    ("work", "number"), [(work, n) for work, (_, points) in killing.WORK.items() for n in range(len(points))]
+)
+def test_work_killed_anywhere_and_done_again_equals_an_uninterrupted_run(killed, work, number):
+    row, clean = killed[work]["killed"][number], killed[work]["clean"]
+    assert row["ends"] == [0, -9, 0, 0], f"{row['point']}: killed once, and every other run ends well"
+    for found, expected in ((row["again"], clean[1]), (row["other"], clean[0])):
+        assert expected.items() <= shown(found).items(), row["point"]
+        assert shown(found).keys() <= clean[0].keys() | clean[1].keys(), "nothing else is left in sight"
+
+
+def test_no_half_built_cache_is_left_by_a_killed_process(killed):
+    rows = killed["conversion"]["killed"]
+    assert not [name for row in rows for name in row["again"] if ".building" in name]
+
+
+@pytest.mark.parametrize("work", killing.WORK)
+def test_two_processes_at_once_leave_what_one_leaves(killed, work):
+    assert killed[work]["ends"] == [0, 0, 0, 0]
+    assert killed[work]["together"] == killed[work]["clean"][1]
+
+
+def test_two_processes_at_once_convert_once(killed):
+    assert killed["conversion"]["built"] == ["base-1"]
