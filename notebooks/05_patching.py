@@ -139,14 +139,15 @@ figures.save_figure(fig, "05_head_attribution", pair=pair.name, alt=title, note=
 # **What it does not show.** Intervals (figure 3 for whole layers), and what first order misses: only the first panel is held against exact patching below.
 
 # %%
-into, given = members["distilled"], source_for("distilled", "other model", "confirm")
+into = members["distilled"]
 on_explore = attribution_patching(into, texts["distilled", "explore"], source_for("distilled", "other model", "explore"), stop, wait)
 parts = [Node(kind, layer) for kind in ("attention", "mlp") for layer in range(n_layers)]
 heads = [Node("head", layer, head) for layer in range(n_layers) for head in range(n_heads)]
 points = [Node("stream", point) for point in range(n_layers + 1)]
 few = texts["distilled", "confirm"][:N_EXACT]
+given_few = activations(pair.base, texts["base", "confirm"][:N_EXACT])
 nodes = [*parts, *heads, *points]
-exact = kept(pair, "05_exact", lambda: {"effect": exact_patching(into, few, given, nodes, stop, wait)}, few, nodes, stop, wait, fresh=RECOMPUTE)["effect"]
+exact = kept(pair, "05_exact", lambda: {"effect": exact_patching(into, few, given_few, nodes, stop, wait)}, few, nodes, stop, wait, fresh=RECOMPUTE)["effect"]
 guessed = estimate["distilled", "other model"].of(nodes).numpy()[:N_EXACT]
 itself = exact_patching(into, few, activations(into, few), [*parts[:3], heads[0], points[-1]], stop, wait)
 assert float(itself.abs().max()) < 1e-3, "itself must change nothing"
