@@ -142,7 +142,7 @@ DERIVED = {
     "04_silenced": {"members"},
     "04_dose": {"members", "chosen", "doses", "near", "size"},
     "04_draws": {"members"},
-    "05_exact": {"into", "given"},
+    "05_exact": {"into", "given_few"},
     "05_gradual": {"base", "members", "pair", "read"},
     "05_single": {"at_base", "pair"},
     "05_positions": {"few", "into", "members"},
