@@ -15,6 +15,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from tqdm.auto import tqdm
 from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList
+from transformers.generation import GenerateDecoderOnlyOutput
 
 from helpers.checks import check_count, check_finite, check_lengths
 from helpers.pairs import Member, Pair
@@ -217,7 +218,8 @@ def _complete_each(
 def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change: Change) -> list[Completion]:
     """Decode one batch, prompts by their places, in chunks; after each, rows that have stopped leave the batch and
     its cache."""
-    indices, prompts, chunk = list(batch), list(batch.values()), CHUNK.get(member.device.type, 64)
+    indices, prompts = list(batch), list(batch.values())
+    chunk = how.max_new_tokens if member.remote else CHUNK.get(member.device.type, 64)
     keys = [f"{prompt}\0{change.names[index]}" if change.names else prompt for index, prompt in batch.items()]
     encoded = member.encode(prompts, room=how.max_new_tokens)
     start = encoded["input_ids"].shape[1]
@@ -264,10 +266,15 @@ def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change
 
 
 def _generate(member: Member, edited: Any, ids: torch.Tensor, mask: torch.Tensor, **options: Any) -> Any:
-    """`generate` of an edited nnsight model, or, where there is none, of the transformers model itself."""
-    if edited is None:
-        return member.model.generate(input_ids=ids, attention_mask=mask, **options)
-    return edited.generate(BatchEncoding({"input_ids": ids, "attention_mask": mask}), **options)
+    """`generate` of an edited nnsight model, or, where there is none, of the transformers model itself; of a remote one
+    in a trace, from which only the tokens come back."""
+    batch = BatchEncoding({"input_ids": ids, "attention_mask": mask})
+    if not member.remote:
+        return member.model.generate(**batch, **options) if edited is None else edited.generate(batch, **options)
+    lm = edited or member.lm
+    with lm.generate(batch, **options, remote=member.remote) as tracer:
+        sequences = tracer.result.sequences.save()
+    return GenerateDecoderOnlyOutput(sequences=sequences)
 
 
 def _finish(member: Member, prompt: str, tokens: list[int]) -> Completion:

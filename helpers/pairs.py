@@ -8,19 +8,19 @@ import re
 import socket
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import torch
 from huggingface_hub import HfApi, constants, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._http import default_client_factory
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BatchEncoding
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BatchEncoding, GenerationConfig
 
 from helpers import embedded
 from helpers.checks import check_choice, check_lengths
@@ -39,6 +39,7 @@ HUB = {
 }
 CONTROLS = ("null", "swapped")  # of the embedded pair: its base twice, and its two roles exchanged
 NAMES = ("auto", "smol", *CONTROLS, *HUB)
+T = TypeVar("T")
 
 
 def _hub_client() -> Any:
@@ -59,7 +60,8 @@ set_client_factory(_hub_client)
 
 @dataclass
 class Member:
-    """One model of a pair: the nnsight model, its tokenizer and what is known about both."""
+    """One model of a pair: the nnsight model, its tokenizer and what is known about both. `remote`: its weights are on
+    an NDIF server and every trace runs there; "local" has nnsight play the server on weights that are here."""
 
     role: str
     source: str
@@ -67,16 +69,36 @@ class Member:
     lm: Any
     tokenizer: Any
     groups: TokenGroups
+    remote: bool | str = False
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def model(self) -> torch.nn.Module:
-        """The transformers model inside nnsight's wrapper."""
+        """The transformers model inside nnsight's wrapper. Raises UserError for a remote one, whose weights are not
+        here."""
+        if self.remote:
+            raise UserError(
+                f"{self.source} is remote and its weights are not here: what compares, swaps or searches weights, and "
+                "attention patterns, need load_pair without remote"
+            )
         return self.lm._module
+
+    def at_weights(self, work: Callable[..., T], *given: Any) -> T:
+        """`work(transformers model, *given)`, computed where the weights are: here, or in a remote trace of one token
+        from which only the result comes back. `work` is a plain function: it must know nothing of this member."""
+        if not self.remote:
+            return work(self.model, *given)
+        lm, token = self.lm, self.encode(["a"])
+        with self.lock, torch.no_grad(), lm.trace(token, remote=self.remote) as tracer:
+            with torch.no_grad():  # the server's own setting is another
+                found = work(lm._module, *given)
+            found.save()
+            tracer.stop()
+        return found
 
     @property
     def config(self) -> Any:
-        return self.model.config
+        return self.lm._module.config
 
     @property
     def n_layers(self) -> int:
@@ -88,11 +110,17 @@ class Member:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.unembedding.dtype
+        return self.lm._module.lm_head.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.unembedding.device
+        """Where results are: the head's device, or the CPU for a remote model."""
+        return torch.device("cpu") if self.remote else self.unembedding.device
+
+    @property
+    def n_vocab(self) -> int:
+        """Rows of the head, which may be more than the tokenizer has words."""
+        return self.lm._module.lm_head.weight.shape[0]
 
     @property
     def unembedding(self) -> torch.Tensor:
@@ -102,7 +130,7 @@ class Member:
     @property
     def norm_weight(self) -> torch.Tensor:
         """Weight of the final norm, [d_model], on the head's device."""
-        return self.model.model.norm.weight.to(self.device)
+        return self.at_weights(lambda model: model.model.norm.weight.detach()).to(self.device)
 
     @property
     def tied(self) -> bool:
@@ -167,7 +195,7 @@ class Member:
 
     def check_ids(self, token_ids: Sequence[int]) -> None:
         """Raise UserError for no tokens, or one outside the vocabulary."""
-        n_vocab = self.unembedding.shape[0]
+        n_vocab = self.n_vocab
         known = [isinstance(index, Integral) and 0 <= index < n_vocab for index in token_ids]
         if not known or not all(known):
             raise UserError(
@@ -249,7 +277,7 @@ class Pair:
 def load_pair(name: str | tuple[str, str] = "auto", **options: Any) -> Pair:
     """A pair by its name in the registry, or of two folders or hub ids. `auto` says which it took and why.
 
-    Options go to `load_member`: dtype, device, attention ("eager" where weights are needed).
+    Options go to `load_member`: dtype, device, attention ("eager" where weights are needed), remote.
     Raises UserError for an unknown name, an unreachable hub or a broken cache.
     """
     if not isinstance(name, str):
@@ -304,10 +332,16 @@ def load_member(
     dtype: torch.dtype | None = None,
     device: str | None = None,
     attention: str = "sdpa",
+    remote: bool | str = False,
 ) -> Member:
-    """Load one model from a local folder or the hub: safetensors only, no remote code."""
+    """Load one model from a local folder or the hub: safetensors only, no remote code. `remote`: no weights, every
+    trace runs on NDIF, with the key of nnsight's own configuration; "local" plays NDIF on weights that are here."""
     from nnsight import TransformersModel
 
+    if remote is True:
+        return _remote_member(role, source)
+    if remote not in (False, "local"):
+        raise UserError(f"unknown remote {remote!r}: choose True, 'local' or False")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_device(device)
     at = {} if Path(source).is_dir() else {"local_files_only": not _hub_answers(source)}
@@ -324,13 +358,37 @@ def load_member(
     model.requires_grad_(False).eval()
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    groups = token_groups(tokenizer, _eos_ids(model, tokenizer))
+    groups = token_groups(tokenizer, _eos_ids(model.generation_config, tokenizer))
     _check_fit(source, model, tokenizer)
     with embedded.quiet():
         lm = TransformersModel(model, tokenizer=tokenizer, task="text-generation")
     if placement != "auto":
         model.to(device)  # the wrapper moves a model to the first GPU, whatever was asked for
-    return Member(role, _label(source), revision, lm, tokenizer, groups)
+    return Member(role, _label(source), revision, lm, tokenizer, groups, remote)
+
+
+def _remote_member(role: str, source: str) -> Member:
+    """A model without weights, made from its configuration, whose traces run on NDIF."""
+    from nnsight import CONFIG, TransformersModel
+
+    if not CONFIG.API.APIKEY:
+        raise UserError("NDIF wants a key: set NDIF_API_KEY, or nnsight.CONFIG.set_default_api_key(...) once")
+    at = {} if Path(source).is_dir() else {"local_files_only": not _hub_answers(source)}
+    revision = _revision(source, **at)
+    at = at and {**at, "revision": revision}
+    tokenizer = _load(AutoTokenizer, source, **at)
+    config = _load(AutoConfig, source, **at)
+    try:
+        generation = GenerationConfig.from_pretrained(source, **at)
+    except OSError:  # no file of its own
+        generation = GenerationConfig.from_model_config(config)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    with embedded.quiet():
+        lm = TransformersModel(source, tokenizer=tokenizer, task="text-generation")  # of the revision that NDIF serves
+    _check_fit(source, lm._module, tokenizer)
+    groups = token_groups(tokenizer, _eos_ids(generation, tokenizer))
+    return Member(role, _label(source), revision, lm, tokenizer, groups, True)
 
 
 def _check_device(device: str) -> None:
@@ -435,7 +493,7 @@ def _is_finite(model: Any, tokenizer: Any) -> bool:
         return bool(torch.isfinite(model(**ids).logits).all())
 
 
-def _eos_ids(model: Any, tokenizer: Any) -> list[int]:
-    named = model.generation_config.eos_token_id
+def _eos_ids(generation: GenerationConfig, tokenizer: Any) -> list[int]:
+    named = generation.eos_token_id
     ids = named if isinstance(named, list) else [named]
     return [index for index in dict.fromkeys([*ids, tokenizer.eos_token_id]) if index is not None]

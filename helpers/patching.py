@@ -48,8 +48,8 @@ def gradients(
     member: Member, prompts: list[str], plus: Ids, minus: Ids = (), *, batch_size: int = 16
 ) -> tuple[Float[Tensor, " prompt"], Activations]:
     """The metric of each prompt, and its gradient with respect to every place at the last position; one backward
-    pass a batch, parameters frozen, float32. Raises UserError for a model in half precision."""
-    if member.dtype != torch.float32:
+    pass a batch, parameters frozen, float32. Raises UserError for a model in half precision, unless it is remote."""
+    if member.dtype != torch.float32 and not member.remote:
         raise UserError(
             f"gradients are taken in float32, {member.source} is in {member.dtype}: call pair.float() first"
         )
@@ -57,9 +57,9 @@ def gradients(
     member.check(prompts)
 
     def run(indices: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        batch, lm = member.encode([prompts[index] for index in indices]), member.lm
+        batch, lm, device = member.encode([prompts[index] for index in indices]), member.lm, member.device
         full = {name: [] for name in PLACES}
-        with member.lock, lm.trace(batch, use_cache=False) as tracer:
+        with member.lock, lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
             start = lm.model.embed_tokens.output.detach().requires_grad_(True)
             lm.model.embed_tokens.output = start
             full["stream"].append(start)
@@ -69,13 +69,14 @@ def gradients(
                 full["act"].append(layer.mlp.down_proj.input)
                 full["mlp"].append(layer.mlp.down_proj.output)
                 full["stream"].append(layer.output)
-            metric = (lm.model.norm.output[:, -1] @ direction).save()
-            kept = full.save()
+            out = lm.model.norm.output[:, -1].float()
+            total = out @ direction.to(out)
+            found = iter(torch.autograd.grad(total.sum(), [tensor for some in full.values() for tensor in some]))
+            slopes = {n: torch.stack([next(found)[:, -1].float().to(device) for _ in full[n]], 1) for n in full}
+            slopes.save()
+            metric = total.detach().save()
             tracer.stop()
-        every = [tensor for name in PLACES for tensor in kept[name]]
-        found = iter(torch.autograd.grad(metric.sum(), every))
-        slopes = {name: torch.stack([next(found)[:, -1].clone() for _ in kept[name]], 1) for name in PLACES}
-        return metric.detach(), slopes
+        return metric, slopes
 
     indices, parts = zip(*in_batches(prompts, batch_size, run), strict=True)
     metrics = in_order((some, metric) for some, (metric, _) in zip(indices, parts, strict=True))
@@ -133,7 +134,8 @@ def exact_patching(
     batch_size: int = 64,
 ) -> Float[Tensor, "prompt node"]:
     """What replacing each node by `source` at the last position does to the metric, run for run. Nothing before the
-    last token changes, so that is run once a prompt; the last token then runs once a node, many as rows of a batch.
+    last token changes, so that is run once a prompt (not for a remote model, whose cache would come back here); the
+    last token then runs once a node, many as rows of a batch.
     The first row of each batch stays unpatched and is what the others are held against. Used in notebooks 05 and 06."""
     check_nodes(member, nodes)
     _check_source(member, prompts, source)
@@ -142,8 +144,10 @@ def exact_patching(
     effects = torch.zeros(len(prompts), len(nodes))
     for number, prompt in enumerate(prompts):
         ids = member.encode([prompt])["input_ids"]
-        with member.lock, torch.no_grad():
-            begun = member.model.model(ids[:, :-1], use_cache=True).past_key_values if ids.shape[1] > 1 else None
+        begun = None
+        if ids.shape[1] > 1 and not member.remote:
+            with member.lock, torch.no_grad():
+                begun = member.model.model(ids[:, :-1], use_cache=True).past_key_values
         for place in range(0, len(nodes), batch_size - 1):
             some = list(nodes[place : place + batch_size - 1])
             metric = _patched_rows(member, ids, begun, number, source, some, direction)
@@ -174,11 +178,12 @@ def _patched_rows(
     member: Member, ids: Tensor, begun: Any, number: int, source: Activations, nodes: list[Node], direction: Tensor
 ) -> Float[Tensor, " row"]:
     """The metric of one prompt, first as it is, then once for each node with that node replaced. `begun`: the keys
-    and values of all its tokens but the last."""
+    and values of all its tokens but the last, else they run again."""
     lm, n_rows, cache = member.lm, len(nodes) + 1, copy.deepcopy(begun)
     if cache is not None:
         cache.batch_repeat_interleave(n_rows)
-    batch = {"input_ids": ids[:, -1:].expand(n_rows, -1), "attention_mask": ids.new_ones(n_rows, ids.shape[1])}
+    read = ids if cache is None else ids[:, -1:]
+    batch = {"input_ids": read.expand(n_rows, -1), "attention_mask": ids.new_ones(n_rows, ids.shape[1])}
     size = member.config.hidden_size // member.config.num_attention_heads
     size = getattr(member.config, "head_dim", None) or size
     rows: dict[tuple[str, int], list[tuple[int, Any]]] = {}
@@ -193,7 +198,8 @@ def _patched_rows(
             changed[row, -1, columns] = values[name][layer, columns]
         return changed
 
-    with member.lock, torch.no_grad(), lm.trace(**batch, past_key_values=cache, use_cache=True) as tracer:
+    cached = {"past_key_values": cache, "use_cache": cache is not None}
+    with member.lock, torch.no_grad(), lm.trace(**batch, **cached, remote=member.remote) as tracer:
         if ("stream", 0) in rows:
             lm.model.embed_tokens.output = replaced(lm.model.embed_tokens.output, "stream", 0)
         for index, layer in enumerate(lm.model.layers):
@@ -207,7 +213,8 @@ def _patched_rows(
                 layer.mlp.down_proj.output = replaced(layer.mlp.down_proj.output, "mlp", index)
             if ("stream", index + 1) in rows:
                 layer.output = replaced(layer.output, "stream", index + 1)
-        metric = (lm.model.norm.output[:, -1].float() @ direction).save()
+        out = lm.model.norm.output[:, -1].float()
+        metric = (out @ direction.to(out)).detach().save()
         tracer.stop()
     return metric
 
@@ -221,11 +228,11 @@ def streams_at_all_positions(
 
     def run(some: list[int]) -> list[Tensor]:
         lm, batch = member.lm, member.encode([prompts[index] for index in some])
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
             points = [lm.model.layers[0].input]
             for layer in lm.model.layers:
                 points.append(layer.output)
-            stream = torch.stack([point.float().cpu() for point in points], dim=2).save()
+            stream = torch.stack([point.detach().float().cpu() for point in points], dim=2).save()
             tracer.stop()
         lengths = batch["attention_mask"].sum(1).tolist()
         return [row[-length:] for row, length in zip(stream, lengths, strict=True)]
@@ -255,7 +262,7 @@ def patch_streams(
         shared = min(batch["input_ids"].shape[1], given.shape[0])
         span = {"last": slice(-1, None), "earlier": slice(-shared, -1), "all": slice(-shared, None)}[where]
         values = given.to(member.device, member.dtype)
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
             start = lm.model.embed_tokens.output.clone()
             start[1, span] = values[span, 0]
             lm.model.embed_tokens.output = start
@@ -263,7 +270,8 @@ def patch_streams(
                 changed = layer.output.clone()
                 changed[index + 2, span] = values[span, index + 1]
                 layer.output = changed
-            metric = (lm.model.norm.output[:, -1].float() @ direction).save()
+            out = lm.model.norm.output[:, -1].float()
+            metric = (out @ direction.to(out)).detach().save()
             tracer.stop()
         effects.append((metric[1:] - metric[0]).cpu())
     return torch.stack(effects)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import pandas as pd
 import torch
@@ -64,8 +64,8 @@ def last_hidden(
         batch = member.encode([prompts[index] for index in indices])
         if on_batch:
             on_batch(indices)
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
-            hidden = lm.model.norm.output[:, -1].clone().save()
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
+            hidden = lm.model.norm.output[:, -1].detach().clone().save()
             tracer.stop()
         return hidden.float().to(member.device)
 
@@ -87,6 +87,7 @@ def begin(member: Member, prompts: list[str], layers: Iterable[int], *, batch_si
     member.check(prompts)
     wanted = sorted(set(layers))
     member.check_layers(wanted, points=True)
+    _check_here(member, "streams kept to go on from")
 
     def run(indices: list[int]) -> Begun:
         batch, lm, kept = member.encode([prompts[index] for index in indices]), member.lm, {}
@@ -132,13 +133,13 @@ def go_on(
 def last_hidden_shared(member: Member, prompts: list[str], *, batch_size: int = 96) -> Float[Tensor, "prompt d_model"]:
     """`last_hidden` for prompts that begin alike, in which every common beginning is run once: what all share first,
     then the rest as a tree of tokens in one row, each seeing its own ancestors alone (tree attention, Miao et al.
-    2023). The fewer tokens they differ in, the faster. Used in notebook 07."""
+    2023). The fewer tokens they differ in, the faster; on a remote model as `last_hidden`. Used in notebook 07."""
     check_count(batch_size, "prompts a batch")
     member.encode(prompts)
     every = [member.encode([prompt])["input_ids"][0].tolist() for prompt in prompts]
     shortest = min(map(len, every)) - 1
     shared = next((k for k in range(shortest) if len({ids[k] for ids in every}) > 1), shortest)
-    if not shared:
+    if not shared or member.remote:
         return last_hidden(member, prompts)
     start, lm, parts = torch.tensor([every[0][:shared]], device=member.device), member.lm, []
     for place in range(0, len(prompts), batch_size):
@@ -194,23 +195,116 @@ def hidden_without(
             if any(not 0 <= at < length - 1 for at in hide[index]):
                 raise UserError(f"hide {list(hide[index])} of prompt {index}: give tokens from 0 to {length - 2}")
             row[[len(row) - length + at for at in hide[index]]] = 0
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
-            hidden = lm.model.norm.output[:, -1].clone().save()
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
+            hidden = lm.model.norm.output[:, -1].detach().clone().save()
             tracer.stop()
         return hidden.float().to(member.device)
 
     return in_order(in_batches(prompts, batch_size, run))
 
 
+# What follows down to `_read_rows` reads states against the head of a transformers model, for `Member.at_weights`.
+
+
+def _logits(model: Any, states: Tensor, token_ids: list[int]) -> Tensor:
+    rows = model.lm_head.weight[token_ids]
+    return (states.to(rows.device) @ rows.float().T).cpu()
+
+
+def _log_normaliser(model: Any, states: Tensor) -> Tensor:
+    weight = model.lm_head.weight
+    sums = [(states.to(weight.device) @ chunk.float().T).logsumexp(-1) for chunk in weight.split(VOCAB_CHUNK)]
+    return torch.stack(sums).logsumexp(0).cpu()
+
+
+def _logprobs(model: Any, states: Tensor, token_ids: list[int]) -> Tensor:
+    return _logits(model, states, token_ids) - _log_normaliser(model, states)[:, None]
+
+
+def _row_blocks(model: Any, states: Tensor) -> tuple[Tensor, ...]:
+    """States, on the head's device, in blocks that are read against the vocabulary at once."""
+    device = model.lm_head.weight.device
+    return states.to(device).split(LENS_ROWS.get(device.type, LENS_ROWS["cuda"]))
+
+
+def _every_logit(model: Any, states: Tensor) -> Tensor:
+    """Logits of the whole vocabulary for a few rows, float32 on the head's device."""
+    weight = model.lm_head.weight
+    if weight.dtype == torch.float32:
+        return states @ weight.T
+    return torch.cat([states @ chunk.float().T for chunk in weight.split(VOCAB_CHUNK)], dim=-1)
+
+
+def _distribution(model: Any, states: Tensor) -> Tensor:
+    return torch.cat([_every_logit(model, rows).log_softmax(-1).cpu() for rows in _row_blocks(model, states)])
+
+
+def _best(model: Any, states: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Ids and probabilities of the k likeliest tokens of normed states."""
+    best = [_every_logit(model, rows).softmax(-1).topk(k) for rows in _row_blocks(model, states)]
+    return torch.cat([part.indices.cpu() for part in best]), torch.cat([part.values.cpu() for part in best])
+
+
+def _scores(model: Any, directions: Tensor, token_ids: list[int], k: int) -> tuple[Tensor, Tensor]:
+    """z-scores of chosen tokens over the vocabulary, and the k best tokens, of directions with the norm folded in."""
+    scores, best = [], []
+    for rows in _row_blocks(model, directions):
+        every = _every_logit(model, rows * model.model.norm.weight.float().to(rows.device))
+        spread = every.std(-1, keepdim=True).clamp(min=1e-12)  # no direction, no score: 0
+        scores.append(((every[:, token_ids] - every.mean(-1, keepdim=True)) / spread).cpu())
+        best.append(every.topk(k).indices.cpu())
+    return torch.cat(scores), torch.cat(best)
+
+
+def _normed(model: Any, stream: Tensor, norm: str) -> Tensor:
+    if norm == "none":
+        return stream
+    scaled = stream * torch.rsqrt(stream.pow(2).mean(-1, keepdim=True) + model.config.rms_norm_eps)
+    return scaled if norm == "scale" else scaled * model.model.norm.weight.float().to(stream.device)
+
+
+def _read_rows(model: Any, stream: Tensor, token_ids: list[int], norm: str, ranked: bool) -> tuple[Tensor | None, ...]:
+    """Logits, log-probabilities and ranks of chosen tokens at points of the stream, each [row, token] on the CPU."""
+    weight, read = model.lm_head.weight, []
+    for rows in _row_blocks(model, stream.reshape(-1, stream.shape[-1])):
+        states = _normed(model, rows, norm)
+        chosen = _logits(model, states, token_ids).to(states.device)
+        if not ranked:
+            read.append((chosen.cpu(), None, None))
+            continue
+        sums, greater = [], torch.zeros(chosen.shape, dtype=torch.int32, device=states.device)
+        for start, some in zip(range(0, 10**9, VOCAB_CHUNK), weight.split(VOCAB_CHUNK), strict=False):
+            logits = states @ some.float().T
+            sums.append(logits.logsumexp(-1))
+            for k, token in enumerate(token_ids):
+                greater[:, k] += (logits > chosen[:, k, None]).sum(-1, dtype=torch.int32)
+                if start <= token < start + len(some):  # a token does not outrank itself, whatever the rounding
+                    greater[:, k] -= (logits[:, token - start] > chosen[:, k]).int()
+        read.append((chosen.cpu(), (chosen - torch.stack(sums).logsumexp(0)[:, None]).cpu(), greater.cpu()))
+    return tuple(None if part[0] is None else torch.cat(part) for part in zip(*read, strict=True))
+
+
+def _check_here(member: Member, what: str) -> None:
+    """Raise UserError for a remote model, where something would be large to send."""
+    if member.remote:
+        raise UserError(f"{what} would be sent whole from {member.source}, which is remote: load it without remote")
+
+
 def logits_of(member: Member, hidden: Float[Tensor, "prompt d_model"], token_ids: Ids) -> Float[Tensor, "prompt token"]:
     """Logits of chosen tokens only, float32 on the CPU."""
-    return (hidden @ member.unembedding[list(token_ids)].float().T).cpu()
+    return member.at_weights(_logits, hidden, list(token_ids))
 
 
 def log_normaliser(member: Member, hidden: Float[Tensor, "prompt d_model"]) -> Float[Tensor, " prompt"]:
     """log of the sum of exp(logit) over the vocabulary, in chunks of it, float32 on the CPU."""
-    sums = [(hidden @ chunk.float().T).logsumexp(-1) for chunk in member.unembedding.split(VOCAB_CHUNK)]
-    return torch.stack(sums).logsumexp(0).cpu()
+    return member.at_weights(_log_normaliser, hidden)
+
+
+def logprobs_of(
+    member: Member, hidden: Float[Tensor, "prompt d_model"], token_ids: Ids
+) -> Float[Tensor, "prompt token"]:
+    """Natural log-probabilities of chosen tokens, in nats, float32 on the CPU."""
+    return member.at_weights(_logprobs, hidden, list(token_ids))
 
 
 def next_logits(member: Member, prompts: list[str], token_ids: Ids) -> Float[Tensor, "prompt token"]:
@@ -222,13 +316,12 @@ def next_logits(member: Member, prompts: list[str], token_ids: Ids) -> Float[Ten
 def next_logprobs(member: Member, prompts: list[str], token_ids: Ids) -> Float[Tensor, "prompt token"]:
     """Natural log-probabilities of chosen next tokens, in nats. Used in notebook 02."""
     member.check_ids(token_ids)
-    hidden = last_hidden(member, prompts)
-    return logits_of(member, hidden, token_ids) - log_normaliser(member, hidden)[:, None]
+    return logprobs_of(member, last_hidden(member, prompts), token_ids)
 
 
 def next_distribution(member: Member, prompts: list[str]) -> Float[Tensor, "prompt vocab"]:
     """Log-probabilities of the whole vocabulary after each prompt, in nats, on the CPU: for few prompts."""
-    return _every_logit(member, last_hidden(member, prompts)).log_softmax(-1).cpu()
+    return member.at_weights(_distribution, last_hidden(member, prompts))
 
 
 def kl_nats(first: Float[Tensor, "prompt vocab"], second: Float[Tensor, "prompt vocab"]) -> Float[Tensor, " prompt"]:
@@ -243,25 +336,21 @@ def stop_parts(member: Member, prompts: list[str], *, lm: object = None) -> pd.D
     line, and the rest. Used in notebooks 02 and 06.
     """
     groups = member.groups
-    hidden = last_hidden(member, prompts, lm=lm)
-    normaliser = log_normaliser(member, hidden)[:, None]
-
-    def share(ids: Iterable[int | None]) -> list[float]:
-        known = [index for index in ids if index is not None]
-        return (logits_of(member, hidden, known) - normaliser).exp().sum(1).tolist()
-
-    lines = [single_id(member.tokenizer, mark) for mark in ("\n", "\n\n")]
     parts = {
-        "stop": share(groups.stop),
-        "</think>": share([groups.end_think]),
-        "<think>": share([groups.think]),
-        "Wait set": share(groups.wait),
-        "new line": share(lines),
+        "stop": groups.stop,
+        "</think>": [groups.end_think],
+        "<think>": [groups.think],
+        "Wait set": groups.wait,
+        "new line": [single_id(member.tokenizer, mark) for mark in ("\n", "\n\n")],
     }
-    frame = pd.DataFrame(parts)
+    known = {name: [index for index in ids if index is not None] for name, ids in parts.items()}
+    every = [index for ids in known.values() for index in ids]
+    shares = logprobs_of(member, last_hidden(member, prompts, lm=lm), every).exp()
+    columns = iter(shares.split([len(ids) for ids in known.values()], dim=1))
+    frame = pd.DataFrame({name: next(columns).sum(1).tolist() for name in known})
     frame["rest"] = (1 - frame.sum(axis=1)).clip(lower=0)
     for index in groups.stop:
-        frame[member.tokenizer.decode([index])] = share([index])
+        frame[member.tokenizer.decode([index])] = shares[:, every.index(index)].tolist()
     return frame
 
 
@@ -270,26 +359,17 @@ def bigram_logits(
 ) -> Float[Tensor, "source token"]:
     """What a token alone says about the next one, from the weights: its embedding, with `first_mlp` plus what
     layer 0's MLP adds to it, through the final norm and the head; no attention, no context. Used in notebook 02."""
-    model = member.model.model
     member.check_ids([*sources, *targets])
+    return member.at_weights(_bigrams, sources, targets, first_mlp)
+
+
+def _bigrams(model: Any, sources: list[int], targets: list[int], first_mlp: bool) -> Tensor:
     with torch.no_grad():
-        stream = model.embed_tokens.weight[sources]
+        stream = model.model.embed_tokens.weight[sources]
         if first_mlp:
-            layer = model.layers[0]
+            layer = model.model.layers[0]
             stream = stream + layer.mlp(layer.post_attention_layernorm(stream))
-        return logits_of(member, model.norm(stream).float().to(member.device), targets)
-
-
-def _row_blocks(head: Member, states: Float[Tensor, "row d_model"]) -> tuple[Tensor, ...]:
-    """States in blocks that are read against the vocabulary at once."""
-    return states.split(LENS_ROWS.get(head.device.type, LENS_ROWS["cuda"]))
-
-
-def _every_logit(member: Member, states: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
-    """Logits of the whole vocabulary for a few rows, float32 on the head's device."""
-    if member.dtype == torch.float32:
-        return states @ member.unembedding.T
-    return torch.cat([states @ chunk.float().T for chunk in member.unembedding.split(VOCAB_CHUNK)], dim=-1)
+        return _logits(model, model.model.norm(stream).float(), targets)
 
 
 def top_tokens(member: Member, prompts: list[str], *, k: int = 10, lm: object = None) -> list[list[tuple[str, float]]]:
@@ -299,10 +379,8 @@ def top_tokens(member: Member, prompts: list[str], *, k: int = 10, lm: object = 
 
 def _likeliest(member: Member, states: Float[Tensor, "row d_model"], k: int) -> list[list[tuple[str, float]]]:
     """The k likeliest tokens of normed states, a chunk of rows at a time."""
-    check_count(k, "tokens", len(member.unembedding))
-    best = [_every_logit(member, rows).softmax(-1).topk(k) for rows in _row_blocks(member, states)]
-    ids, shares = (torch.cat([getattr(part, name) for part in best]).tolist() for name in ("indices", "values"))
-    rows = zip(ids, shares, strict=True)
+    check_count(k, "tokens", member.n_vocab)
+    rows = zip(*(part.tolist() for part in member.at_weights(_best, states, k)), strict=True)
     return [[(member.tokenizer.decode([i]), p) for i, p in zip(*row, strict=True)] for row in rows]
 
 
@@ -316,29 +394,43 @@ def residuals(
 ) -> Float[Tensor, "prompt position point d_model"]:
     """The residual stream before the final norm at chosen positions (negative: counted from the end) and all
     points, float32. Raises UserError for a position that a prompt does not have. Used in notebook 03."""
-    return in_order(_residual_batches(member, prompts, positions, mid, batch_size))
+    return in_order(_residual_batches(member, prompts, positions, mid, batch_size, _on_head))
+
+
+def _on_head(model: Any, stream: Tensor) -> Tensor:
+    return stream.to(model.lm_head.weight.device)
 
 
 def _residual_batches(
-    member: Member, prompts: list[str], positions: Sequence[int], mid: bool, batch_size: int
-) -> Iterator[tuple[list[int], Float[Tensor, "prompt position point d_model"]]]:
+    member: Member,
+    prompts: list[str],
+    positions: Sequence[int],
+    mid: bool,
+    batch_size: int,
+    work: Callable[..., T],
+    *given: Any,
+) -> Iterator[tuple[list[int], T]]:
+    """What `work(transformers model, stream, *given)` makes of each batch's points, beside the weights."""
     at, lm = list(positions), member.lm
     member.check(prompts)
 
-    def run(indices: list[int]) -> Tensor:
+    def run(indices: list[int]) -> T:
         batch = member.encode([prompts[index] for index in indices])
         shortest = int(batch["attention_mask"].sum(1).min())
         if not at or any(not -shortest <= place < 0 for place in at):
             raise UserError(f"positions {at} asked for, but a prompt has {shortest} tokens: use -{shortest} to -1")
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
             points = [lm.model.layers[0].input[:, at]]
             for layer in lm.model.layers:
                 if mid:
                     points.append(layer.post_attention_layernorm.input[:, at])
                 points.append(layer.output[:, at])
-            stream = torch.stack([point.to(member.device) for point in points], dim=2).float().save()
+            with torch.no_grad():
+                stream = torch.stack([point.to(points[-1].device) for point in points], dim=2).float()
+                found = work(lm._module, stream, *given)
+            found.save()
             tracer.stop()
-        return stream
+        return found
 
     return in_batches(prompts, batch_size, run)
 
@@ -358,11 +450,7 @@ def normed(head: Member, stream: Float[Tensor, "*rows d_model"], norm: Norm = "f
     """The stream through the final norm: `full`, its `scale` only (divided by its root mean square, the learned
     weight left out), or `none`."""
     check_choice(norm, "norm", get_args(Norm))
-    if norm == "none":
-        return stream
-    eps = head.config.rms_norm_eps
-    scaled = stream * torch.rsqrt(stream.pow(2).mean(-1, keepdim=True) + eps)
-    return scaled if norm == "scale" else scaled * head.norm_weight.float().to(stream.device)
+    return head.at_weights(_normed, stream, norm)
 
 
 def read_stream(
@@ -374,28 +462,9 @@ def read_stream(
     chunks, for LENS_ROWS states at a time. Used in notebooks 03, 05, 07.
     """
     head.check_ids(token_ids)
-    rows = _row_blocks(head, stream.reshape(-1, stream.shape[-1]))
-    read = [_read_rows(head, normed(head, some.to(head.device), norm), list(token_ids), ranked) for some in rows]
-    shape = (*stream.shape[:-1], len(token_ids))
-    return Lens(*(None if part[0] is None else torch.cat(part).reshape(shape) for part in zip(*read, strict=True)))
-
-
-def _read_rows(
-    head: Member, states: Float[Tensor, "row d_model"], token_ids: list[int], ranked: bool
-) -> tuple[Tensor | None, ...]:
-    chosen = logits_of(head, states, token_ids).to(states.device)
-    if not ranked:
-        return chosen.cpu(), None, None
-    sums, greater = [], torch.zeros(chosen.shape, dtype=torch.int32, device=states.device)
-    for start, weight in zip(range(0, 10**9, VOCAB_CHUNK), head.unembedding.split(VOCAB_CHUNK), strict=False):
-        logits = states @ weight.float().T
-        sums.append(logits.logsumexp(-1))
-        for k, token in enumerate(token_ids):
-            greater[:, k] += (logits > chosen[:, k, None]).sum(-1, dtype=torch.int32)
-            if start <= token < start + len(weight):  # a token does not outrank itself, whatever the rounding
-                greater[:, k] -= (logits[:, token - start] > chosen[:, k]).int()
-    logprobs = chosen - torch.stack(sums).logsumexp(0)[:, None]
-    return chosen.cpu(), logprobs.cpu(), greater.cpu()
+    check_choice(norm, "norm", get_args(Norm))
+    read = head.at_weights(_read_rows, stream, list(token_ids), norm, ranked)
+    return Lens(*(part if part is None else part.reshape(*stream.shape[:-1], -1) for part in read))
 
 
 def lens(
@@ -412,11 +481,16 @@ def lens(
 ) -> Lens:
     """The logit lens of one model, [prompt, position, point, token]; batch by batch, so that memory does not grow
     with the number of prompts. `head`: whose norm and unembedding read the stream (default: its own)."""
+    (head or member).check_ids(token_ids)
+    check_choice(norm, "norm", get_args(Norm))
+    own, given = head is None or head is member, (list(token_ids), norm, ranked)
+    work = (_read_rows, *given) if own else (_on_head,)
     indices, read = [], []
-    for batch, stream in _residual_batches(member, prompts, positions, mid, batch_size):
+    for batch, found in _residual_batches(member, prompts, positions, mid, batch_size, *work):
         indices.append(batch)
-        read.append(read_stream(head or member, stream, token_ids, norm=norm, ranked=ranked))
-    columns = ([getattr(part, name) for part in read] for name in ("logits", "logprobs", "ranks"))
+        rows = found if own else head.at_weights(_read_rows, found, *given)
+        read.append([part if part is None else part.unflatten(0, (len(batch), len(positions), -1)) for part in rows])
+    columns = zip(*read, strict=True)
     return Lens(*(None if c[0] is None else in_order(zip(indices, c, strict=True)) for c in columns))
 
 
@@ -462,8 +536,8 @@ def activations(member: Member, prompts: list[str], *, batch_size: int = 64) -> 
 
 
 def _read_activations(member: Member, prompts: list[str]) -> Activations:
-    lm, batch, kept = member.lm, member.encode(prompts), {name: [] for name in PLACES}
-    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+    lm, batch, kept, device = member.lm, member.encode(prompts), {name: [] for name in PLACES}, member.device
+    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
         kept["stream"].append(lm.model.layers[0].input[:, -1].clone())
         for layer in lm.model.layers:
             kept["z"].append(layer.self_attn.o_proj.input[:, -1].clone())
@@ -471,7 +545,7 @@ def _read_activations(member: Member, prompts: list[str]) -> Activations:
             kept["act"].append(layer.mlp.down_proj.input[:, -1].clone())
             kept["mlp"].append(layer.mlp.down_proj.output[:, -1].clone())
             kept["stream"].append(layer.output[:, -1].clone())
-        stacked = {name: torch.stack([one.float().to(member.device) for one in kept[name]], 1) for name in PLACES}
+        stacked = {name: torch.stack([one.detach().float().to(device) for one in kept[name]], 1) for name in kept}
         stacked.save()
         tracer.stop()
     return Activations(**stacked)
@@ -498,8 +572,13 @@ class Attribution:
 def logit_direction(member: Member, plus: Ids, minus: Ids = ()) -> Float[Tensor, " d_model"]:
     """Mean unembedding of the `plus` tokens minus that of the `minus` tokens, float32."""
     member.check_ids([*plus, *minus])
-    up = member.unembedding[list(plus)].float().mean(0)
-    return up - member.unembedding[list(minus)].float().mean(0) if minus else up
+    return member.at_weights(_direction, list(plus), list(minus)).to(member.device)
+
+
+def _direction(model: Any, plus: list[int], minus: list[int]) -> Tensor:
+    weight = model.lm_head.weight.detach()
+    up = weight[plus].float().mean(0)
+    return up - weight[minus].float().mean(0) if minus else up
 
 
 def attribute(
@@ -507,37 +586,42 @@ def attribute(
 ) -> Attribution:
     """Direct logit attribution at the last position: what each component writes towards the mean logit of `plus`
     minus that of `minus`, the final norm's scale frozen and its weight folded in. Every query head counts, also
-    where heads share keys and values. Raises UserError unless the model is in float32. Used in notebooks 03 to 05.
+    where heads share keys and values. Raises UserError unless the model is in float32; a remote one is in what its
+    server holds, and its parts add up within that rounding. Used in notebooks 03 to 05.
     """
-    if member.dtype != torch.float32:
+    if member.dtype != torch.float32 and not member.remote:
         raise UserError(f"attribution must add up, but {member.source} is in {member.dtype}: call pair.float() first")
     folded = logit_direction(member, plus, minus) * member.norm_weight.float()
     member.check(prompts)
+    into = member.at_weights(_onto, folded)
 
     def run(indices: list[int]) -> tuple[Tensor | None, ...]:
-        return _attribute_batch(member, [prompts[index] for index in indices], folded, neurons)
+        return _attribute_batch(member, [prompts[index] for index in indices], folded, into, neurons)
 
     indices, parts = zip(*in_batches(prompts, batch_size, run), strict=True)
     columns = list(zip(*parts, strict=True))
     return Attribution(*(None if c[0] is None else in_order(zip(indices, c, strict=True)) for c in columns))
 
 
+def _onto(model: Any, direction: Tensor) -> tuple[Tensor, ...]:
+    """What each column of every layer's `o_proj` and `down_proj`, and their biases, write along a direction."""
+    columns, biases = ([], []), ([], [])
+    for layer in model.model.layers:
+        for place, matrix in enumerate((layer.self_attn.o_proj, layer.mlp.down_proj)):
+            columns[place].append((direction.to(matrix.weight) @ matrix.weight).to(direction))
+            none = matrix.bias is None
+            biases[place].append(direction.new_zeros(()) if none else matrix.bias.to(direction) @ direction)
+    return tuple(torch.stack(part) for part in (*columns, *biases))
+
+
 def _attribute_batch(
-    member: Member, prompts: list[str], folded: Float[Tensor, " d_model"], neurons: bool
+    member: Member, prompts: list[str], folded: Float[Tensor, " d_model"], into: tuple[Tensor, ...], neurons: bool
 ) -> tuple[Tensor | None, ...]:
+    into_heads, into_neurons, *biases = into
     seen = _read_activations(member, prompts)
     scale = torch.rsqrt(seen.stream[:, -1].pow(2).mean(-1) + member.config.rms_norm_eps)
     toward = folded * scale[:, None]
-    layers = member.model.model.layers
-    into_heads, into_neurons = (
-        torch.stack([(folded.to(matrix.weight.device) @ matrix.weight).to(folded) for matrix in matrices])
-        for matrices in ([layer.self_attn.o_proj for layer in layers], [layer.mlp.down_proj for layer in layers])
-    )
     of_heads = (seen.z * into_heads).unflatten(-1, (member.config.num_attention_heads, -1)).sum(-1)
-    biases = [
-        torch.stack([folded.new_zeros(()) if matrix.bias is None else matrix.bias @ folded for matrix in matrices])
-        for matrices in ([layer.self_attn.o_proj for layer in layers], [layer.mlp.down_proj for layer in layers])
-    ]
     found = (
         (seen.stream[:, 0] * toward).sum(-1),
         (seen.attention * toward[:, None]).sum(-1),
@@ -556,20 +640,14 @@ def vocabulary_scores(
     in), as a z-score over the vocabulary, so that the direction's length drops out. Used in notebook 03."""
     head.check_ids(token_ids)
     head.check_width(directions, "directions")
-    scores = []
-    for rows in _row_blocks(head, directions):
-        every = _every_logit(head, rows.to(head.device) * head.norm_weight.float())
-        spread = every.std(-1, keepdim=True).clamp(min=1e-12)  # no direction, no score: 0
-        scores.append(((every[:, list(token_ids)] - every.mean(-1, keepdim=True)) / spread).cpu())
-    return torch.cat(scores)
+    return head.at_weights(_scores, directions, list(token_ids), 1)[0]
 
 
 def promoted(head: Member, directions: Float[Tensor, "row d_model"], *, k: int = 10) -> list[list[str]]:
     """The k tokens that each direction writes most strongly towards, as in `vocabulary_scores`."""
-    check_count(k, "tokens", len(head.unembedding))
+    check_count(k, "tokens", head.n_vocab)
     head.check_width(directions, "directions")
-    folded = directions.to(head.device) * head.norm_weight.float()
-    best = torch.cat([_every_logit(head, rows).topk(k).indices for rows in _row_blocks(head, folded)])
+    best = head.at_weights(_scores, directions, [0], k)[1]
     return [[head.tokenizer.decode([token]) for token in row] for row in best.tolist()]
 
 

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from nnsight.intervention.iterator import Iterations
 from torch import Tensor
 from transformers import LogitsProcessor
 
 from helpers.checks import check_choice, check_count
 from helpers.generation import Change, Completion, in_memory
 from helpers.pairs import CONTROLS, Member
-from helpers.readouts import Begun, Ids, begin, go_on, log_normaliser, logits_of
+from helpers.readouts import Begun, Ids, begin, go_on, last_hidden, logprobs_of
 from helpers.store import ROOT, UserError, read_json, sha256
 from helpers.tokens import KEYWORDS, keyword_pattern
 
@@ -97,13 +98,13 @@ class _Rows(LogitsProcessor):
 
     def added(self, layer: int, hidden: Float[Tensor, "row position d_model"]) -> Float[Tensor, "_ _ d_model"]:
         """What a layer's output gets: more than one position is the prompt, a single one a generated token."""
-        earlier, last, generated = self.weights[self.now].T
+        earlier, last, generated = self.weights[self.now].to(hidden).T
         vector = self.vectors[layer][self.now].to(hidden)
         if hidden.shape[1] == 1:
             return (vector * generated[:, None])[:, None]
         amounts = earlier[:, None].repeat(1, hidden.shape[1])
         amounts[:, -1] = last
-        return amounts[..., None].to(hidden) * vector[:, None]
+        return amounts[..., None] * vector[:, None]
 
     def __call__(self, input_ids: Tensor, scores: Float[Tensor, "row vocab"]) -> Float[Tensor, "row vocab"]:
         changed = scores.clone()
@@ -120,8 +121,8 @@ def steered(member: Member, steerings: Sequence[Steering]) -> Change:
     _check(member, steerings)
     rows, lm = _Rows(member, steerings), member.lm
     if rows.vectors:
-        with member.lm.edit() as (tracer, lm):
-            for _ in tracer.all():
+        with member.lm.edit() as (_tracer, lm):
+            for _ in Iterations()[:]:
                 for layer in rows.vectors:
                     out = lm.model.layers[layer].output
                     lm.model.layers[layer].output = out + rows.added(layer, out)
@@ -148,11 +149,17 @@ def steered_logprobs(
     member: Member, prompts: list[str], steerings: Sequence[Steering], token_ids: Ids, *, rows: int = 128
 ) -> Float[Tensor, "steering prompt token"]:
     """Natural log-probabilities of next tokens, in nats, of every prompt under every steering. What lies below a
-    steering's lowest layer is run once for all; `rows` (prompts times steerings) at once. Used in notebook 06."""
+    steering's lowest layer is run once for all, unless the model is remote; `rows` (prompts times steerings) at once.
+    Used in notebook 06."""
     _check(member, steerings)
     check_count(rows, "rows at once")
     lowest = [min(steering.vectors, default=member.n_layers - 1) + 1 for steering in steerings]
     member.check_ids(token_ids)
+    if member.remote:
+        change = steered(member, each := [steering for steering in steerings for _ in prompts])
+        texts = list(prompts) * len(steerings)
+        hidden = last_hidden(member, texts, lm=change.lm, on_batch=change.on_batch, batch_size=rows)
+        return _biased_logprobs(member, hidden, each, token_ids).unflatten(0, (len(steerings), -1))
     read = torch.zeros(len(steerings), len(prompts), len(token_ids))
     for begun in begin(member, prompts, lowest, batch_size=min(rows, 64)):
         each = max(1, rows // len(begun.indices))
@@ -175,14 +182,17 @@ def _under_steering(
     if layer - 1 in change.vectors:
         before = before + change.added(layer - 1, before)
     later = {at: partial(change.added, at) for at in change.vectors if at >= layer}
-    hidden = go_on(member, begun, layer, before, later=later)
-    normaliser = log_normaliser(member, hidden)[:, None]
-    read, own, share = logits_of(member, hidden, token_ids) - normaliser, 0.0, 0.0
-    if change.tokens:
-        likely = (logits_of(member, hidden, change.tokens) - normaliser).exp()
-        share = (likely * change.biases.cpu().expm1()).sum(1, keepdim=True)
-        own = torch.tensor([[steering.bias.get(token, 0.0) for token in token_ids] for steering in each])
-    return read + own - torch.as_tensor(1.0 + share).log()
+    return _biased_logprobs(member, go_on(member, begun, layer, before, later=later), each, token_ids)
+
+
+def _biased_logprobs(
+    member: Member, hidden: Float[Tensor, "row d_model"], each: list[Steering], token_ids: Ids
+) -> Float[Tensor, "row token"]:
+    """Log-probabilities after each row's own biases: exp(bias) times the probability, over the new sum."""
+    tokens = sorted({token for steering in each for token in steering.bias})
+    read, likely = logprobs_of(member, hidden, [*token_ids, *tokens]).split([len(token_ids), len(tokens)], dim=1)
+    bias, own = (torch.tensor([[s.bias.get(t, 0.0) for t in some] for s in each]) for some in (tokens, token_ids))
+    return read + own - (likely.exp() * bias.expm1()).sum(1, keepdim=True).log1p()
 
 
 def random_directions(n: int, width: int, *, seed: int = 0) -> Float[Tensor, "direction d_model"]:
@@ -271,11 +281,11 @@ def _read_batch(member: Member, rows: list[list[int]], places: list[Place]) -> t
     width, lm = batch["input_ids"].shape[1], member.lm
     row = torch.tensor([k for k, _ in places], device=member.device)
     column = torch.tensor([width - len(rows[k]) + at for k, at in places], device=member.device)
-    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
         streams, heads = [], []
         for layer in lm.model.layers:
-            heads.append(layer.self_attn.o_proj.input[row, column].float().cpu())
-            streams.append(layer.output[row, column].float().cpu())
+            heads.append(layer.self_attn.o_proj.input[row, column].detach().float().cpu())
+            streams.append(layer.output[row, column].detach().float().cpu())
         stream = torch.stack(streams, 1).save()
         of_heads = torch.stack(heads, 1).save()
         tracer.stop()
@@ -290,12 +300,16 @@ def function_vector(
     if not torch.isfinite(heads_mean).all():
         raise UserError("the mean outputs of heads are not all finite: look for NaN in what they come from")
     size = heads_mean.shape[1] // member.config.num_attention_heads
-    total = torch.zeros(member.config.hidden_size)
-    for layer, head in heads:
-        columns = slice(head * size, (head + 1) * size)
-        weight = member.model.model.layers[layer].self_attn.o_proj.weight[:, columns].float().cpu()
-        total += weight.detach() @ heads_mean[layer, columns].cpu()
-    return total
+    places = [(layer, head * size, (head + 1) * size) for layer, head in heads]
+    return member.at_weights(_written, heads_mean.cpu(), places)
+
+
+def _written(model: Any, means: Tensor, places: list[tuple[int, int, int]]) -> Tensor:
+    parts = [
+        model.model.layers[layer].self_attn.o_proj.weight[:, start:end].detach().float().cpu() @ means[layer, start:end]
+        for layer, start, end in places
+    ]
+    return torch.stack(parts).sum(0)
 
 
 @dataclass(frozen=True)
@@ -382,10 +396,10 @@ def autoencoder_states(
     def run(some: list[int]) -> tuple[list[list[int]], Tensor, int]:
         rows = [_all_ids(member, texts[k]) for k in some]
         batch = member.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(member.device)
-        lm, width = member.lm, batch["input_ids"].shape[1]
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
-            block = lm.model.layers[coder.layer]
-            hidden = (block.mlp.output if coder.on_mlp else block.output).float().cpu().save()
+        lm, width, at, on_mlp = member.lm, batch["input_ids"].shape[1], coder.layer, coder.on_mlp
+        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
+            block = lm.model.layers[at]
+            hidden = (block.mlp.output if on_mlp else block.output).detach().float().cpu().save()
             tracer.stop()
         return rows, hidden, width
 
@@ -415,8 +429,8 @@ def with_latent(member: Member, coder: Autoencoder, latent: int, value: float) -
         change = (value - coder.encode(hidden)[..., latent, None]) * coder.decoder[latent]
         return hidden + change.to(hidden)
 
-    with member.lm.edit() as (tracer, edited):
-        for _ in tracer.all():
+    with member.lm.edit() as (_tracer, edited):
+        for _ in Iterations()[:]:
             block = edited.model.layers[coder.layer]
             if coder.on_mlp:
                 block.mlp.output = held(block.mlp.output)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from nnsight.intervention.iterator import Iterations
 from torch import Tensor
 
 from helpers.checks import check_count, check_finite
@@ -125,11 +126,15 @@ def writing_direction(member: Member, token_ids: Sequence[int], *, folded: bool 
     """Mean unembedding of some tokens, float32; `folded`: minus the mean over the vocabulary and times the final
     norm's weight, which is the direction in the stream that raises these tokens above the average one."""
     member.check_ids(token_ids)
-    rows = member.unembedding[list(token_ids)].float().mean(0)
+    return member.at_weights(_writes, list(token_ids), folded).to(member.device)
+
+
+def _writes(model: Any, token_ids: list[int], folded: bool) -> Tensor:
+    weight = model.lm_head.weight.detach()
+    rows = weight[token_ids].float().mean(0)
     if not folded:
         return rows
-    average = member.unembedding.mean(0, dtype=torch.float32)
-    return (rows - average) * member.norm_weight.float()
+    return (rows - weight.mean(0, dtype=torch.float32)) * model.model.norm.weight.detach().float().to(rows)
 
 
 def value_vector_cosines(
@@ -137,9 +142,12 @@ def value_vector_cosines(
 ) -> Float[Tensor, "direction layer neuron"]:
     """Cosine of every value vector with each direction, in [-1, 1], float32 on the CPU; one layer at a time."""
     member.check_width(directions, "directions")
-    unit = torch.nn.functional.normalize(directions.float(), dim=-1)
+    return member.at_weights(_cosines, torch.nn.functional.normalize(directions.float(), dim=-1))
+
+
+def _cosines(model: Any, unit: Tensor) -> Tensor:
     found = []
-    for layer in member.model.model.layers:
+    for layer in model.model.layers:
         columns = layer.mlp.down_proj.weight.float()
         found.append((unit.to(columns.device) @ columns / columns.norm(dim=0).clamp(min=1e-12)).cpu())
     return torch.stack(found, dim=1)
@@ -196,18 +204,18 @@ def with_neurons(member: Member, *edits: NeuronEdit) -> Any:
     for edit in edits:
         _check_neurons(edit.neurons, member.n_layers, member.config.intermediate_size)
     changes = {layer: _layer_change(member, layer, edits) for layer in sorted({n[0] for e in edits for n in e.neurons})}
-    with member.lm.edit() as (tracer, edited):
-        for _ in tracer.all():
+    with member.lm.edit() as (_tracer, edited):
+        for _ in Iterations()[:]:
             for layer, (index, factor, added) in changes.items():
                 read = edited.model.layers[layer].mlp.down_proj.input
-                read[..., index] = read[..., index] * factor + added
+                place = index.to(read.device)
+                read[..., place] = read[..., place] * factor.to(read) + added.to(read)
     return edited
 
 
 def _layer_change(member: Member, layer: int, edits: Sequence[NeuronEdit]) -> tuple[Tensor, Tensor, Tensor]:
     """Columns, factors and addends of one layer; a neuron named twice is scaled twice."""
-    weight = member.model.model.layers[layer].mlp.down_proj.weight
-    factor, added = torch.ones(weight.shape[1]), torch.zeros(weight.shape[1])
+    factor, added = torch.ones(width := member.config.intermediate_size), torch.zeros(width)
     for edit in edits:
         amounts = [edit.added] * len(edit.neurons) if isinstance(edit.added, (int, float)) else list(edit.added)
         if not np.isfinite([edit.factor, *amounts]).all() or len(amounts) != len(edit.neurons):
@@ -217,7 +225,7 @@ def _layer_change(member: Member, layer: int, edits: Sequence[NeuronEdit]) -> tu
                 factor[neuron] *= edit.factor
                 added[neuron] += amount
     index = ((factor != 1) | (added != 0)).nonzero().flatten()
-    return index.to(weight.device), factor[index].to(weight), added[index].to(weight)
+    return tuple(part.to(member.device) for part in (index, factor[index], added[index]))
 
 
 def _unit_unembeddings(member: Member) -> Float[np.ndarray, "vocab d_model"]:
