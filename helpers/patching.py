@@ -22,6 +22,7 @@ from helpers.generation import in_memory
 from helpers.pairs import Member, Pair
 from helpers.readouts import PLACES, Activations, Ids, activations, begin, go_on, in_batches, in_order, logit_direction
 from helpers.store import UserError
+from helpers.weights import restored
 
 Kind = Literal["stream", "attention", "mlp", "head", "neuron"]
 Where = Literal["last", "earlier", "all"]
@@ -315,17 +316,13 @@ def swapped(
     check_finite(amount, "amount")
     target, other = members[role]
     own, theirs = (_owners(member, layers, part, embedding, head, norm) for member in (target, other))
-    kept = [(module, name, module._parameters[name]) for module, name in own]
     generator = torch.Generator().manual_seed(noise or 0)
-    try:
-        for (module, name, before), (source, _) in zip(kept, theirs, strict=True):
-            if before is not None:
+    with restored(own):
+        for (module, name), (source, _) in zip(own, theirs, strict=True):
+            if (before := module._parameters[name]) is not None:
                 value = _mixed(before, source._parameters[name], amount, None if noise is None else generator)
                 module._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
         yield target
-    finally:
-        for module, name, before in kept:
-            module._parameters[name] = before
 
 
 def single_swaps(

@@ -8,7 +8,8 @@ than their own memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,6 +212,44 @@ def with_neurons(member: Member, *edits: NeuronEdit) -> Any:
                 place = index.to(read.device)
                 read[..., place] = read[..., place] * factor.to(read) + added.to(read)
     return edited
+
+
+@contextlib.contextmanager
+def edited_weights(
+    member: Member, *edits: NeuronEdit, vectors: Mapping[int, Float[Tensor, " d_model"]] | None = None
+) -> Iterator[Member]:
+    """What `with_neurons` does, and vectors added to layers' outputs, at every position, as edits of the weights inside
+    the block: a factor scales a column of `down_proj`, whatever is added is its bias. It costs a forward pass nothing
+    and works where hooks do not (compiled models). The same tensors as before after it."""
+    vectors = vectors or {}
+    member.check_layers(vectors)
+    for edit in edits:
+        _check_neurons(edit.neurons, member.n_layers, member.config.intermediate_size)
+    for vector in vectors.values():
+        member.check_width(vector, "vectors")
+    layers = sorted({layer for edit in edits for layer, _ in edit.neurons} | set(vectors))
+    matrices = {layer: member.model.model.layers[layer].mlp.down_proj for layer in layers}
+    with restored([(matrix, name) for matrix in matrices.values() for name in ("weight", "bias")]):
+        for layer, matrix in matrices.items():
+            index, factor, added = (part.to(matrix.weight.device) for part in _layer_change(member, layer, edits))
+            weight, columns = matrix.weight.clone(), matrix.weight[:, index]
+            weight[:, index] = columns * factor.to(weight)
+            bias = columns.float() @ added + vectors.get(layer, torch.zeros(len(weight))).to(weight.device).float()
+            bias = bias if matrix.bias is None else bias + matrix.bias.float()
+            for name, value in (("weight", weight), ("bias", bias.to(weight))):
+                matrix._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
+        yield member
+
+
+@contextlib.contextmanager
+def restored(places: Sequence[tuple[torch.nn.Module, str]]) -> Iterator[None]:
+    """The same parameters in these places (module, name) after the block as before it, also after an exception."""
+    kept = [(module, name, module._parameters[name]) for module, name in places]
+    try:
+        yield
+    finally:
+        for module, name, before in kept:
+            module._parameters[name] = before
 
 
 def _layer_change(member: Member, layer: int, edits: Sequence[NeuronEdit]) -> tuple[Tensor, Tensor, Tensor]:

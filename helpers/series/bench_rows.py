@@ -8,6 +8,8 @@ one line of JSON: seconds, and extra peak memory in MiB.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import sys
 import time
@@ -45,6 +47,8 @@ def _peak(device: str, *, reset: bool = False) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
+    if reset:
+        ctypes.CDLL(None).malloc_trim(0)  # else what the last run freed counts as still in use
     lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     return int(lines["VmRSS" if reset else "VmHWM"].split()[0]) / 1024
 
@@ -98,8 +102,7 @@ def plain(row: str, folder: Path, given: dict[str, Any], device: str) -> Callabl
             (torch.nn.functional.normalize(layer.mlp.down_proj.weight.float(), dim=0).T @ target).abs().topk(10)
 
     works = {"exact": patch, "weights": weights, "search": search}
-    works |= dict.fromkeys(("generate", "generate_scaled", "generate_vector"), generate)
-    return works.get(row, lambda: forward(prompts))
+    return generate if "generate" in row else works.get(row, lambda: forward(prompts))
 
 
 def _last_replaced(out: torch.Tensor) -> torch.Tensor:
@@ -134,7 +137,7 @@ def helpers(row: str, folder: Path, given: dict[str, Any], device: str) -> Calla
     layer = int(LAYER * member.n_layers)
     neurons = [(k % member.n_layers, k) for k in range(N_NEURONS)]
     vector = {layer: torch.ones(member.config.hidden_size)}
-    changes: dict[str, Any] = {"generate": {}}
+    changes: dict[str, Any] = {}
     if row == "generate_scaled":
         changes[row] = {"lm": weights.with_neurons(member, weights.NeuronEdit(neurons, factor=2.0))}
     if row == "generate_vector":
@@ -143,8 +146,14 @@ def helpers(row: str, folder: Path, given: dict[str, Any], device: str) -> Calla
     source = readouts.activations(member, prompts) if row in ("exact", "attribution_patching") else None
     nodes = [patching.Node("stream", point + 1) for point in range(member.n_layers)]
 
+    as_weights = {
+        "generate_scaled_weights": lambda: weights.edited_weights(member, weights.NeuronEdit(neurons, factor=2.0)),
+        "generate_vector_weights": lambda: weights.edited_weights(member, vectors=vector),
+    }
+
     def generate() -> None:
-        generation.complete(member, prompts, max_new_tokens=MAX_NEW, **changes[row])
+        with as_weights.get(row, contextlib.nullcontext)():
+            generation.complete(member, prompts, max_new_tokens=MAX_NEW, **changes.get(row, {}))
 
     works = {
         "lens": lambda: readouts.lens(member, prompts, ids, ranked=False),

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import weights
+from helpers import steering, weights
 from helpers.generation import Change, complete, cut_short, judged, stored_completions
 from helpers.pairs import Pair
 from helpers.prompts import load_questions
@@ -160,6 +160,23 @@ def test_added_amounts_go_to_their_neurons(qwen):
     one = with_neurons(member, NeuronEdit([(2, 70)], added=4.0))
     assert torch.allclose(last_hidden(member, PROMPTS, lm=both), last_hidden(member, PROMPTS, lm=one))
     assert not torch.allclose(last_hidden(member, PROMPTS, lm=one), before, atol=1e-3)
+
+
+def test_edits_as_weights_equal_edits_by_hooks_and_leave_no_trace(tiny):
+    member, (one, two) = tiny.base, 2 * torch.randn(2, tiny.base.config.hidden_size)
+    edits, before = [NeuronEdit(NEURONS, factor=-3.0, added=0.5), NeuronEdit([(1, 2)], factor=0.0)], state_bytes(member)
+    steered = steering.steered(member, [steering.Steering("both", {1: one, 2: two})])
+    cases = {"neurons": (edits, {}, with_neurons(member, *edits)), "vectors": ([], {1: one, 2: two}, steered.lm)}
+    for name, (neurons, vectors, lm) in cases.items():
+        hidden, texts = last_hidden(member, PROMPTS, lm=lm), complete(member, PROMPTS, lm=lm, max_new_tokens=12)
+        with weights.edited_weights(member, *neurons, vectors=vectors):
+            assert torch.allclose(last_hidden(member, PROMPTS), hidden, atol=1e-4), name
+            assert complete(member, PROMPTS, max_new_tokens=12) == texts, name
+        assert not torch.allclose(last_hidden(member, PROMPTS), hidden, atol=1e-2), name
+    with pytest.raises(ZeroDivisionError), weights.edited_weights(member, *edits, vectors={0: one}):
+        raise ZeroDivisionError
+    after = state_bytes(member)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_the_model_is_as_before_after_an_exception_inside_an_edit(tiny, monkeypatch):
