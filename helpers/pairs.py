@@ -349,7 +349,7 @@ def _check_device(device: str) -> None:
 
 
 def _refuse_kernels(source: str, **options: Any) -> None:
-    """Raise UserError for a config that names a kernel of the hub: a program, and put before the attention asked for."""
+    """Raise UserError for a config that names a kernel of the hub: a program, put before the attention asked for."""
     if "/" in (named := str(_load(AutoConfig, source, **options)._attn_implementation)):
         raise UserError(f"{source} brings code of its own, the kernel {named}: take it out of config.json")
 

@@ -108,7 +108,7 @@ def find_notebooks(root: Path, only: str | None = None) -> list[Path]:
 
 
 def refuse_unsynced(source: Path) -> None:
-    """Stop when the `.ipynb` was edited since it was executed, whatever the clock says: running would overwrite that."""
+    """Stop when the `.ipynb` was edited since it was executed, whatever the clock says: a run would overwrite that."""
     built = source.with_suffix(".ipynb")
     if not built.exists() or same_cells(source, built):
         return
