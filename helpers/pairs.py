@@ -20,6 +20,7 @@ import torch
 from huggingface_hub import HfApi, constants, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._http import default_client_factory
+from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BatchEncoding, GenerationConfig
 
 from helpers import embedded
@@ -174,7 +175,10 @@ class Member:
         if not self.tokenizer.chat_template:
             raise UserError(f"{self.source} has no chat template: use the plain form")
         chat = [{"role": "user", "content": text}]
-        filled = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        try:
+            filled = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:  # it is a program of the model's, run in a sandbox
+            raise UserError(f"{self.source}: its chat template fails ({error}): use the plain form") from error
         opens = self.thinks and not filled.endswith("<think>\n")
         return filled + "<think>\n" if opens else filled
 
@@ -347,6 +351,7 @@ def load_member(
     at = {} if Path(source).is_dir() else {"local_files_only": not _hub_answers(source)}
     revision = _revision(source, **at)
     at = at and {**at, "revision": revision}
+    _refuse_kernels(source, **at)
     tokenizer = _load(AutoTokenizer, source, **at)
     chosen = dtype or _best_dtype(device)
     placement = "auto" if device == "cuda" and torch.cuda.device_count() > 1 else device
@@ -401,6 +406,12 @@ def _check_device(device: str) -> None:
         ) from error
 
 
+def _refuse_kernels(source: str, **options: Any) -> None:
+    """Raise UserError for a config that names a kernel of the hub: a program, put before the attention asked for."""
+    if "/" in (named := str(_load(AutoConfig, source, **options)._attn_implementation)):
+        raise UserError(f"{source} brings code of its own, the kernel {named}: take it out of config.json")
+
+
 def _whole(source: str, **how: Any) -> Any:
     """A model all of whose weights are in its files: transformers would make up those that are not."""
     model, loaded = _load(AutoModelForCausalLM, source, output_loading_info=True, **how)
@@ -433,13 +444,15 @@ def _load(factory: Any, source: str, **options: Any) -> Any:
 
 def _looks_like_loading(error: Exception) -> bool:
     known = isinstance(error, (OSError, ValueError, KeyError, ImportError))
-    return known or any(word in type(error).__name__ for word in ("Safetensor", "Validation"))
+    return known or any(word in type(error).__name__ for word in ("Safetensor", "Validation", "Unpickling"))
 
 
 def _advice(source: str, error: Exception) -> str:
     said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     said = said if len(said) <= 160 else f"{said[:160]}..."
-    if "custom code" in said:
+    if "Unpickling" in type(error).__name__:
+        said = "its weights are pickles, which may hold programs and are not opened"
+    if "trust_remote_code" in str(error):
         return f"{source} brings code of its own, which is never run here: choose a model that transformers knows"
     if str(cache_dir()) in source:
         return f"the converted weights in {source} do not load ({said}): delete that folder and try again"

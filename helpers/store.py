@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -27,12 +28,33 @@ PACKAGES = ("torch", "transformers", "nnsight")
 SHOWS = ("__init__", "__main__", "explorers", "figures", "findings", "stats")  # modules that compute no stored array
 
 
-class UserError(Exception):
+KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "NDIF_API_KEY")  # variables whose values are nobody else's business
+
+
+def without_keys(text: str) -> str:
+    """A text without the user's keys, what looks like a key of the hub, and passwords in addresses."""
+    for key in filter(None, map(os.environ.get, KEYS)):
+        text = text.replace(key, "***")
+    return re.sub(r"hf_\w{20,}|(?<=bearer )\S+|(?<=://)[^/\s@]+(?=@)", "***", text, flags=re.I)
+
+
+class Told(Exception):
+    """An error whose message the user reads, so that it never tells a key that a library put into its own."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_keys(message))
+
+
+class UserError(Told):
     """Something the user can mend; its message is one line that says how."""
 
 
-class NotebookFailed(Exception):
+class NotebookFailed(Told):
     """A cell of a notebook raised; the message names notebook and error."""
+
+
+class Stopped(Told):
+    """The user stopped a run; the message says what is kept."""
 
 
 def cache_dir() -> Path:

@@ -155,10 +155,13 @@ class Chapter:
         return f"<img{wide} src='data:image/png;base64,{encoded}' alt='{html.escape(alt, quote=True)}'>"
 
     def _markdown(self, source: str, *, trusted: bool) -> str:
-        """HTML of Markdown. What comes from an output is not trusted: tags in it are text, dollars are no formulas."""
+        """HTML of Markdown. What comes from an output is not trusted: tags, links and pictures in it are
+        text, dollars are no formulas."""
         parser = MarkdownIt("commonmark", {"html": trusted}).enable("table")
         if trusted:
             parser.use(dollarmath_plugin, renderer=lambda text, options: _formula(text, options["display_mode"]))
+        else:
+            parser.disable(["image", "link", "autolink", "html_inline", "html_block"])
         parser.renderer.rules |= {
             "heading_open": self._heading,
             "image": self._image,

@@ -15,13 +15,13 @@ from typing import Any
 import jupytext
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from helpers.findings import frame
-from helpers.store import ROOT, NotebookFailed, UserError, atomic, read_json, sha256
+from helpers.store import ROOT, NotebookFailed, Stopped, UserError, atomic, read_json, sha256
 
 QUICK = {  # limits on new tokens stay as they are where stored answers can then be used
     "N_PROMPTS": "32",
@@ -108,13 +108,15 @@ def find_notebooks(root: Path, only: str | None = None) -> list[Path]:
 
 
 def refuse_unsynced(source: Path) -> None:
-    """Stop when the `.ipynb` was edited after its `.py`: running would overwrite that edit."""
+    """Stop when the `.ipynb` was edited since it was executed, whatever the clock says: a run would overwrite that."""
     built = source.with_suffix(".ipynb")
     if not built.exists() or same_cells(source, built):
         return
-    if built.stat().st_mtime > source.stat().st_mtime:
+    executed = nbformat.read(built, as_version=4)
+    if executed.metadata.get("executed_source_sha256") != source_hash(executed.cells):
         raise UserError(
-            f"{built.name} was edited but {source.name} was not: run `jupytext --sync notebooks/{built.name}` first"
+            f"{built.name} was edited since it was executed and differs from {source.name}: "
+            f"run `jupytext --sync notebooks/{built.name}` first, by which the newer one counts"
         )
 
 
@@ -180,7 +182,7 @@ def execute(source: Path, notebook: Any, environment: dict[str, str], advance: A
         timeout=CELL_SECONDS,
         kernel_name="python3",
         record_timing=False,
-        extra_arguments=["--log-level=ERROR"],
+        extra_arguments=["--log-level=CRITICAL"],  # a kernel that is told to end would complain of its closed sockets
         resources={"metadata": {"path": str(source.parent)}},
     )
     try:
@@ -194,6 +196,13 @@ def execute(source: Path, notebook: Any, environment: dict[str, str], advance: A
             raise UserError(f"{source.name}: {error.evalue}") from error
         said = "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()[-12:])
         raise NotebookFailed(f"{source.name} failed and keeps its old outputs.\n{said}") from error
+    except (DeadKernelError, CellTimeoutError) as error:
+        said = (
+            "its kernel died, as for want of memory" if isinstance(error, DeadKernelError) else "a cell took too long"
+        )
+        raise NotebookFailed(f"{source.name} failed and keeps its old outputs: {said}") from error
+    except KeyboardInterrupt as stop:
+        raise Stopped(f"stopped in {source.name}, which keeps its old outputs; run it again to go on") from stop
     finally:
         os.environ.clear()
         os.environ.update(kept)
