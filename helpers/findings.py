@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -148,11 +149,19 @@ def _numbers(interval: Interval) -> dict[str, Any]:
 
 def load_findings(pair: str) -> list[dict[str, Any]]:
     """All findings of one pair, or none when it has not been run."""
-    path = data_dir(pair) / "findings.json"
+    return read_ledger(data_dir(pair) / "findings.json")
+
+
+def read_ledger(path: Path) -> list[dict[str, Any]]:
+    """All findings of one file, NaN where it says null; none where there is no file."""
     rows = read_json(path) if path.exists() else []
     if not isinstance(rows, list) or not all(isinstance(row, dict) and set(row) >= NEEDED for row in rows):
         raise UserError(f"{path} is no ledger of findings: delete it or restore it with git")
-    return rows
+    return [_with_nan(row) | {"control": _with_nan(row["control"])} for row in rows]
+
+
+def _with_nan(told: dict[str, Any]) -> dict[str, Any]:
+    return {key: np.nan if value is None else value for key, value in told.items()}
 
 
 def sentence(entry: dict[str, Any]) -> str:

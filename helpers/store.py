@@ -116,9 +116,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_records(path: Path, records: list[dict[str, Any]]) -> None:
-    """Write a JSON array with one record a line, so that a diff can be read."""
-    lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+    """Write a JSON array with one record a line, so that a diff can be read. JSON knows neither NaN, for which it
+    gets null, nor infinity, for which UserError is raised."""
+    try:
+        lines = ",\n".join(json.dumps(_strict(record), ensure_ascii=False, allow_nan=False) for record in records)
+    except ValueError as error:
+        raise UserError(f"{path} cannot hold an infinite number: look for it in what was to be written") from error
     write_text(path, f"[\n{lines}\n]\n")
+
+
+def _strict(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with null for each NaN, however deep."""
+    return json.loads(json.dumps(record), parse_constant=lambda name: None if name == "NaN" else float(name))
 
 
 def read_json(path: Path) -> Any:

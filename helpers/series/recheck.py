@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from helpers.store import ROOT, UserError, atomic, read_json
+from helpers.findings import read_ledger
+from helpers.store import ROOT, UserError, atomic
 
 # Of one machine in float32 every digit repeats; of another, sums differ in their last bits, and the ledger keeps four
 # places. A number inside a text counts as equal within one unit of its last place, too.
@@ -32,7 +33,7 @@ def committed(pair: str, *, quick: bool, only: str | None = None, root: Path = R
     if not path.exists():
         how = f"python -m helpers run --pair {pair}" + " --quick --keep" * quick
         raise UserError(f"no {path.relative_to(root)} to compare with: write it with `{how}`")
-    return [row for row in read_json(path) if row["notebook"].startswith(only or "")]
+    return [row for row in read_ledger(path) if row["notebook"].startswith(only or "")]
 
 
 def keep(pair: str, run: Path, *, root: Path = ROOT) -> Path:
@@ -109,7 +110,7 @@ def compare(
     """Print what differs between the committed findings and those of a run in a scratch folder; whether nothing that
     decides does. `verdicts`: numbers are told, verdicts decide. Of a full run the files are compared as well."""
     console, path = Console(), ledger_path(pair, quick=False, root=run)
-    found = [row for row in read_json(path) if row["notebook"].startswith(only or "")] if path.exists() else []
+    found = [row for row in read_ledger(path) if row["notebook"].startswith(only or "")]
     rows = differences(expected, found)
     if rows:
         grid = Table(title=f"Not as committed (numbers: beyond {RELATIVE:g} of the value and {ABSOLUTE:g})")

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from helpers.findings import frame
-from helpers.store import ROOT, NotebookFailed, Stopped, UserError, atomic, read_json, sha256
+from helpers.findings import frame, read_ledger
+from helpers.store import ROOT, NotebookFailed, Stopped, UserError, atomic, sha256
 
 QUICK = {  # limits on new tokens stay as they are where stored answers can then be used
     "N_PROMPTS": "32",
@@ -229,8 +229,7 @@ def repeat_claims(client: NotebookClient) -> None:
 
 def show_findings(pair: str, root: Path, console: Console) -> None:
     """Print the ledger of the run."""
-    path = root / "data" / pair / "findings.json"
-    entries = frame(read_json(path) if path.exists() else [])
+    entries = frame(read_ledger(root / "data" / pair / "findings.json"))
     grid = Table(title=f"Findings on {pair}")
     for name in entries.columns:
         grid.add_column(name)

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+import numpy as np
 import pytest
 
 from helpers import stats
@@ -17,6 +18,9 @@ from helpers.findings import (
 )
 from helpers.pairs import Pair
 from helpers.stats import Interval
+from helpers.store import read_json
+
+NAN = float("nan")
 
 
 @pytest.mark.parametrize(
@@ -92,6 +96,18 @@ def test_of_two_copies_of_one_model_nothing_holds(qwen, data_here, low, high, ve
 def test_a_ratio_without_a_value_says_why(qwen, data_here):
     nothing = stats.ratio_of_means([1.0, 2.0], [0.0, 0.0])
     assert write(qwen, interval=nothing)["detail"].startswith(NO_VALUE)
+
+
+def test_a_finding_without_a_value_is_null_on_disk_and_read_as_none_of_the_numbers(qwen, data_here):
+    """Written, read, told, and kept when another finding is written."""
+    entry = write(qwen, interval=Interval(NAN, NAN, NAN, 9))
+    write(qwen, "F02")
+    stored = read_json(data_here / "tiny-qwen2" / "findings.json")[0]
+    (read, _), shown = load_findings("tiny-qwen2"), table("tiny-qwen2")
+    for end in ("estimate", "low", "high"):
+        assert stored[end] is None and np.isnan(read[end]), end
+    assert sentence(read) == sentence(entry) and "Measured: q nan u (95 % interval nan to nan" in sentence(read)
+    assert shown["estimate"][0] == "nan u" and shown["verdict"][0] == "inconclusive"
 
 
 def test_a_pair_that_was_not_run_says_so(data_here):

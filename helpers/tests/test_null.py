@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from helpers import stats
-from helpers.findings import CLAIMS, ONE_MODEL
+from helpers.findings import CLAIMS, ONE_MODEL, read_ledger
 from helpers.pairs import load_pair
 from helpers.series.recheck import committed, differences, ledger_path
 from helpers.series.run import run
-from helpers.store import UserError, read_json
+from helpers.store import UserError
 
 # What a finding that compares the models reads where they do not differ; each changes its sign with the roles.
 NEUTRAL = {"F01": 1.0, "F04": 0.0, "F06": 0.0, "F11": 0.0, "F25": 0.0}
@@ -109,6 +109,6 @@ def test_the_whole_series_on_the_null_pair(request):
     """Again from the start: nothing holds, and the verdicts are those that are stored."""
     folder = run(pair="null", quick=True)
     request.addfinalizer(lambda: shutil.rmtree(folder))
-    rows = read_json(folder / "data" / "null" / "findings.json")
+    rows = read_ledger(folder / "data" / "null" / "findings.json")
     nothing_holds(rows)
     assert not [row for row in differences(committed("null", quick=True), rows) if row[1] in ("verdict", "finding")]

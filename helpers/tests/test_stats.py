@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from helpers import findings, stats
 from helpers.stats import Interval, bootstrap, false_discovery, paired, ratio_of_medians, sign_flip_p, survival
@@ -17,6 +18,28 @@ def test_interval_agrees_with_the_normal_one():
     assert interval.estimate == pytest.approx(values.mean())
     assert interval.low == pytest.approx(values.mean() - half, abs=0.04)
     assert interval.high == pytest.approx(values.mean() + half, abs=0.04)
+
+
+@pytest.mark.parametrize("n", [12, 24])
+def test_the_interval_of_a_normal_mean_is_students(n):
+    """Mean, paired difference and columns, over 30 samples; at a level of 95 % they are 15 and 8 % narrower."""
+    samples = np.random.default_rng(n).normal(3, 2, (n, 30))
+    half = student.ppf(0.975, n - 1) * samples.std(0, ddof=1) / np.sqrt(n)
+    ways = {
+        "mean": [bootstrap(column, seed=k) for k, column in enumerate(samples.T)],
+        "paired": [paired(column + 5, np.full(n, 5.0)) for column in samples.T],
+        "columns": [band for k in range(5) for band in stats.bands(samples, seed=k)],
+    }
+    for way, found in ways.items():
+        width = np.array([one.high - one.low for one in found]).reshape(-1, 30) / (2 * half)
+        assert width.mean() == pytest.approx(1, abs=0.025), way
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_two_or_three_prompts_give_the_whole_range(n):
+    values = [1.0, 2.0, 5.0][:n]
+    found, (band,) = bootstrap(values), stats.bands([[value] for value in values])
+    assert found == band and (found.estimate, found.low, found.high) == (np.mean(values), 1.0, values[-1])
 
 
 def test_pairing_removes_what_prompts_share():

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
+import json
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from helpers import store
-from helpers.store import atomic, read_json, reusable, sha256, write_records, write_sidecar, write_text
+from helpers.store import UserError, atomic, read_json, reusable, sha256, write_records, write_sidecar, write_text
 
 
 def test_an_error_leaves_the_old_file_and_no_half_one(tmp_path):
@@ -21,6 +22,34 @@ def test_records_are_one_a_line(tmp_path):
     path = tmp_path / "a.json"
     write_records(path, [{"a": "é"}, {"a": "</think>"}])
     assert read_json(path) == [{"a": "é"}, {"a": "</think>"}] and len(path.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("nan", [float("nan"), np.float64("nan"), -float("nan")])
+def test_no_number_is_null_however_deep(tmp_path, nan):
+    path = tmp_path / "a.json"
+    write_records(path, [{"a": nan, "b": {"c": [1.5, nan]}, "d": "NaN"}])
+    read = json.loads(path.read_text(), parse_constant=no_json)
+    assert read == [{"a": None, "b": {"c": [1.5, None]}, "d": "NaN"}]
+
+
+@pytest.mark.parametrize("infinite", [float("inf"), -float("inf")])
+def test_an_infinite_number_is_refused_and_the_old_file_stays(tmp_path, infinite):
+    path = tmp_path / "a.json"
+    write_records(path, [{"a": 1.0}])
+    with pytest.raises(UserError, match=r"a\.json cannot hold an infinite number"):
+        write_records(path, [{"a": {"b": infinite}}])
+    assert read_json(path) == [{"a": 1.0}] and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def no_json(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
+def test_all_committed_json_is_strict():
+    paths = sorted((store.ROOT / "data").rglob("*.json"))
+    assert len(paths) > 50
+    for path in paths:
+        json.loads(path.read_text(encoding="utf-8"), parse_constant=no_json)
 
 
 def test_provenance_must_match(tmp_path):
