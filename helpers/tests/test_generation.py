@@ -80,10 +80,14 @@ def test_finished_rows_leave_and_the_rest_goes_on(qwen):
             out[:, member.groups.stop[0]] += stop
             return out
 
-    together = complete(member, PROMPTS, max_new_tokens=120, processors=(OftenStop(),))
-    alone = [complete(member, [p], max_new_tokens=120, processors=(OftenStop(),))[0] for p in PROMPTS]
+    told, chunk = [], generation.CHUNK["cpu"]
+    how = {"max_new_tokens": 120, "processors": (OftenStop(),)}
+    together = complete(member, PROMPTS, on_batch=lambda rows: told.append(sorted(rows)), **how)
+    alone = [complete(member, [p], **how)[0] for p in PROMPTS]
     assert together == alone
-    assert len({c.length // generation.CHUNK["cpu"] for c in together}) > 1, "the rows must end in different chunks"
+    assert len({c.length // chunk for c in together}) > 1, "the rows must end in different chunks"
+    still = [[row for row, c in enumerate(together) if c.length >= start] for start in range(0, 120, chunk)]
+    assert told == [rows for rows in still if rows], "a row that has stopped costs no further step"
     assert {c.stop for c in together} >= {"<|endoftext|>"}
 
 
@@ -106,6 +110,24 @@ def test_sampling_depends_on_seed_and_prompt_alone(qwen):
     together = complete(qwen.distilled, PROMPTS, seed=3, **options)
     assert together[1] == complete(qwen.distilled, PROMPTS[1:2], seed=3, **options)[0]
     assert [c.tokens for c in together] != [c.tokens for c in complete(qwen.distilled, PROMPTS, seed=4, **options)]
+
+
+def test_sampling_equals_a_plain_loop(tiny):
+    """One prompt, no cache, transformers' own nucleus, a draw of its own at each step, over more than one chunk."""
+    member, prompt = tiny.distilled, PROMPTS[2]
+    done = complete(member, PROMPTS, max_new_tokens=24, temperature=1.3, top_p=0.9, seed=2)[2]
+    ids = member.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
+    start = ids.shape[1]
+    for step in range(24):
+        with torch.no_grad():
+            scores = TemperatureLogitsWarper(1.3)(ids, member.model(input_ids=ids).logits[:, -1])
+        ranked, order = TopPLogitsWarper(0.9)(ids, scores).softmax(-1)[0].double().sort(descending=True)
+        draw = int(sha256(f"2\0{prompt}\0{step}")[:13], 16) / 16**13
+        token = int(order[int((ranked.cumsum(0) <= draw).sum())])
+        if token in member.groups.stop:
+            break
+        ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
+    assert done.tokens == ids[0, start:].tolist() and done.length > generation.CHUNK["cpu"]
 
 
 def test_seeded_choice_draws_from_the_distribution():

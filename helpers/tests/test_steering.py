@@ -120,6 +120,14 @@ def test_a_bias_shifts_the_logits_by_as_much(tiny):
     assert torch.allclose(read, moved.log_softmax(-1)[:, [9, 10, 11]], atol=1e-4)
 
 
+def test_another_strength_scales_vectors_and_biases(qwen):
+    one = Steering("v", {1: vector(qwen)}, 1.0, "last", {9: 2.0, 11: -1.0})
+    by_hand = Steering("v", {1: 3 * vector(qwen)}, 1.0, "last", {9: 6.0, 11: -3.0})
+    read = steering.steered_logprobs(qwen.base, PROMPTS, [one.at(3.0), by_hand, one.at(0.0), NOTHING], [9, 10, 11])
+    assert torch.allclose(read[0], read[1], atol=1e-4) and torch.allclose(read[2], read[3], atol=1e-4)
+    assert not torch.allclose(read[0], read[3], atol=0.1)
+
+
 def test_stored_rows_are_told_apart_by_their_steering(qwen, data_here, capsys):
     member = qwen.base
     rows = [Steering("a", {1: vector(qwen)}, s) for s in (0.0, 4.0)]
@@ -161,12 +169,23 @@ def test_places_stand_right_before_keywords(tiny):
         assert member.tokenizer.decode(ids[at + 1 :]).lstrip(" ").lower().startswith("wait")
     assert steering.places_before(member, [text], None) == [(0, len(ids) - 1)]
     assert steering.places_before(member, [replace(text, stop="limit")], None) == []
-    matched = steering.places_matched(member, [text], found, seed=1)
-    assert not set(matched) & {*found, (0, len(ids) - 1)} and len(matched) == 2
     avoid = {place for family in KEYWORDS.values() for place in steering.places_before(member, [text], family)}
-    assert not set(matched) & avoid
+    given = [*found, (0, len(ids) - len(text.tokens))]  # the last one precedes no keyword
+    for seed in range(60):
+        matched = steering.places_matched(member, [text], given, seed=seed)
+        assert not set(matched) & {*given, *avoid, (0, len(ids) - 1)} and len(matched) == 3
     begins = text_of(member, text.prompt, "Wait, no")
     assert steering.places_before(member, [begins], ["wait"]) == [(0, len(ids) - len(text.tokens) - 1)]
+
+
+@pytest.mark.parametrize("before", [" I see.\n", " (", " I see.\n\n"])
+def test_a_keyword_that_begins_a_token_without_a_space_is_found_right_there(tiny, before):
+    """The place is the last token before the word, not one further back."""
+    member = tiny.base
+    text = text_of(member, "It is", f"{before}wait, no")
+    ((_, at),) = steering.places_before(member, [text], ["wait"])
+    ids = [*member.encode([text.prompt])["input_ids"][0].tolist(), *text.tokens]
+    assert member.tokenizer.decode(ids[at + 1 :]) == "wait, no"
 
 
 def test_places_are_matched_by_token_where_they_can_be(qwen):

@@ -107,7 +107,9 @@ def test_arrays_are_kept_until_anything_they_are_made_from_changes(tmp_path, mon
         lambda: store.kept(Two(), "x", make, {("a", 2): ["text"]}, range(3), Model("another")),
         lambda: store.kept(Two(base=Model("model@2")), "x", make, ["text"], 3),
         lambda: store.kept(Two(base=Model(dtype="bfloat16")), "x", make, ["text"], 3),
+        lambda: store.kept(Two(), "x", make, ["text"], 3),
         lambda: store.kept(Two(), "x", other, ["text"], 3),
+        lambda: store.kept(Two(), "x", make, ["text"], 3),
         lambda: store.kept(Two(), "x", make, ["text"], 3, fresh=True),
     ):
         before = len(runs)
@@ -115,14 +117,14 @@ def test_arrays_are_kept_until_anything_they_are_made_from_changes(tmp_path, mon
         assert len(runs) == before + 1
     monkeypatch.setattr(store, "code_digest", lambda: "other helpers")
     store.kept(Two(), "x", make, ["text"], 3)
-    assert len(runs) == 11
+    assert len(runs) == 13
     monkeypatch.setattr(store, "package_versions", lambda: {"torch": "0"})
     store.kept(Two(), "x", make, ["text"], 3)
     store.kept(Two(), "x", make, ["text"], 3)
-    assert len(runs) == 12, "another version computes once"
+    assert len(runs) == 14, "another version computes once"
     (tmp_path / "two" / "x.safetensors").unlink()
     store.kept(Two(), "x", make, ["text"], 3)
-    assert len(runs) == 13, "a file that is gone computes again"
+    assert len(runs) == 15, "a file that is gone computes again"
     with pytest.raises(TypeError):
         store.kept(Two(), "x", make, object())
 
