@@ -25,6 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BatchE
 
 from helpers import embedded
 from helpers.checks import check_choice, check_lengths
+from helpers.linear import pack_linears
 from helpers.store import UserError, cache_dir, sha256
 from helpers.tokens import TokenGroups, token_groups
 
@@ -361,6 +362,7 @@ def load_member(
         del model
         model = _whole(source, dtype=torch.float32, **how)
     model.requires_grad_(False).eval()
+    pack_linears(model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     groups = token_groups(tokenizer, _eos_ids(model.generation_config, tokenizer))
