@@ -176,10 +176,10 @@ def as_markdown(text: str) -> str:
 
 
 def code_span(text: str) -> str:
-    """What a model wrote as code in Markdown, whatever backticks and empty lines it holds."""
+    """What a model wrote as code in Markdown, whatever backticks and line ends it holds."""
     ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     room = " " if "`" in (text[:1], text[-1:]) else ""
-    return ticks + room + re.sub(r"\n\s*\n", "\n", text) + room + ticks
+    return ticks + room + " ".join(text.splitlines()) + room + ticks
 
 
 def claim(pair: str, *findings: str) -> str:
