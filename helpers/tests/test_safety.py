@@ -353,8 +353,7 @@ def offences(source: str) -> list[str]:
         if options.get("shell", "False") != "False":
             found.append("shell")
         if name.startswith("subprocess.") and name.partition(".")[2] in STARTERS:
-            given = node.args[0]
-            if isinstance(given, ast.JoinedStr | ast.Constant) or isinstance(given, ast.BinOp | ast.Call):
+            if isinstance(node.args[0], ast.JoinedStr | ast.Constant | ast.BinOp | ast.Call):
                 found.append("a command that is one text")
     return [name for name in found if name in FORBIDDEN | {"shell", "a command that is one text"}]
 
@@ -372,7 +371,7 @@ def test_no_text_becomes_a_program_in_a_notebook(path):
 @pytest.mark.parametrize(
     "line",
     ["eval(a)", "import pickle", "from pickle import load", "os.system(a)", "torch.load(a)", "yaml.load(a)",
-     "subprocess.run(a, shell=True)", "subprocess.run('ls ' + a)", "subprocess.run(f'ls {a}')", "subprocess.Popen('ls')"],
+     "subprocess.run(a, shell=True)", "subprocess.run('ls ' + a)", "subprocess.run(f'ls {a}')", "subprocess.call('a')"],
 )  # fmt: skip
 def test_the_search_finds(line):
     assert offences(line)
@@ -416,8 +415,9 @@ class Tags(HTMLParser):
 def is_text(page: str, *, tags: str = "") -> bool:
     """Whether a page has no tags but plain ones and those named, and no attribute that could run anything."""
     seen = Tags(page)
-    plain = set("div p pre code table thead tbody tr th td b br span em strong hr".split()) | set(tags.split())
-    harmless = {"class", "style", "border", "src", "alt", "title"}
+    plain = {"div", "p", "pre", "code", "table", "thead", "tbody", "tr", "th", "td", "b", "br", "em", "strong", "hr"}
+    plain |= set(tags.split())
+    harmless = {"class", "style", "border", "src", "alt", "title", "id"}
     assert seen.tags <= plain, seen.tags - plain
     assert seen.attributes <= harmless, seen.attributes - harmless
     return True
@@ -437,7 +437,7 @@ def test_what_a_model_wrote_is_text_in_the_report(text):
     chapter.code(nbformat.v4.new_code_cell("", outputs=outputs))
     page = "".join(chapter.blocks(code=False))
     assert is_text(page, tags="h1") and chapter.pictures == 0
-    assert Tags(page).text.count(text.strip()) >= 3, "table, plain output and stream show it as it is"
+    assert Tags(page).text.count(text.strip()) >= 2, "plain output and stream show it as it is"
 
 
 @pytest.mark.parametrize("text", HARMFUL)
@@ -468,19 +468,16 @@ def test_what_a_model_wrote_is_text_in_the_explorers(qwen, text, monkeypatch):
 def test_what_a_model_wrote_is_text_in_a_finding(text, monkeypatch):
     """A row of README's table and the sentence under an experiment; a finding's own words may use Markdown, but no tag,
     link or picture."""
-    text = text.replace("`", "")  # a notebook puts what a model wrote into code spans
+    text = text.replace("`", "").replace("\n", " ")  # a notebook puts what a model wrote into code spans
     numbers = {"estimate": 1.0, "low": 0.0, "high": 2.0, "n": 9}
     row = {"id": "F01", "pair": "own", "claim": text, "notebook": "01_prompts", "quantity": text, "unit": text}
     row |= {**numbers, "split": "confirm", "sample": "prompts", "control": {"name": text, **numbers}}
     row |= {"verdict": "holds", "detail": text, "models": ["a", "b"]}
     monkeypatch.setattr("helpers.series.summary.load_findings", lambda pair: [row])
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
-    text = text.replace("\n", " ")
-    row |= {"claim": text, "quantity": text, "unit": text, "detail": text, "control": {"name": text, **numbers}}
     table = parser.render(findings_table("own"))
     assert table.count("<tr>") == 2 and table.count("<td>") == 6 and table.count("<a ") == 1
-
-    assert is_text(table.replace('<a href="notebooks/', '<b class="'), tags="a")
+    assert is_text(table.replace('<a href="notebooks/', '<b class="').replace("</a>", "</b>"))
     assert is_text(parser.render(findings.sentence(row)))
 
 
