@@ -202,11 +202,13 @@ def write_distilled_tokenizer(base: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hide the progress bars, hints and deprecation notes of transformers while weights are read."""
+    """Hide the progress bars, hints and deprecation notes of transformers and the hub while weights are read."""
+    from huggingface_hub.utils import logging as hub
     from transformers.utils import logging as hints
 
-    level = hints.get_verbosity()
+    level, hub_level = hints.get_verbosity(), hub.get_verbosity()
     hints.set_verbosity(logging.ERROR)
+    hub.set_verbosity(logging.CRITICAL)
     hints.disable_progress_bar()
     try:
         with warnings.catch_warnings():
@@ -214,4 +216,5 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         hints.set_verbosity(level)
+        hub.set_verbosity(hub_level)
         hints.enable_progress_bar()

@@ -179,8 +179,16 @@ def sentence(entry: dict[str, Any]) -> str:
 
 
 def as_markdown(text: str) -> str:
-    """Markdown in which `<think>` is text, not a tag that a page would swallow; code spans stay as they are."""
-    return re.sub(r"(`[^`]*`)|(?<!\\)<", lambda match: match[1] or r"\<", text)
+    """Markdown in which `<think>` is text, not a tag that a page would swallow, and nothing is a link or a picture;
+    code spans stay as they are."""
+    return re.sub(r"(`[^`]*`)|(?<!\\)<|(?<=])\(", lambda match: match[1] or rf"\{match[0]}", text)
+
+
+def code_span(text: str) -> str:
+    """What a model wrote as code in Markdown, whatever backticks and line ends it holds."""
+    ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    room = " " if "`" in (text[:1], text[-1:]) else ""
+    return ticks + room + " ".join(text.splitlines()) + room + ticks
 
 
 def claim(pair: str, *findings: str) -> str:

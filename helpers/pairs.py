@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._http import default_client_factory
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BatchEncoding, GenerationConfig
+from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
 
 from helpers import embedded
 from helpers.checks import check_choice, check_lengths
@@ -30,6 +33,8 @@ from helpers.store import UserError, cache_dir, sha256
 from helpers.tokens import TokenGroups, token_groups
 
 warnings.filterwarnings("ignore", message=".*was never reached")  # how nnsight says that an edit's loop has ended
+# transformers would ask a service to convert a repository of pickles, in the user's name, and load what that wrote
+os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
 
 HUB = {
     "r1-1.5b": ("Qwen/Qwen2.5-Math-1.5B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"),
@@ -48,13 +53,25 @@ def _hub_client() -> Any:
     """The hub's own client, some of whose questions would wait for ever where the network is cut after connecting."""
     client = default_client_factory()
     client.event_hooks["request"].append(_limit_waiting)
+    client.event_hooks["response"].append(lambda response: _unanswered.pop(str(response.request.url), None))
     return client
 
 
+_unanswered: Counter[str] = Counter()  # how often what is known of a file was asked for in vain
+
+
 def _limit_waiting(request: Any) -> None:
-    limits = request.extensions.get("timeout", {})
+    """No question waits for longer than HF_HUB_ETAG_TIMEOUT, and none about a file is asked a third time in vain; a
+    download that stalls or is cut goes on where it was, five times."""
+    limits, longest, url = request.extensions.get("timeout", {}), constants.HF_HUB_ETAG_TIMEOUT, str(request.url)
+    if request.method == "HEAD":
+        if _unanswered[url] == 2:
+            del _unanswered[url]
+            raise OSError(f"no answer about {url} in {longest} seconds, asked twice")
+        _unanswered[url] += 1
+        limits = {}
     names = ("connect", "read", "write", "pool")
-    request.extensions["timeout"] = {name: limits.get(name) or constants.HF_HUB_ETAG_TIMEOUT for name in names}
+    request.extensions["timeout"] = {name: limits.get(name) or longest for name in names}
 
 
 set_client_factory(_hub_client)
@@ -450,7 +467,9 @@ def _looks_like_loading(error: Exception) -> bool:
 
 
 def _advice(source: str, error: Exception) -> str:
-    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    cause = error.__cause__ if "If you were trying to load it" in str(error) else None  # that says nothing of why
+    told = re.sub(r":\n\s*", ": ", str(cause or error).strip())
+    said = told.splitlines()[0] if told else type(error).__name__
     said = said if len(said) <= 160 else f"{said[:160]}..."
     if "Unpickling" in type(error).__name__:
         said = "its weights are pickles, which may hold programs and are not opened"
@@ -468,6 +487,7 @@ def _advice(source: str, error: Exception) -> str:
 def _hub_answers(source: str) -> bool:
     """Whether the hub answers in time when asked about a model: where it does not, what was loaded before serves.
     Asked once, since every file would be asked for again and again, for minutes."""
+    _unanswered.clear()
     try:
         HfApi().model_info(source, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except HfHubHTTPError:
@@ -485,8 +505,8 @@ def _revision(source: str, **options: Any) -> str:
             return folder.name.rpartition("-")[2]
         files = sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json"), *folder.glob("config.json")])
         return sha256("".join(sha256(path) for path in files))[:12]
-    config = _load(AutoConfig, source, **options)
-    return getattr(config, "_commit_hash", None) or "main"
+    _load(AutoConfig, source, **options)  # tells what is wrong with a name
+    return extract_commit_hash(cached_file(source, "config.json", **options), None) or "main"
 
 
 def _label(source: str) -> str:

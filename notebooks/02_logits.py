@@ -79,10 +79,10 @@ Markdown(f"{len(asked)} combined prompts of the confirm split on {pair.describe(
 # %%
 prompts = {(m.role, form): combine(m, asked, given, form=form) for m in pair.members for form in ("plain", "template")}
 for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
-    lines = [f"`{prompts['base', 'plain'][index]}`\n"]
+    lines = [findings.code_span(prompts["base", "plain"][index]) + "\n"]
     for member in pair.members:
         best = top_tokens(member, [prompts[member.role, "plain"][index]], k=5)[0]
-        lines.append(f"- *{member.role}*: " + ", ".join(f"`{token!r}` {share:.0%}" for token, share in best))
+        lines.append(f"- *{member.role}*: " + ", ".join(f"{findings.code_span(repr(token))} {share:.0%}" for token, share in best))
     display(Markdown("\n".join(lines)))
 
 # %% [markdown]

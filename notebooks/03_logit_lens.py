@@ -96,7 +96,7 @@ Markdown(f"{len(asked)} combined prompts of the confirm split, {len(combined['ex
 # %%
 depths = sorted({0, *range(n_layers // 3, n_layers + 1, max(1, n_layers // 8)), n_layers})
 for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
-    display(Markdown(f"`{texts['base', 'plain'][index]}`"))
+    display(Markdown(findings.code_span(texts["base", "plain"][index])))
     seen = {role: lens_map(m, texts[role, "plain"][index], last=1)[1] for role, m in members.items()}
     rows = {role: [f"{seen[role][depth][0][0]!r} {seen[role][depth][0][1]:.0%}" for depth in depths] for role in seen}
     display(pd.DataFrame(rows, index=pd.Index(depths, name="depth")).T)

@@ -94,9 +94,9 @@ Markdown(f"{len(texts['base', 'confirm'])} combined prompts of each split on {pa
 
 # %%
 for index in np.random.default_rng(SEED).choice(len(texts["base", "confirm"]), 3, replace=False):
-    lines = [f"`{texts['base', 'confirm'][index]}`\n"]
+    lines = [findings.code_span(texts["base", "confirm"][index]) + "\n"]
     for role, m in members.items():
-        best = ", ".join(f"`{token!r}` {share:.0%}" for token, share in top_tokens(m, [texts[role, "confirm"][index]], k=4)[0])
+        best = ", ".join(f"{findings.code_span(repr(token))} {share:.0%}" for token, share in top_tokens(m, [texts[role, "confirm"][index]], k=4)[0])
         lines.append(f"- *{role}*, c = {own[role, 'confirm'][index]:+.1f}: {best}")
     display(Markdown("\n".join(lines)))
 
@@ -487,7 +487,7 @@ account = pd.DataFrame(rows)
 account["both"] = account["attention"] + account["mlp"]
 wide = account.pivot_table(index="layer", columns=["token", "model"], values="both")
 largest = wide.loc[wide["first token"].diff(axis=1).iloc[:, -1].abs().nlargest(8).index].round(2)
-display(Markdown(f"`{first['base']}`, then the distilled model's first token `{token!r}`. The eight layers whose share differs most (layer −1: the embedding):"), largest)
+display(Markdown(f"{findings.code_span(first['base'])}, then the distilled model's first token {findings.code_span(repr(token))}. The eight layers whose share differs most (layer −1: the embedding):"), largest)
 
 # %%
 panels = {step: {role: ([stats.Interval(v, v, v, 1) for v in map(float, accounts[step, role])], figures.ROLE[role]) for role in members} for step in ("first token", "second token")}

@@ -231,7 +231,7 @@ F18 = findings.record(
     rule=f"(a) stop rate: {rule_fall}; (b) rise minus half of the gap: {rule_rise}", verdict=findings.all_of(rule_fall.verdict(fall), rule_rise.verdict(short_of)),
     detail=f"The distilled model reasons in {reasoning(plain_distilled).mean():.0%}, the base in {reasoning(plain_base).mean():.0%} of the answers; rise minus half of that gap {short_of}. Stop rate within {MAX_STEERED} tokens {fall}; repetition {stats.paired(strongest['repetition'], plain_base['repetition'])}, right answers {stats.paired(strongest['right'].astype(float), plain_base['right'].astype(float))}.",
 )  # fmt: skip
-display(Markdown(findings.sentence(F18)), Markdown("The first word after the base's own answer, under the strongest bias: " + ", ".join(f"`{word}` {count}" for word, count in comes.items())))
+display(Markdown(findings.sentence(F18)), Markdown("The first word after the base's own answer, under the strongest bias: " + ", ".join(f"{findings.code_span(word)} {count}" for word, count in comes.items())))
 
 # %%
 measures = {"stop rate": lambda f: f["stopped"].to_numpy(float), "reasoning answers": reasoning, "repetition": lambda f: f["repetition"].to_numpy(float), "right answers": lambda f: f["right"].to_numpy(float)}

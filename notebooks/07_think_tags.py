@@ -124,7 +124,7 @@ for index in np.random.default_rng(SEED).choice(len(questions), min(3, len(quest
         prompts = [end(m, [questions[index]], [materials[index]], block, form="plain", mark=nonsense[role] if mark is None else mark)[0] for mark in marks.values()]
         for name, c in zip(marks, complete(m, prompts, max_new_tokens=MAX_ENDED), strict=True):
             cells[f"{role}, {name}"] = f"{c.text!r} ({'stops' if c.stop != 'limit' else 'goes on'})"
-    display(Markdown(f"*{questions[index].text}*, then the mark, a blank line and `{materials[index].sentence}`"), pd.DataFrame({"what follows": cells}))
+    display(Markdown(f"*{questions[index].text}*, then the mark, a blank line and {findings.code_span(materials[index].sentence)}"), pd.DataFrame({"what follows": cells}))
 
 # %% [markdown]
 # ## The grid of endings

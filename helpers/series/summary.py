@@ -114,14 +114,15 @@ def findings_table(pair: str, root: Path = ROOT) -> str:
     for row in load_findings(pair):
         unit, other = row["unit"], row["control"]
         cells = [
-            f"[{row['id']}]({cell_link(row['id'], row['notebook'], root)}) {row['claim']}",
+            row["claim"],
             row["quantity"],
             f"{number(row)} {unit} ({span(row)})",
             str(row["n"]),
             f"{other['name']}: {number(other)} ({span(other)})",
             f"**{row['verdict']}**",
         ]
-        lines.append("| " + " | ".join(as_markdown(cell).replace("|", r"\|") for cell in cells) + " |")
+        link = f"[{row['id']}]({cell_link(row['id'], row['notebook'], root)})"
+        lines.append(f"| {link} " + " | ".join(as_markdown(cell).replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
