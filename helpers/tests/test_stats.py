@@ -105,8 +105,8 @@ def test_geometric_means():
 
 
 def test_settled_at_by_hand():
-    curves = [[0, 0, 0, 4, 4], [0, 3, 0, 0, -2], [2, 2, 2, 2, 2], [0, 4, 0, 4, 4]]
-    assert stats.settled_at(curves).tolist() == [0.75, 1.0, 0.0, 0.75]
+    curves = [[0, 0, 0, 4, 4], [0, 3, 0, 0, -2], [2, 2, 2, 2, 2], [0, 4, 0, 4, 4], [-4, -4, -4, 4, 4]]
+    assert stats.settled_at(curves).tolist() == [0.75, 1.0, 0.0, 0.75, 0.75], "as far on the other side is not there"
 
 
 @pytest.mark.parametrize("shape", ["linear", "exponential", "logistic"])
