@@ -123,6 +123,15 @@ def test_the_right_shape_predicts_prompts_left_out_best(shape):
     assert np.abs(stats.fit_shape(true, shape) - true).max() < 0.05
 
 
+def test_a_prompt_left_out_is_not_in_the_fit():
+    """Of two prompts each is predicted by the other one alone: a line through it, by numpy."""
+    curves, x = np.array([[0.0, 1, 2, 3], [5.0, 5, 5, 17]]), np.arange(4)
+    lines = np.array([np.polyval(np.polyfit(x, curve, 1), x) for curve in curves[::-1]])
+    centred = [rows - rows.mean(1, keepdims=True) for rows in (curves, lines)]
+    expected = ((centred[0] - centred[1]) ** 2).mean(1)
+    assert stats.held_out_errors(curves)["linear"] == pytest.approx(expected, abs=1e-6)
+
+
 def test_the_ratio_of_means():
     found = stats.ratio_of_means([2.0, 4.0], [1.0, 1.0])
     assert found.estimate == 3 and 2 <= found.low <= found.high <= 4

@@ -194,7 +194,8 @@ def test_a_token_as_a_sum_of_others(tiny):
     chosen = every[[5, 6, 7]].T
     solved = torch.linalg.lstsq(chosen, every[3]).solution
     expected = float((chosen @ solved).square().sum())
-    assert weights.least_squares_shares(member, [3], [5, 6, 7]) == pytest.approx([expected], abs=1e-4)
+    for others in ([5, 6, 7], [5, 3, 6, 7]):  # a token does not explain itself
+        assert weights.least_squares_shares(member, [3], others) == pytest.approx([expected], abs=1e-4)
     assert weights.sparse_shares(member, [3], k=5, below=float(nearest.max().sqrt()))[0, 0] < shares[0, 0]
 
 
