@@ -36,6 +36,7 @@ NAN = float("nan")
         (Rule("away", 0.5), 0.6, 1, "holds"),
         (Rule("away", 0.5), -0.4, 0.4, "does not hold"),
         (Rule("away", 0.5), 0.4, 0.6, "inconclusive"),
+        (Rule("away", 0.5), -0.6, 0.6, "inconclusive"),
     ],
 )
 def test_rules(rule, low, high, verdict):

@@ -282,6 +282,10 @@ def test_select_combined_keeps_what_separates(qwen, data_here):
     distilled.loc[first, "stopped"] = True
     kept = select_combined(base, distilled)
     assert first not in kept.index and len(kept) == 15
+    distilled.loc[first, "length"] = 31
+    assert first in select_combined(base, distilled).index, "it stops, but not quickly"
+    base.loc[first, "length"] = 31
+    assert first not in select_combined(base, distilled).index, "the base does not, either"
 
 
 def test_completion_reads_back(qwen, data_here):

@@ -57,6 +57,9 @@ def test_no_question_was_trained_on():
         ("Parisian", ("Paris",), False),
         ("It is 100,000.", ("100",), False),
         ("It is 3.5", ("3",), False),
+        ("It is 3.5", ("5",), False),
+        ("It is 1,500", ("500",), False),
+        ("No. 5", ("5",), True),
         ("It is 3.", ("3",), True),
         ("sixty-four", ("sixty",), False),
         ("**twenty-six**", ("twenty-six",), True),
@@ -78,6 +81,8 @@ def test_final_answer_is_what_follows_the_thought():
 def test_echo_share():
     assert echo_share("So: what is the capital of France? Hmm", "What is the capital of France?") == 1
     assert echo_share("Paris", "What is the capital of France?") == 0
+    assert echo_share("France? The capital of what is", "What is the capital of France?") == 0, "words, but no stretch"
+    assert echo_share("It is the capital of Spain", "What is the capital of France?") == pytest.approx(1 / 3)
 
 
 def test_combined_prompt_is_question_sentence_answer(qwen):
@@ -120,6 +125,13 @@ def test_materials_swap_the_answer_and_end_in_a_period():
     )
     assert one.thought == "I think." and two.wrong == "It is Paris." and two.other == "The capital is Paris."
     assert ending_materials(QUESTIONS, ["It is Lyon", "Rome"], ["", ""])[0].wrong == "Rome."
+
+
+def test_wrong_and_other_answers_are_the_next_questions_round_about():
+    questions = [Question(str(k), "c", f"Number {k}?", (str(k),)) for k in (1, 2, 2, 3)]
+    made = ending_materials(questions, ["It is 1", "It is 2", "It is 2!", "It is 3"], [""] * 4)
+    assert [one.other for one in made] == ["It is 2.", "It is 3.", "It is 3.", "It is 1."]
+    assert [one.wrong for one in made] == ["It is 2.", "It is 3.", "It is 3!", "It is 1."]
 
 
 def test_endings_are_put_together_part_by_part():

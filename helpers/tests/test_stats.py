@@ -105,8 +105,8 @@ def test_geometric_means():
 
 
 def test_settled_at_by_hand():
-    curves = [[0, 0, 0, 4, 4], [0, 3, 0, 0, -2], [2, 2, 2, 2, 2], [0, 4, 0, 4, 4]]
-    assert stats.settled_at(curves).tolist() == [0.75, 1.0, 0.0, 0.75]
+    curves = [[0, 0, 0, 4, 4], [0, 3, 0, 0, -2], [2, 2, 2, 2, 2], [0, 4, 0, 4, 4], [-4, -4, -4, 4, 4]]
+    assert stats.settled_at(curves).tolist() == [0.75, 1.0, 0.0, 0.75, 0.75], "as far on the other side is not there"
 
 
 @pytest.mark.parametrize("shape", ["linear", "exponential", "logistic"])
@@ -121,6 +121,15 @@ def test_the_right_shape_predicts_prompts_left_out_best(shape):
     assert shape == "linear" or errors["linear"] > 1.5 * errors[shape]
     assert errors[shape] < 0.12, "what is left is the noise: offsets of prompts do not count"
     assert np.abs(stats.fit_shape(true, shape) - true).max() < 0.05
+
+
+def test_a_prompt_left_out_is_not_in_the_fit():
+    """Of two prompts each is predicted by the other one alone: a line through it, by numpy."""
+    curves, x = np.array([[0.0, 1, 2, 3], [5.0, 5, 5, 17]]), np.arange(4)
+    lines = np.array([np.polyval(np.polyfit(x, curve, 1), x) for curve in curves[::-1]])
+    centred = [rows - rows.mean(1, keepdims=True) for rows in (curves, lines)]
+    expected = ((centred[0] - centred[1]) ** 2).mean(1)
+    assert stats.held_out_errors(curves)["linear"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_ratio_of_means():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -196,6 +197,17 @@ def test_places_are_matched_by_token_where_they_can_be(qwen):
     for seed in range(4):
         ((_, at),) = steering.places_matched(member, [text], found, seed=seed)
         assert ids[at] == ids[found[0][1]] and at != found[0][1]
+
+
+def test_context_has_the_token_in_brackets_also_at_the_ends(qwen):
+    member = qwen.base
+    text = text_of(member, "It is", " the park. Wait, the river")
+    ids = [*member.encode([text.prompt])["input_ids"][0].tolist(), *text.tokens]
+    for at in range(len(ids)):
+        said = steering.context(member, text, at, before=3, after=2)
+        left, here, right = re.fullmatch(r"(.*)\[(.*)\](.*)", said).groups()
+        assert here == member.tokenizer.decode(ids[at : at + 1])
+        assert (left + here + right) == member.tokenizer.decode(ids[max(0, at - 3) : at + 3])
 
 
 def test_read_places_equals_plain_transformers(tiny):

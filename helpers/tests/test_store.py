@@ -142,6 +142,26 @@ def test_a_failing_computation_keeps_what_was_there(tmp_path, monkeypatch):
     assert (tmp_path / "two" / "x.safetensors").read_bytes() == before
 
 
+def test_arrays_without_their_provenance_are_not_taken_for_the_old_ones(tmp_path, monkeypatch):
+    """Stopped between the new arrays and their sidecar: the old inputs compute again."""
+    monkeypatch.setattr(store, "data_dir", lambda pair: tmp_path / pair)
+    monkeypatch.delenv("R1_FRESH", raising=False)
+
+    def make():
+        return {"a": np.full(2, float(next(values)))}
+
+    values = iter((1, 2, 3))
+    store.kept(Two(), "x", make, 1)
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(store, "write_sidecar", stop)
+        store.kept(Two(), "x", make, 2)
+    assert store.kept(Two(), "x", make, 1)["a"].tolist() == [3, 3]
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("module", "line", "changes"),
     [
