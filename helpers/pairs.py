@@ -400,6 +400,7 @@ def _remote_member(role: str, source: str) -> Member:
     at = {} if Path(source).is_dir() else {"local_files_only": not _hub_answers(source)}
     revision = _revision(source, **at)
     at = at and {**at, "revision": revision}
+    _refuse_kernels(source, **at)
     tokenizer = _load(AutoTokenizer, source, **at)
     config = _load(AutoConfig, source, **at)
     try:

@@ -352,9 +352,9 @@ def offences(source: str) -> list[str]:
         found.append(name)
         if options.get("shell", "False") != "False":
             found.append("shell")
-        if name.startswith("subprocess.") and name.partition(".")[2] in STARTERS:
-            if isinstance(node.args[0], ast.JoinedStr | ast.Constant | ast.BinOp | ast.Call):
-                found.append("a command that is one text")
+        starts = name.startswith("subprocess.") and name.partition(".")[2] in STARTERS
+        if starts and isinstance(node.args[0], ast.JoinedStr | ast.Constant | ast.BinOp | ast.Call):
+            found.append("a command that is one text")
     return [name for name in found if name in FORBIDDEN | {"shell", "a command that is one text"}]
 
 
