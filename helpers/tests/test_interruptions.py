@@ -3,22 +3,35 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jupytext
+import nbformat
+import numpy as np
 import psutil
 import pytest
+import torch
 from safetensors.numpy import load_file
 
-from helpers.store import ROOT
+from helpers import embedded, findings, generation
+from helpers.generation import complete, stored_completions
+from helpers.pairs import Pair, load_pair
+from helpers.series.run import build, refuse_unsynced
+from helpers.stats import Interval
+from helpers.store import ROOT, UserError, kept
 from helpers.tests.killing import left_in
+
+# Runs
 
 # What a notebook of the study does, on the tiny pair: completions, arrays, a finding and a figure, with a pause to be
 # caught in: it waits only where a file says so. The third notebook has nothing but the pause.
@@ -211,3 +224,158 @@ def test_a_kernel_that_dies_is_told_in_one_line(again):
     _, said = running.communicate(timeout=60)
     assert running.returncode == 1
     assert said == "error: 03_x.py failed and keeps its old outputs: its kernel died, as for want of memory\n"
+
+
+# A cache that vanishes
+
+
+@pytest.fixture
+def built(qwen_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The embedded pair's way into the cache, with tiny models at its ends: what was built, in order."""
+    done = []
+
+    def copy(source: Path, folder: Path) -> None:
+        done.append(source.name)
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+
+    monkeypatch.setenv("R1_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(embedded, "_convert", lambda folder: copy(qwen_folders[0], folder))
+    monkeypatch.setattr(embedded, "_merge", lambda adapter, folder: copy(qwen_folders[1], folder))
+    return done
+
+
+def logits(pair: Pair) -> list[torch.Tensor]:
+    return [member.model(**member.encode(["The bus stops"])).logits for member in pair.members]
+
+
+@pytest.mark.parametrize("lost", ["all", "a model", "the locks", "a file"])
+def test_what_is_gone_from_the_cache_is_made_again(built, tmp_path, lost):
+    """Also under the eyes of a process that has it open, which does not notice."""
+    before, cache = load_pair("smol", device="cpu"), tmp_path / "cache"
+    expected, texts = logits(before), complete(before.base, ["A cat"], max_new_tokens=4)
+    (base,) = cache.glob("smol-base-*/")
+    if lost == "all":
+        shutil.rmtree(cache)
+    elif lost == "a model":
+        shutil.rmtree(base)
+    elif lost == "the locks":
+        for path in cache.glob("*.lock"):
+            path.unlink()
+    else:
+        (base / "tokenizer.json").unlink()
+    assert all(map(torch.equal, logits(before), expected))
+    assert [text.tokens for text in complete(before.base, ["A cat"], max_new_tokens=4)] == [texts[0].tokens]
+    again = load_pair("smol", device="cpu")
+    redone = {"all": ["base", "distilled"], "a model": ["base"], "the locks": [], "a file": ["base"]}[lost]
+    assert built == ["base", "distilled", *redone]
+    assert all(map(torch.equal, logits(again), expected)) and again.describe() == before.describe()
+
+
+def test_a_cache_that_vanishes_while_it_is_filled_is_one_line(built, tmp_path, monkeypatch):
+    def vanish(folder: Path) -> None:
+        shutil.rmtree(tmp_path / "cache")
+        (folder / "config.json").write_text("{}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedded, "_convert", vanish)
+        with pytest.raises(UserError, match="cannot prepare .*smol-base.*No such file.*R1_CACHE") as caught:
+            load_pair("smol", device="cpu")
+    assert len(str(caught.value).splitlines()) == 1
+    assert load_pair("smol", device="cpu").base.n_layers == 3
+
+
+# A wrong clock
+
+FUTURE, PAST = 4102444800, 86400  # the years 2100 and 1970
+
+
+def dated(folder: Path, when: int) -> None:
+    """Every file as if written then."""
+    for path in folder.rglob("*"):
+        os.utime(path, (when, when))
+
+
+@pytest.mark.parametrize("written", [FUTURE, PAST])
+def test_stored_results_are_reused_by_what_they_are_made_from(qwen, data_here, monkeypatch, written):
+    """Whenever they say they were written, and computed again for another seed, whenever they say so."""
+    monkeypatch.setattr("helpers.store.data_dir", lambda pair: data_here / pair)
+    made, batch = [], generation._complete_batch
+
+    def count(*args: object, **options: object) -> object:
+        made.append("texts")
+        return batch(*args, **options)
+
+    def draw(seed: int) -> dict[str, np.ndarray]:
+        made.append("arrays")
+        return {"a": np.random.default_rng(seed).normal(size=4)}
+
+    monkeypatch.setattr(generation, "_complete_batch", count)
+
+    def work(seed: int) -> list[str]:
+        made.clear()
+        how = dict(name="answers", max_new_tokens=4, temperature=1.0, seed=seed)
+        texts = [text.tokens for text in stored_completions(qwen, qwen.base, ["A cat"], **how)]
+        results.append((texts, kept(qwen, "arrays", lambda: draw(seed), seed)["a"].tolist()))
+        dated(data_here, written)
+        return list(made)
+
+    results: list[tuple[object, object]] = []
+    assert [work(seed) for seed in (0, 0, 1, 1, 0)] == [
+        ["texts", "arrays"],
+        [],
+        ["texts", "arrays"],
+        [],
+        ["texts", "arrays"],
+    ]
+    assert results[0] == results[1] == results[4] and results[2] == results[3] != results[0]
+
+
+def test_work_goes_on_while_the_clock_runs_backwards(qwen, data_here, monkeypatch, built):
+    """Locks included, though files left by others are of the year 2100."""
+    monkeypatch.setattr("helpers.store.data_dir", lambda pair: data_here / pair)
+    cache = data_here / "cache"
+    cache.mkdir()
+    for name in ("smol-base-bcc81830", embedded.adapter_sha256(embedded.adapter_dir())[:8]):
+        (cache / f"{name}.lock").touch()
+    dated(cache, FUTURE)
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: FUTURE - 3600.0 * next(ticks))
+    one, done = Interval(1.0, 0.0, 2.0, 9), []
+
+    def work() -> None:
+        pair = load_pair("smol", device="cpu")
+        stored_completions(pair, pair.base, ["A cat", "Two"], name="answers", max_new_tokens=3, batch_size=1)
+        kept(pair, "arrays", lambda: {"a": np.zeros(3)}, 1)
+        what = dict(notebook="01", quantity="q", unit="u", interval=one, control=one, control_name="c", rule="r")
+        for name in ("F01", "F02", "F01"):
+            findings.record(pair, name, **what, verdict="holds")
+        done.append([row["id"] for row in findings.load_findings(pair.name)])
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert done == [["F01", "F02"]], "it waits, or failed"
+    assert json.loads((data_here / "smol" / "arrays.meta.json").read_text())["date"]
+
+
+@pytest.mark.parametrize(("source_at", "built_at"), [(FUTURE, PAST), (PAST, FUTURE)])
+@pytest.mark.parametrize("edited", ["source", "notebook"])
+def test_which_twin_was_edited_is_seen_whatever_the_clock_says(tmp_path, source_at, built_at, edited):
+    """A notebook that differs from what was executed was edited: a run would overwrite that."""
+    source, executed = tmp_path / "01_x.py", tmp_path / "01_x.ipynb"
+    source.write_text("# %%\na = 1\n")
+    notebook = build(source, {})
+    if edited == "source":
+        source.write_text("# %%\na = 2\n")
+    else:
+        notebook.cells[0].source = "a = 2"
+    nbformat.write(notebook, executed)
+    os.utime(source, (source_at, source_at))
+    os.utime(executed, (built_at, built_at))
+    if edited == "source":
+        refuse_unsynced(source)
+        return
+    with pytest.raises(UserError, match=r"01_x.ipynb was edited since it was executed .*jupytext --sync"):
+        refuse_unsynced(source)
+    jupytext.write(jupytext.read(executed), source)
+    refuse_unsynced(source)

@@ -315,26 +315,23 @@ def test_a_source_archive_from_the_index_is_not_built(cache, index, tmp_path):
 # The helpers' own code
 
 CODE = sorted((ROOT / "helpers").rglob("*.py"))
-FORBIDDEN = {
-    "eval",
-    "exec",
-    "__import__",
-    "os.system",
-    "os.popen",
-    "pty.spawn",
-    "yaml.load",
-    "pickle",
-    "dill",
+FORBIDDEN = {"eval", "exec", "__import__", "os.system", "os.popen", "pty.spawn", "yaml.load", "pickle", "dill"}
+FORBIDDEN |= {
     "marshal",
+    "joblib",
+    "shelve",
+    "pd.read_pickle",
+    "pandas.read_pickle",
+    "subprocess.getoutput",
+    "torch.load",
 }
-FORBIDDEN |= {"joblib", "shelve", "pd.read_pickle", "pandas.read_pickle", "subprocess.getoutput", "torch.load"}
 ALLOWED = {
     ("test_report.py", "exec"): "README's example, which is ours",
     ("test_tokens.py", "eval"): "a word written by repr",
     ("test_safety.py", "pickle"): "the planted payload",
     ("test_hub.py", "pickle"): "a repository of pickles",
 }
-STARTERS = {"run", "Popen", "call", "check_call", "check_output"}
+STARTERS = {f"subprocess.{name}" for name in ("run", "Popen", "call", "check_call", "check_output")}
 
 
 def offences(source: str) -> list[str]:
@@ -352,9 +349,8 @@ def offences(source: str) -> list[str]:
         found.append(name)
         if options.get("shell", "False") != "False":
             found.append("shell")
-        starts = name.startswith("subprocess.") and name.partition(".")[2] in STARTERS
-        if starts and isinstance(node.args[0], ast.JoinedStr | ast.Constant | ast.BinOp | ast.Call):
-            found.append("a command that is one text")
+        one_text = name in STARTERS and isinstance(node.args[0], ast.JoinedStr | ast.Constant | ast.BinOp | ast.Call)
+        found += ["a command that is one text"] if one_text else []
     return [name for name in found if name in FORBIDDEN | {"shell", "a command that is one text"}]
 
 
