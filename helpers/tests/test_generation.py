@@ -230,6 +230,20 @@ def test_run_fresh_reuses_only_its_own_run(qwen, data_here, capsys, monkeypatch)
         assert expected in capsys.readouterr().out
 
 
+def test_rows_without_their_provenance_are_not_taken_for_the_old_ones(qwen, data_here, monkeypatch):
+    """Stopped between the rows of another seed and their sidecar: the old seed computes again."""
+    how = {"name": "x", "max_new_tokens": 8, "temperature": 1.0}
+    first = stored_completions(qwen, qwen.distilled, PROMPTS[:2], seed=0, **how)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(generation, "write_sidecar", stop)
+        stored_completions(qwen, qwen.distilled, PROMPTS[:2], seed=1, **how)
+    assert stored_completions(qwen, qwen.distilled, PROMPTS[:2], seed=0, **how) == first
+
+
 def test_a_crash_keeps_finished_batches(qwen, data_here, capsys, monkeypatch):
     original, calls = generation._complete_batch, []
 

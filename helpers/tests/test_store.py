@@ -18,6 +18,15 @@ def test_an_error_leaves_the_old_file_and_no_half_one(tmp_path):
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_the_old_file_is_there_until_the_new_one_takes_its_place(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(store.os, "replace", stop)
+        write_text(path, "new")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
 def test_records_are_one_a_line(tmp_path):
     path = tmp_path / "a.json"
     write_records(path, [{"a": "é"}, {"a": "</think>"}])
