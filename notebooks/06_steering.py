@@ -389,7 +389,8 @@ def dose_and_controls(use: tuple[str, str]) -> tuple[np.ndarray, ...]:
     )  # fmt: skip
 
 
-read_doses = kept(pair, "06_doses", lambda: {f"{label[use]}, {kind}": values for use in aims for kind, values in zip(("own", "random", "other"), dose_and_controls(use), strict=True)}, dose_and_controls, read, unit, plain, sources, picked, aims, best, doses, N_MAP, N_HEADS, N_CONTROLS, SEED, fresh=RECOMPUTE)
+used = [Steering(name, {best[role, name][0]: unit(name, best[role, name][0], role)}).key for role, name in aims]  # digests of the vectors
+read_doses = kept(pair, "06_doses", lambda: {f"{label[use]}, {kind}": values for use in aims for kind, values in zip(("own", "random", "other"), dose_and_controls(use), strict=True)}, dose_and_controls, read, unit, plain, sources, picked, aims, best, doses, used, N_MAP, N_HEADS, N_CONTROLS, SEED, fresh=RECOMPUTE)
 seen = {use: read_doses[f"{label[use]}, own"] for use in aims}
 null = {use: read_doses[f"{label[use]}, random"] - seen[use][1, :few] for use in aims}
 other = {use: read_doses[f"{label[use]}, other"] - seen[use][1] for use in aims}
