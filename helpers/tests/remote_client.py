@@ -57,7 +57,7 @@ class Across(RemoteBackend):
             raise RuntimeError(reply[1:].decode())
         MOVED["sent"] += len(blob)
         MOVED["back"] += len(reply)
-        return torch.load(io.BytesIO(reply[1:]), weights_only=False)
+        return torch.load(io.BytesIO(reply[1:]), weights_only=True)
 
 
 def neurons(pair: Pair) -> Any:
