@@ -27,6 +27,7 @@ import pytest
 import torch
 from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
+from safetensors.torch import load_file
 
 from helpers import embedded, explorers, figures, findings
 from helpers.generation import stored_completions
@@ -71,6 +72,13 @@ def pickled(folder: Path, trace: Path) -> None:
 def saved_by_torch(folder: Path, trace: Path) -> None:
     no_weights(folder)
     torch.save({"model.norm.weight": Payload(trace)}, folder / "pytorch_model.bin")
+
+
+def harmless_pickle(folder: Path, trace: Path) -> None:
+    """Nothing but tensors, all of them: refused before anybody looks."""
+    weights = load_file(folder / "model.safetensors")
+    no_weights(folder)
+    torch.save(weights, folder / "pytorch_model.bin")
 
 
 def index_of(name: str) -> Callable[[Path, Path], None]:
@@ -144,6 +152,7 @@ def kernel(folder: Path, trace: Path) -> None:
 REFUSED = {  # what is planted -> words of the line
     pickled: "needs config.json, a tokenizer and weights in safetensors",
     saved_by_torch: "weights in safetensors",
+    harmless_pickle: "weights in safetensors",
     index_of("pytorch_model.bin"): "weights in safetensors",
     index_of("model.safetensors"): "its weights are pickles",
     named_safetensors: "weights in safetensors",
