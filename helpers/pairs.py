@@ -473,7 +473,7 @@ def _advice(source: str, error: Exception) -> str:
     said = told.splitlines()[0] if told else type(error).__name__
     said = said if len(said) <= 160 else f"{said[:160]}..."
     if "Unpickling" in type(error).__name__:
-        said = "its weights are pickles, which may hold programs and are not opened"
+        said = "its weights are pickles, which may hold programs"
     if "trust_remote_code" in str(error):
         return f"{source} brings code of its own, which is never run here: choose a model that transformers knows"
     if str(cache_dir()) in source:

