@@ -139,9 +139,16 @@ def test_docstrings_name_the_notebooks_that_use_them():
 # What `make` of a kept readout uses without naming it: the models, which are always compared, and what is worked out
 # from the inputs that it does name.
 DERIVED = {
+    "02_parts": {"members"},
+    "02_shift": {"members"},
+    "02_growth": {"members"},
+    "02_ends": {"members"},
+    "03_rise": {"members"},
+    "03_heads": {"members"},
     "04_silenced": {"members"},
     "04_dose": {"members", "chosen", "doses", "near", "size"},
     "04_draws": {"members"},
+    "05_estimate": {"members"},
     "05_exact": {"into", "given_few"},
     "05_gradual": {"base", "members", "pair", "read"},
     "05_single": {"at_base", "pair"},
