@@ -153,11 +153,15 @@ DERIVED = {
     "05_gradual": {"base", "members", "pair", "read"},
     "05_single": {"at_base", "pair"},
     "05_positions": {"few", "into", "members"},
+    "06_map": {"members", "raw", "reach", "stop", "wait"},
+    "06_latent": {"few", "fires", "members", "reach", "stop", "wait"},
     "06_doses": {"N_COMBINED", "few", "label", "members", "pair", "raw", "reach", "stop", "wait"},
     "07_grid": {"members"},
     "07_endings": {"members"},
     "07_hidden": {"distilled"},
     "07_r1_zero": {"members"},
+    "07_depths": {"distilled"},
+    "07_traces": {"distilled"},
 }
 
 
