@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 from accelerate.utils.memory import clear_device_cache
 from tqdm.auto import tqdm
-from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList
+from transformers import BatchEncoding, DynamicCache, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import DynamicLayer
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from helpers.checks import check_count, check_finite, check_lengths
@@ -49,6 +50,7 @@ LIMIT = "limit"
 # reuses; on a GPU a step costs the same for one row as for hundreds, so rows that have finished cost nothing.
 CHUNK, BATCH = {"cpu": 16, "cuda": 64}, {"cpu": 128, "cuda": 512}
 MEMORY = r"out of memory|can't allocate memory"  # how torch says it, on a GPU and on a CPU
+ROOM = 32  # tokens for which a cache makes room at once
 SHORTLIST = 512  # tokens ranked before a full sort is tried
 OnBatch = Callable[[list[int]], None]
 T = TypeVar("T")
@@ -215,6 +217,43 @@ def _complete_each(
         yield from zip(some, finished, strict=True)
 
 
+class RoomyLayer(DynamicLayer):
+    """Keys and values of a layer with room for more tokens; without it each token would copy all before it."""
+
+    room = 0
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Put new keys and values behind those that are there."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, given = self.get_seq_length(), (key_states, value_states)
+        end = start + key_states.shape[-2]
+        if end > self.room:
+            self.room = end + ROOM
+            stores = [new.new_empty(*new.shape[:2], self.room, new.shape[-1]) for new in given]
+            for store, held in zip(stores, (self.keys, self.values), strict=True):
+                if start:
+                    store[:, :, :start] = held
+            self.stores = stores
+        for store, new in zip(self.stores, given, strict=True):
+            store[:, :, start:end] = new
+        self.keys, self.values = (store[:, :, :end] for store in self.stores)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep some rows, which are copied and have no room yet."""
+        super().batch_select_indices(indices)
+        self.room, self.stores = 0, []
+
+
+def _roomy_cache(member: Member) -> DynamicCache | None:
+    if member.remote:
+        return None
+    cache = DynamicCache(config=member.config)
+    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
 def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change: Change) -> list[Completion]:
     """Decode one batch, prompts by their places, in chunks; after each, rows that have stopped leave the batch and
     its cache."""
@@ -223,7 +262,7 @@ def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change
     keys = [f"{prompt}\0{change.names[index]}" if change.names else prompt for index, prompt in batch.items()]
     encoded = member.encode(prompts, room=how.max_new_tokens)
     start = encoded["input_ids"].shape[1]
-    ids, mask, cache = encoded["input_ids"], encoded["attention_mask"], None
+    ids, mask, cache = encoded["input_ids"], encoded["attention_mask"], _roomy_cache(member)
     rows, written = list(range(len(prompts))), [[] for _ in prompts]
     stops = set(member.groups.stop)
     while rows:
@@ -260,8 +299,8 @@ def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change
             added = out.sequences.shape[1] - ids.shape[1]
             ids = out.sequences[keep]
             mask = torch.cat([mask[keep], mask.new_ones(len(going), added)], dim=1)
-            cache = out.past_key_values
-            cache.batch_select_indices(keep)
+            if len(going) < len(grown):
+                cache.batch_select_indices(keep)
     return [_finish(member, prompt, tokens) for prompt, tokens in zip(prompts, written, strict=True)]
 
 

@@ -9,13 +9,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
-LEAST_ROWS = 8  # fewer wait for memory, whoever multiplies
+LEAST_ROWS = 2  # a single one waits for memory, whoever multiplies
 LARGEST = 1_000_000_000  # parameters of a model whose weights may lie in memory twice
 
 
 class PackedLinear(torch.nn.Linear):
     """`torch.nn.Linear` that keeps a copy of its weight in oneDNN's order, beside the weight and only as long as that
-    is the same. Gradients, other dtypes and few rows go the usual way."""
+    is the same. Gradients, other dtypes and single rows go the usual way."""
 
     def forward(self, input: Tensor) -> Tensor:
         """As in `torch.nn.Linear`, to rounding."""
@@ -46,7 +46,7 @@ def pack_linears(model: torch.nn.Module) -> None:
 def onednn_works() -> bool:
     """Whether torch's operators for this, which are its own and may go, are there and give the usual product."""
     generator = torch.Generator().manual_seed(0)
-    input, weight = (torch.randn(LEAST_ROWS, 4, generator=generator) for _ in range(2))
+    input, weight = (torch.randn(8, 4, generator=generator) for _ in range(2))
     try:
         found = torch.ops.mkldnn._linear_pointwise(input, _packed(weight), None, "none", [], "")
     except (AttributeError, RuntimeError, NotImplementedError):

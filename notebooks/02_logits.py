@@ -43,6 +43,8 @@ REPEATS = [0, 1, 3, 6]  # how often a piece of text is appended (F07)
 N_GROWN = 24  # prompts to which text is appended
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
+import itertools
+
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
@@ -52,7 +54,7 @@ from helpers.generation import load_combined
 from helpers.pairs import load_pair
 from helpers.prompts import ask, combine, neutral_sentences
 from helpers.readouts import bigram_logits, last_hidden, log_normaliser, logits_of, next_logprobs, stop_parts, top_tokens
-from helpers.store import data_dir, write_text
+from helpers.store import data_dir, kept, write_text
 from helpers.tokens import single_id
 
 pair = load_pair(PAIR) if "pair" not in globals() else pair
@@ -71,6 +73,7 @@ Markdown(findings.claim(pair.name, "F05", "F06", "F07", "F08"))
 knobs = dict(n_prompts=N_PROMPTS, n_combined=N_COMBINED, quick=QUICK, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
 combined = load_combined(pair, **knobs)["confirm"]
 asked, given = combined.questions, combined.answers
+members = {member.role: member for member in pair.members}
 Markdown(f"{len(asked)} combined prompts of the confirm split on {pair.describe()}; the base's answer is right in {np.mean(combined.right):.0%}.")
 
 # %% [markdown]
@@ -102,15 +105,23 @@ controls = {
     "answer cut before its last word": [" ".join(answer.split()[:-1]) or answer[:-1] for answer in given],
 }
 states = {"before the answer": None, "after the answer": given, **controls}
-parts = {}
-for member in pair.members:
-    for form in ("plain", "template"):
-        for state, texts in states.items():
-            rows = ask(member, asked, form=form) if texts is None else combine(member, asked, texts, form=form)
-            parts[member.role, form, state] = stop_parts(member, rows)
+names = {"stop": figures.STOP, "</think>": figures.THIRD, "<think>": figures.PALE, "Wait set": figures.WAIT,
+         "new line": figures.LINE, "rest": figures.REST}  # fmt: skip
+
+
+def read_parts() -> dict:
+    """P(next token) in parts for each model, form and state, [prompt, part]."""
+    found = {}
+    for (role, m), form, (state, texts) in itertools.product(members.items(), ("plain", "template"), states.items()):
+        rows = ask(m, asked, form=form) if texts is None else combine(m, asked, texts, form=form)
+        found[f"{role} {form} {state}"] = stop_parts(m, rows)[list(names)]
+    return found
+
+
+parts = kept(pair, "02_parts", read_parts, asked, states, list(names), fresh=RECOMPUTE)
 
 # %%
-p_stop = {key: frame["stop"].to_numpy() for key, frame in parts.items()}
+p_stop = {key: parts[" ".join(key)][:, 0] for key in itertools.product(members, ("plain", "template"), states)}
 after, other = "after the answer", "another question's answer"
 at_once, in_template = (stats.bootstrap(p_stop["base", form, after]) for form in ("plain", "template"))
 fall, fall_template = (stats.paired(p_stop["distilled", form, after], p_stop["base", form, after]) for form in ("plain", "template"))
@@ -130,10 +141,8 @@ F05 = findings.record(
 Markdown(findings.sentence(F05))
 
 # %%
-names = {"stop": figures.STOP, "</think>": figures.THIRD, "<think>": figures.PALE, "Wait set": figures.WAIT,
-         "new line": figures.LINE, "rest": figures.REST}  # fmt: skip
 rows = {
-    f"{role}, {form}: {state}": parts[role, form, state][list(names)].mean().to_dict()
+    f"{role}, {form}: {state}": dict(zip(names, parts[f"{role} {form} {state}"].mean(0), strict=True))
     for form in ("plain", "template") for role in ("base", "distilled") for state in ("before the answer", "after the answer")
 }  # fmt: skip
 of_distilled = [p_stop["distilled", form, after].mean() for form in ("plain", "template")]
@@ -181,11 +190,18 @@ figures.save_figure(fig, "02_stop_controls", pair=pair.name, alt=title, note=f"n
 # %%
 groups, decode = pair.base.groups, pair.base.tokenizer.decode
 ids = list(dict.fromkeys([groups.stop[0], *groups.reasoning, *groups.wait, *groups.control]))
-logit, logprob = {}, {}
-for member in pair.members:
-    hidden = last_hidden(member, prompts[member.role, "plain"])
-    logit[member.role] = logits_of(member, hidden, ids).numpy()
-    logprob[member.role] = logit[member.role] - log_normaliser(member, hidden)[:, None].numpy()
+
+
+def read_logits() -> dict:
+    """Logits of the chosen tokens, [prompt, token], and the log of what normalises them, by model."""
+    hidden = {role: last_hidden(m, prompts[role, "plain"]) for role, m in members.items()}
+    found = {role: logits_of(m, hidden[role], ids) for role, m in members.items()}
+    return found | {f"{role}, all": log_normaliser(m, hidden[role]) for role, m in members.items()}
+
+
+read = kept(pair, "02_shift", read_logits, prompts, ids, fresh=RECOMPUTE)
+logit = {role: read[role] for role in members}
+logprob = {role: logit[role] - read[f"{role}, all"][:, None] for role in logit}
 place = {token: k for k, token in enumerate(ids)}
 in_control = [place[token] for token in groups.control]
 raw = logit["distilled"] - logit["base"]
@@ -266,13 +282,20 @@ pieces = {
     "periods": lambda k: "." * k,
     "<answer></answer>": lambda k: "<answer></answer>" * k,
 }
-wait_at, control_at = slice(0, len(groups.wait)), slice(len(groups.wait), None)
+longer = {(role, kind): [prompt + piece(k) for k in REPEATS for prompt in prompts[role, "plain"][:few]] for role in members for kind, piece in pieces.items()}
+words = [*groups.wait, *groups.control]
+
+
+def read_longer() -> dict:
+    """Log-probabilities of the Wait set and the control words after each text, by model and kind, [text, token]."""
+    return {f"{role} {kind}": next_logprobs(members[role], some, words) for (role, kind), some in longer.items()}
+
+
+read = kept(pair, "02_growth", read_longer, longer, words, fresh=RECOMPUTE)
 grown = {}
-for member in pair.members:
-    for kind, piece in pieces.items():
-        texts = [prompt + piece(k) for k in REPEATS for prompt in prompts[member.role, "plain"][:few]]
-        read = next_logprobs(member, texts, [*groups.wait, *groups.control]).numpy().reshape(len(REPEATS), few, -1)
-        grown[member.role, kind] = np.logaddexp.reduce(read[..., wait_at], -1), read[..., control_at].mean(-1)
+for role, kind in longer:
+    of_wait, of_control = np.split(read[f"{role} {kind}"].reshape(len(REPEATS), few, -1), [len(groups.wait)], axis=-1)
+    grown[role, kind] = np.logaddexp.reduce(of_wait, -1), of_control.mean(-1)
 
 # %%
 rule = findings.Rule("away", 0.5)
@@ -328,13 +351,16 @@ display(Markdown("Mean P(Wait set) by the number of appended pieces:"), frame.ro
 
 # %%
 bare = [sentence.rstrip(".") for sentence in neutral_sentences()]
-log_stop = {}
-for member in pair.members:
-    stop = list(member.groups.stop)
-    for end in (".", ",", "!", ""):
-        texts = [member.prompt(sentence + end, "plain") for sentence in bare]
-        log_stop[member.role, end] = np.logaddexp.reduce(next_logprobs(member, texts, stop).numpy(), axis=1)
-gain = {key: log_stop[key] - log_stop[key[0], ""] for key in log_stop if key[1]}
+ended = {(role, end): [m.prompt(sentence + end, "plain") for sentence in bare] for role, m in members.items() for end in (".", ",", "!", "")}
+
+
+def read_ends() -> dict:
+    """log P(stop) after each statement, by model and mark."""
+    return {f"{role} {end}": next_logprobs(members[role], some, list(members[role].groups.stop)).logsumexp(1) for (role, end), some in ended.items()}
+
+
+log_stop = kept(pair, "02_ends", read_ends, ended, fresh=RECOMPUTE)
+gain = {(role, end): log_stop[f"{role} {end}"] - log_stop[f"{role} "] for role, end in ended if end}
 
 # %%
 tokenizer, rng = pair.base.tokenizer, np.random.default_rng(SEED)

@@ -56,7 +56,7 @@ from helpers.prompts import neutral_sentences, shuffle_words
 from helpers.readouts import (
     attention_pattern, attribute, lens_map, next_logits, promoted, read_stream, residuals, vocabulary_scores,
 )  # fmt: skip
-from helpers.store import data_dir, write_text
+from helpers.store import data_dir, kept, write_text
 
 pd.set_option("display.max_colwidth", None)
 pair = load_pair(PAIR) if "pair" not in globals() else pair
@@ -320,20 +320,27 @@ figures.save_figure(fig, "03_shape_of_rise", pair=pair.name, alt=title, note=f"n
 
 # %%
 def parts_of(state: str, plus: list[int], minus: list[int]) -> dict:
-    """Attribution of both models on one set of prompts, checked against the true logits."""
+    """What layers and heads of both models write on one set of prompts, checked against the true logits."""
     found = {}
     for role, m in members.items():
-        found[role] = attribute(m, texts[role, state], plus, minus)
+        parts = attribute(m, texts[role, state], plus, minus)
         logits = next_logits(m, texts[role, state][:8], [*plus, *minus])
         true = logits[:, : len(plus)].mean(1) - logits[:, len(plus) :].mean(1)
-        assert (found[role].total[:8] - true).abs().max() < 1e-3, "the parts must sum to the logit"
-        assert (found[role].heads.sum(-1) + found[role].attention_bias - found[role].attention).abs().max() < 1e-3
+        assert (parts.total[:8] - true).abs().max() < 1e-3, "the parts must sum to the logit"
+        assert (parts.heads.sum(-1) + parts.attention_bias - parts.attention).abs().max() < 1e-3
+        found |= {f"{role} {name}": getattr(parts, name) for name in ("total", "attention", "mlp", "heads")}
     return found
 
 
-rise = {state: parts_of(state, stop, control) for state in ("plain", "shuffled")}
+def read_rise() -> dict:
+    """What each layer's attention and MLP write towards the stop token, [prompt, layer]."""
+    found = {state: parts_of(state, stop, control) for state in ("plain", "shuffled")}
+    return {f"{state} {role} {kind}": found[state][f"{role} {kind}"] for state in found for role in members for kind in ("attention", "mlp")}
+
+
+rise = kept(pair, "03_rise", read_rise, parts_of, texts, stop, control, fresh=RECOMPUTE)
 late = slice(n_layers - n_layers // 3, None)
-late_sum = {(s, r): [getattr(rise[s][r], kind)[:, late].sum(1).numpy() for kind in ("attention", "mlp")] for s in rise for r in members}
+late_sum = {(s, r): [rise[f"{s} {r} {kind}"][:, late].sum(1) for kind in ("attention", "mlp")] for s in ("plain", "shuffled") for r in members}
 attention_lead = {key: stats.paired(*both) for key, both in late_sum.items()}
 Markdown(f"The parts sum to the true logit on both models. Attention minus MLP over the last third: base {attention_lead['plain', 'base']}, distilled {attention_lead['plain', 'distilled']}, base on shuffled prompts {attention_lead['shuffled', 'base']} nats.")
 
@@ -365,8 +372,8 @@ Markdown(findings.sentence(F09))
 
 # %%
 panels = {
-    kind: {role: (stats.bands(getattr(rise["plain"][role], kind)), figures.ROLE[role]) for role in members}
-    | {"base, shuffled": (stats.bands(getattr(rise["shuffled"]["base"], kind)), figures.CONTROL)}
+    kind: {role: (stats.bands(rise[f"plain {role} {kind}"]), figures.ROLE[role]) for role in members}
+    | {"base, shuffled": (stats.bands(rise[f"shuffled base {kind}"]), figures.CONTROL)}
     for kind in ("attention", "mlp")
 }
 title = f"Over the last third attention writes {late_sum['plain', 'base'][0].mean():+.1f} nats towards stopping on the base, the MLPs {late_sum['plain', 'base'][1].mean():+.1f}; on the distilled {late_sum['plain', 'distilled'][0].mean():+.1f} and {late_sum['plain', 'distilled'][1].mean():+.1f}"
@@ -510,23 +517,28 @@ figures.save_figure(fig, "03_activation_difference", pair=pair.name, alt=title, 
 # **Question.** Which query heads write more towards stopping, and away from waiting, in one model than in the other? Metric: direct contribution to $z(\text{stop}) - \overline{z(\text{Wait})}$, distilled minus base, per head. The strongest by absolute mean are chosen on `explore`, told on `confirm`. **Controls.** As many random heads; all heads of `confirm` are tested by flipping signs over prompts, corrected over layers × heads (Benjamini-Hochberg).
 
 # %%
-explore = {role: attribute(m, combined["explore"].prompts(m, "plain"), stop, wait) for role, m in members.items()}
-contrast = parts_of("plain", stop, wait)
-chosen_on = (explore["distilled"].heads - explore["base"].heads).mean(0)
+def read_heads() -> dict:
+    """What layers and heads write to stop − Wait on confirm, and the mean change of each head on explore."""
+    heads = {role: attribute(m, combined["explore"].prompts(m, "plain"), stop, wait).heads for role, m in members.items()}
+    return parts_of("plain", stop, wait) | {"explore": (heads["distilled"] - heads["base"]).mean(0)}
+
+
+contrast = kept(pair, "03_heads", read_heads, parts_of, texts, combined, stop, wait, fresh=RECOMPUTE)
+chosen_on = torch.from_numpy(contrast["explore"])
 n_heads = chosen_on.shape[1]
 top = [divmod(int(k), n_heads) for k in chosen_on.flatten().abs().argsort(descending=True)[:TOP_HEADS]]
 others = [k for k in range(chosen_on.numel()) if divmod(k, n_heads) not in top]
 random_heads = [divmod(int(k), n_heads) for k in np.random.default_rng(SEED).choice(others, min(TOP_HEADS, len(others)), replace=False)]
-shift = (contrast["distilled"].heads - contrast["base"].heads).numpy()
+shift = contrast["distilled heads"] - contrast["base heads"]
 p = stats.false_discovery(stats.sign_flip_p(shift.reshape(len(asked), -1)))
 table = pd.DataFrame({"layer": np.repeat(range(n_layers), n_heads), "head": np.tile(range(n_heads), n_layers),
-                      **{role: contrast[role].heads.mean(0).flatten().numpy() for role in members}, "p corrected": p})  # fmt: skip
+                      **{role: contrast[f"{role} heads"].mean(0).flatten() for role in members}, "p corrected": p})  # fmt: skip
 write_text(data_dir(pair.name) / "03_heads.csv", table.to_csv(index=False, float_format="%.4f"))
-sums = {kind: stats.bootstrap((getattr(contrast["distilled"], kind) - getattr(contrast["base"], kind)).sum(1).numpy()) for kind in ("attention", "mlp")}
-Markdown(f"Distilled minus base, the contrast stop − Wait falls by {stats.bootstrap((contrast['base'].total - contrast['distilled'].total).numpy())} nats: attention layers write {sums['attention']}, MLPs {sums['mlp']}. {np.mean(p < 0.05):.0%} of {p.size} heads differ (corrected p < 0.05), but most by little: the median size is {np.median(np.abs(shift.mean(0))):.3f} nats.")
+sums = {kind: stats.bootstrap((contrast[f"distilled {kind}"] - contrast[f"base {kind}"]).sum(1)) for kind in ("attention", "mlp")}
+Markdown(f"Distilled minus base, the contrast stop − Wait falls by {stats.bootstrap(contrast['base total'] - contrast['distilled total'])} nats: attention layers write {sums['attention']}, MLPs {sums['mlp']}. {np.mean(p < 0.05):.0%} of {p.size} heads differ (corrected p < 0.05), but most by little: the median size is {np.median(np.abs(shift.mean(0))):.3f} nats.")
 
 # %%
-maps = {"base": contrast["base"].heads.mean(0), "distilled": contrast["distilled"].heads.mean(0), "distilled − base": torch.from_numpy(shift.mean(0))}
+maps = {"base": contrast["base heads"].mean(0), "distilled": contrast["distilled heads"].mean(0), "distilled − base": shift.mean(0)}
 name = "L{}H{}".format(*top[0])
 title = f"What each head writes to stop − Wait: the largest change, chosen on explore, is {name} with {shift.mean(0)[top[0]]:+.1f} nats"
 fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="nats")
@@ -546,7 +558,7 @@ def head_rows(values: np.ndarray, heads: list[tuple[int, int]], colour: str, pre
 
 of_controls = [abs(interval.estimate) for _, interval, _ in head_rows(shift, random_heads, figures.CONTROL)]
 panels = {
-    "each model": [row for role in members for row in head_rows(contrast[role].heads.numpy(), top, figures.ROLE[role]) + head_rows(contrast[role].heads.numpy(), random_heads, figures.CONTROL, "random ")],
+    "each model": [row for role in members for row in head_rows(contrast[f"{role} heads"], top, figures.ROLE[role]) + head_rows(contrast[f"{role} heads"], random_heads, figures.CONTROL, "random ")],
     "distilled − base": head_rows(shift, top, figures.THIRD) + head_rows(shift, random_heads, figures.CONTROL, "random "),
 }
 title = f"The {len(top)} heads chosen on explore move by {np.mean([abs(shift.mean(0)[at]) for at in top]):.2f} nats each, up and down; random ones by {np.mean(of_controls):.2f}"
@@ -587,9 +599,9 @@ figures.save_figure(fig, "03_attention", pair=pair.name, alt=title, note="two co
 # %%
 example = texts["distilled", "plain"][int(picked[0])]
 tokens, rows = lens_map(pair.distilled, example, last=8)
-kept = sorted({*range(0, n_layers, max(1, n_layers // 10)), n_layers})
+shown = sorted({*range(0, n_layers, max(1, n_layers // 10)), n_layers})
 title = f"The distilled model through the lens: after {tokens[-1]!r} it would end with {rows[-1][-1][0]!r} ({rows[-1][-1][1]:.0%})"
-fig = figures.token_map(tokens, [rows[k] for k in kept], [str(k) for k in kept], title=title, unit="probability of the likeliest token")
+fig = figures.token_map(tokens, [rows[k] for k in shown], [str(k) for k in shown], title=title, unit="probability of the likeliest token")
 figures.save_figure(fig, "03_lens_map", pair=pair.name, alt=title, note="one combined prompt, confirm, plain")
 
 # %% [markdown]

@@ -120,14 +120,29 @@ def source_for(role: str, run: str, split: str):
     return activations(m, {"answer cut": ask(m, questions, form="plain"), "words shuffled": shuffled, "itself": texts[role, split]}[run])
 
 
-runs = [("distilled", "other model"), ("base", "other model"), ("base", "answer cut"), ("base", "words shuffled")]
-estimate = {(role, run): attribution_patching(members[role], texts[role, "confirm"], source_for(role, run, "confirm"), stop, wait) for role, run in runs}
-itself = attribution_patching(pair.base, texts["base", "confirm"], source_for("base", "itself", "confirm"), stop, wait)
-assert max(float(getattr(itself, kind).abs().max()) for kind in ("stream", "attention", "mlp", "head", "neuron")) < 1e-3, "itself must change nothing"
+def effects(role: str, run: str, split: str = "confirm"):
+    """Estimated effects of every node of a model, patched from another run."""
+    return attribution_patching(members[role], texts[role, split], source_for(role, run, split), stop, wait)
+
 
 # %%
-named = {"distilled ← base": runs[0], "base ← distilled": runs[1], "base ← answer cut": runs[2], "base ← shuffled": runs[3]}
-maps = {name: estimate[key].head.mean(0) for name, key in named.items()}
+named = {"distilled ← base": ("distilled", "other model"), "base ← distilled": ("base", "other model"), "base ← answer cut": ("base", "answer cut"), "base ← shuffled": ("base", "words shuffled")}
+parts = [Node(kind, layer) for kind in ("attention", "mlp") for layer in range(n_layers)]
+heads = [Node("head", layer, head) for layer in range(n_layers) for head in range(n_heads)]
+nodes = [*parts, *heads, *(Node("stream", point) for point in range(n_layers + 1))]
+
+
+def estimate() -> dict:
+    """The mean effect of each head in every run, [layer, head]; of the first run all nodes, [prompt, node]."""
+    itself = effects("base", "itself")
+    assert max(float(getattr(itself, kind).abs().max()) for kind in ("stream", "attention", "mlp", "head", "neuron")) < 1e-3, "itself must change nothing"
+    found = {name: effects(*run) for name, run in named.items()}
+    both = {"confirm": found["distilled ← base"], "explore": effects("distilled", "other model", "explore")}
+    return {name: each.head.mean(0) for name, each in found.items()} | {split: each.of(nodes) for split, each in both.items()}
+
+
+guesses = kept(pair, "05_estimate", estimate, source_for, effects, texts, combined, named, nodes, stop, wait, SEED, fresh=RECOMPUTE)
+maps = {name: torch.from_numpy(guesses[name]) for name in named}
 title = "Estimated effect of each head on c; no head is beyond " + ", ".join(f"{matrix.abs().max():.1f} ({name})" for name, matrix in maps.items()) + " nats"
 fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="nats")
 figures.save_figure(fig, "05_head_attribution", pair=pair.name, alt=title, note=f"n = {len(own['base', 'confirm'])} combined prompts, confirm")
@@ -140,21 +155,16 @@ figures.save_figure(fig, "05_head_attribution", pair=pair.name, alt=title, note=
 
 # %%
 into = members["distilled"]
-on_explore = attribution_patching(into, texts["distilled", "explore"], source_for("distilled", "other model", "explore"), stop, wait)
-parts = [Node(kind, layer) for kind in ("attention", "mlp") for layer in range(n_layers)]
-heads = [Node("head", layer, head) for layer in range(n_layers) for head in range(n_heads)]
-points = [Node("stream", point) for point in range(n_layers + 1)]
 few = texts["distilled", "confirm"][:N_EXACT]
 given_few = activations(pair.base, texts["base", "confirm"][:N_EXACT])
-nodes = [*parts, *heads, *points]
 exact = kept(pair, "05_exact", lambda: {"effect": exact_patching(into, few, given_few, nodes, stop, wait)}, few, nodes, stop, wait, fresh=RECOMPUTE)["effect"]
-guessed = estimate["distilled", "other model"].of(nodes).numpy()[:N_EXACT]
-itself = exact_patching(into, few, activations(into, few), [*parts[:3], heads[0], points[-1]], stop, wait)
+guessed = guesses["confirm"][:N_EXACT]
+itself = exact_patching(into, few, activations(into, few), [*parts[:3], heads[0], nodes[-1]], stop, wait)
 assert float(itself.abs().max()) < 1e-3, "itself must change nothing"
 
 # %%
 candidates = np.arange(n_layers, len(parts) + len(heads))  # MLPs and heads; a whole attention layer is its heads again
-of_explore = on_explore.of(nodes).mean(0).numpy()
+of_explore = guesses["explore"].mean(0)
 order = candidates[np.argsort(-np.abs(of_explore[candidates]))]
 top = order[:N_TOP]
 random_nodes = np.random.default_rng(SEED).choice(np.setdiff1d(candidates, top), min(N_NODES, len(candidates) - len(top)), replace=False)

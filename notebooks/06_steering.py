@@ -344,15 +344,25 @@ aims = {use: "stop" if "stop" in use[1] else "wait" for use in label}
 # %%
 layers = list(range(LAYER_STEP - 1, n_layers, LAYER_STEP)) if n_layers > LAYER_STEP else list(range(n_layers))
 grid = [(layer, strength) for layer in layers for strength in STRENGTHS]
+tasks = {task: [name for (other, name), aim in aims.items() if (other, aim) == task] for task in ((role, aim) for (role, _), aim in aims.items())}
+
+
+def read_map() -> dict:
+    """The target's mean log-probability as it is, then with each vector at each setting, by model and target."""
+    found = {}
+    for (role, target), names in tasks.items():
+        rows = [NOTHING, *(Steering(name, {layer: unit(name, layer, role)}, strength) for name in names for layer, strength in grid)]
+        found[f"{role} {target}"] = read(role, "explore", rows, N_MAP, target).mean(1)
+    return found
+
+
+read_maps = kept(pair, "06_map", read_map, read, unit, plain, sources, picked, tasks, grid, N_MAP, N_HEADS, SEED, fresh=RECOMPUTE)
 maps, best = {}, {}
-for role, target in dict.fromkeys((role, target) for (role, _), target in aims.items()):
-    names = [name for (other, name), aim in aims.items() if (other, aim) == (role, target)]
-    rows = [NOTHING, *(Steering(name, {layer: unit(name, layer, role)}, strength) for name in names for layer, strength in grid)]
-    seen = read(role, "explore", rows, N_MAP, target).mean(1)
-    change = (seen[1:] - seen[0]).reshape(len(names), len(layers), len(STRENGTHS))
-    for k, name in enumerate(names):
-        maps[label[role, name]] = change[k]
-        best[role, name] = grid[int(change[k].argmax())]
+for (role, target), names in tasks.items():
+    nothing, *change = read_maps[f"{role} {target}"]
+    for name, changed in zip(names, np.reshape(change, (len(names), len(layers), len(STRENGTHS))) - nothing, strict=True):
+        maps[label[role, name]] = changed
+        best[role, name] = grid[int(changed.argmax())]
 
 # %%
 at = {"columns": [f"{strength:g}" for strength in STRENGTHS], "names": [str(layer) for layer in layers]}
@@ -527,20 +537,33 @@ if known is not None:
         return torch.nn.functional.normalize(coder.decoder[latent].cpu(), dim=0) * reach[role][coder.layer]
 
     latent = ranked[0]
-    change = read("base", "explore", [Steering("latent", {coder.layer: row_of(latent, "base")}, strength) for strength in STRENGTHS], N_MAP, "wait").mean(1)
-    latent_strength = STRENGTHS[int(change.argmax())]
     live = [k for k in (acts > 0).float().mean(0).argsort(descending=True).tolist() if k not in ranked and (acts[:, k] > 0).any()][: 20 * N_CONTROLS]
     drawn = [live[int(k)] for k in np.random.default_rng(SEED).permutation(len(live))[:N_CONTROLS]]
-    few, latent_seen, latent_null = min(N_MAP, len(plain["base", "confirm"])), {}, {}
-    for role in members:
-        n = len(plain[role, "confirm"])
-        latent_seen[role] = read(role, "confirm", [Steering("latent", {coder.layer: row_of(latent, role)}, dose) for dose in (0.0, *STRENGTHS)], n, "wait")
-        latent_null[role] = read(role, "confirm", [Steering("latents", {coder.layer: row_of(k, role)}, latent_strength) for k in drawn], few, "wait") - latent_seen[role][0, :few]
+    few = min(N_MAP, len(plain["base", "confirm"]))
+    fires = float(before[:, latent][before[:, latent] > 0].mean()) if (before[:, latent] > 0).any() else 1.0
+
+    def read_latent() -> dict:
+        """log P(Wait set): by strength on explore; on confirm by dose, under random latents, and clamped."""
+        found = {"explore": read("base", "explore", [Steering("latent", {coder.layer: row_of(latent, "base")}, dose) for dose in STRENGTHS], N_MAP, "wait").mean(1)}
+        dose_chosen = STRENGTHS[int(found["explore"].argmax())]
+        for role, m in members.items():
+            prompts = plain[role, "confirm"]
+            found[f"{role} seen"] = read(role, "confirm", [Steering("latent", {coder.layer: row_of(latent, role)}, dose) for dose in (0.0, *STRENGTHS)], len(prompts), "wait")
+            found[f"{role} null"] = read(role, "confirm", [Steering("latents", {coder.layer: row_of(k, role)}, dose_chosen) for k in drawn], few, "wait")
+            found |= {f"{role} x{times}": np.log(stop_parts(m, prompts, lm=steering.with_latent(m, coder, latent, times * fires))["Wait set"].to_numpy()) for times in (0, 1, 4)}
+        return found
+
+# %%
+if known is not None:
+    rows_used = coder.decoder[[latent, *drawn]].tolist(), coder.encoder[latent].tolist()
+    of_latent = kept(pair, "06_latent", read_latent, read, row_of, plain, sources, picked, latent, drawn, rows_used, coder.layer, STRENGTHS, N_MAP, SEED, fresh=RECOMPUTE)
+    latent_strength = STRENGTHS[int(of_latent["explore"].argmax())]
+    latent_seen = {role: of_latent[f"{role} seen"] for role in members}
+    latent_null = {role: of_latent[f"{role} null"] - latent_seen[role][0, :few] for role in members}
     lift = {role: latent_seen[role][1 + STRENGTHS.index(latent_strength)] - latent_seen[role][0] for role in members}
     latent_rise = {role: stats.bootstrap(lift[role]) for role in members}
     latent_rank = {role: stats.bootstrap((latent_null[role].mean(1) < lift[role][:few].mean()).astype(float)) for role in members}
-    fires = float(before[:, latent][before[:, latent] > 0].mean()) if (before[:, latent] > 0).any() else 1.0
-    clamped = {(role, times): stats.bootstrap(np.log(stop_parts(members[role], plain[role, "confirm"], lm=steering.with_latent(members[role], coder, latent, times * fires))["Wait set"].to_numpy()) - latent_seen[role][0]) for role in members for times in (0, 1, 4)}
+    clamped = {(role, times): stats.bootstrap(of_latent[f"{role} x{times}"] - latent_seen[role][0]) for role in members for times in (0, 1, 4)}
 
 # %%
 if known is not None:

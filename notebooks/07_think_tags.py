@@ -483,7 +483,12 @@ figures.save_figure(fig, "07_hidden", pair=pair.name, alt=title, note=f"n = {len
 # **What it does not show.** Which head is needed: all are cut at once. And a hidden tag is not an absent one: a new line stands before it and two after it, and without the tag only two are left, since three in a row would be other tokens. Where P(stop) hardly falls with the tag hidden, but is low without it, the new lines around the tag may carry what it seems to do, and the triangles of figure 3 share that flaw.
 
 # %%
-depths = {kind: lens(distilled, prompts, distilled.groups.stop).logprobs[:, 0].logsumexp(-1).numpy() for kind, prompts in tagged_prompts.items()}
+def read_depths() -> dict:
+    """log P of all stop tokens through the lens, [question, point]."""
+    return {kind: lens(distilled, prompts, distilled.groups.stop).logprobs[:, 0].logsumexp(-1) for kind, prompts in tagged_prompts.items()}
+
+
+depths = kept(pair, "07_depths", read_depths, tagged_prompts, fresh=RECOMPUTE)
 colours = {"tag": figures.DISTILLED, "nonsense": figures.CONTROL, "none": figures.THIRD}
 names = {"tag": "</think>", "nonsense": "nonsense tag", "none": "no tag"}
 parted = depths["tag"].mean(0) - depths["none"].mean(0)
@@ -507,17 +512,25 @@ figures.save_figure(fig, "07_lens", pair=pair.name, alt=title, note=f"n = {len(q
 # %%
 finished_rows = [q.id for q in questions if own.loc[q.id, "closed"] and own.loc[q.id, "stopped"]][:4] or [questions[0].id]
 traces = {name: own.loc[name, "prompt"] + own.loc[name, "text"] for name in finished_rows}
-along = []
-for text, stream in zip(traces.values(), streams_at_all_positions(distilled, list(traces.values())), strict=True):
-    start = len(distilled.encode([own.loc[finished_rows[len(along)], "prompt"]])["input_ids"][0])
-    along.append(read_stream(distilled, stream[start:, -1], distilled.groups.stop).logprobs.logsumexp(-1).exp().numpy())
+first = {name: len(distilled.encode([own.loc[name, "prompt"]])["input_ids"][0]) for name in traces}
 cuts = [0, 0.125, 0.25, 0.5, 0.75, 1]
-cut_read = []
-for prompt, m in zip(ask(distilled, questions, form="template"), materials, strict=True):
-    words = m.thought.split(" ")
-    shorter = [f"{prompt}{' '.join(words[: round(cut * len(words))])}\n{mark}\n\n{m.sentence}" for mark in ("</think>", nonsense["distilled"]) for cut in cuts]
-    cut_read.append(p_stop(distilled, last_hidden_shared(distilled, shorter)))
-cut_at = dict(zip(("tag", "nonsense"), (stats.bands(half_of) for half_of in np.split(np.stack(cut_read), 2, axis=1)), strict=True))
+
+
+def read_traces() -> dict:
+    """P(stop) at every token of each trace, and if the thought is cut, first with the tag, [question, mark and cut]."""
+    found, cut_read = {}, []
+    for name, stream in zip(traces, streams_at_all_positions(distilled, list(traces.values())), strict=True):
+        found[name] = read_stream(distilled, stream[first[name] :, -1], distilled.groups.stop).logprobs.logsumexp(-1).exp()
+    for prompt, material in zip(ask(distilled, questions, form="template"), materials, strict=True):
+        words = material.thought.split(" ")
+        shorter = [f"{prompt}{' '.join(words[: round(cut * len(words))])}\n{mark}\n\n{material.sentence}" for mark in ("</think>", nonsense["distilled"]) for cut in cuts]
+        cut_read.append(p_stop(distilled, last_hidden_shared(distilled, shorter)))
+    return found | {"if cut": np.stack(cut_read)}
+
+
+read_on = kept(pair, "07_traces", read_traces, p_stop, traces, first, questions, materials, nonsense, cuts, fresh=RECOMPUTE)
+along = [read_on[name] for name in traces]
+cut_at = dict(zip(("tag", "nonsense"), (stats.bands(half_of) for half_of in np.split(read_on["if cut"], 2, axis=1)), strict=True))
 
 # %%
 steps_of = np.linspace(0, 1, 101)

@@ -139,18 +139,29 @@ def test_docstrings_name_the_notebooks_that_use_them():
 # What `make` of a kept readout uses without naming it: the models, which are always compared, and what is worked out
 # from the inputs that it does name.
 DERIVED = {
+    "02_parts": {"members"},
+    "02_shift": {"members"},
+    "02_growth": {"members"},
+    "02_ends": {"members"},
+    "03_rise": {"members"},
+    "03_heads": {"members"},
     "04_silenced": {"members"},
     "04_dose": {"members", "chosen", "doses", "near", "size"},
     "04_draws": {"members"},
+    "05_estimate": {"members"},
     "05_exact": {"into", "given_few"},
     "05_gradual": {"base", "members", "pair", "read"},
     "05_single": {"at_base", "pair"},
     "05_positions": {"few", "into", "members"},
+    "06_map": {"members", "raw", "reach", "stop", "wait"},
+    "06_latent": {"few", "fires", "members", "reach", "stop", "wait"},
     "06_doses": {"N_COMBINED", "few", "label", "members", "pair", "raw", "reach", "stop", "wait"},
     "07_grid": {"members"},
     "07_endings": {"members"},
     "07_hidden": {"distilled"},
     "07_r1_zero": {"members"},
+    "07_depths": {"distilled"},
+    "07_traces": {"distilled"},
 }
 
 
