@@ -179,13 +179,13 @@ def lines(
         axis.set(xlim=(at[0], at[-1] + 0.42 * (at[-1] - at[0])))
         places = at if len(at) < 9 else axis.get_xticks()
         axis.set_xticks([x for x in places if at[0] <= x <= at[-1]], list(ticks) or None)
-        if zero:
-            axis.axhline(0, color="#444444", linewidth=0.8)
     headings = [name.split("|")[0] for name in panels]
     for row in range(rows):
         beside = axes[row * columns : (row + 1) * columns]
         for axis in beside:
             axis.set_yscale("log" if row in log_rows else "linear")
+            if zero and row not in log_rows:  # a logarithmic axis would stretch towards a zero line, never to end
+                axis.axhline(0, color="#444444", linewidth=0.8)
         low, high = min(a.get_ylim()[0] for a in beside), max(a.get_ylim()[1] for a in beside)
         beside[0].set_ylabel(ylabel if isinstance(ylabel, str) else ylabel[row])
         for column, (axis, series) in enumerate(zip(beside, list(panels.values())[row * columns :], strict=False)):

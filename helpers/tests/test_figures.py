@@ -71,3 +71,11 @@ def test_labels_at_line_ends_keep_apart_and_inside():
     assert len(heights) == 3 and heights[-1] <= 1
     assert min(b - a for a, b in itertools.pairwise(heights)) > 0.08
     plt.close("all")
+
+
+def test_a_logarithmic_axis_has_no_zero_line():
+    panels = {f"p|{row}": {"base": ([I, I], figures.BASE)} for row in "ab"}
+    fig = figures.lines(panels, [0, 1], title="t", xlabel="x", ylabel="y", zero=True, rows=2, log_rows=(1,))
+    at_zero = [sum(set(line.get_ydata()) == {0} for line in axis.lines) for axis in fig.axes]
+    assert at_zero == [1, 0] and fig.axes[1].get_ylim()[0] > I.low / 2
+    plt.close("all")
