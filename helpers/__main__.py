@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -166,6 +167,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except Stopped as stop:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it leaves already
         print(stop, file=sys.stderr)
         sys.exit(130)
 
