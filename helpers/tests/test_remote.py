@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from functools import cache
@@ -14,7 +15,7 @@ import nnsight
 import pytest
 
 from helpers.pairs import load_member, load_pair
-from helpers.store import UserError
+from helpers.store import ROOT, UserError
 from helpers.tests.conftest import make_checkpoint
 from helpers.tests.remote_client import ASKED, REFUSED
 
@@ -25,7 +26,8 @@ CLIENT = Path(__file__).with_name("remote_client.py")
 def asked(folder: Path, how: str) -> dict[str, Any]:
     """What the client prints, run once a way of being remote."""
     pair = [str(make_checkpoint(folder / role, role, tied=tied, seed=3)) for role, tied in TIED.items()]
-    done = subprocess.run([sys.executable, str(CLIENT), *pair, how], capture_output=True, text=True, timeout=300)
+    command, environment = [sys.executable, str(CLIENT), *pair, how], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
