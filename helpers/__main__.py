@@ -135,6 +135,7 @@ def bench(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
     shapes: Annotated[bool, typer.Option(help="random weights at the real pair's shapes instead of smol")] = False,
     row: Annotated[list[str] | None, typer.Option(help="only these rows")] = None,
+    cap: Annotated[float, typer.Option(help="GiB of GPU memory that a process may use; 0: all")] = 0.0,
     transformer_lens: Annotated[str | None, typer.Option(help="Python of an environment that has it")] = None,
     nnterp: Annotated[str | None, typer.Option(help="Python of an environment that has it")] = None,
 ) -> None:
@@ -142,7 +143,7 @@ def bench(
     from helpers.series import bench as benchmark
 
     others = {name: python for name, python in (("transformer_lens", transformer_lens), ("nnterp", nnterp)) if python}
-    path = benchmark.bench(name=name, others=others, shapes=shapes, dtype=dtype, device=device, rows=row)
+    path = benchmark.bench(name=name, others=others, shapes=shapes, dtype=dtype, device=device, rows=row, cap=cap)
     if name == "cpu" and not row:
         benchmark.growth_figure(path)
     print(benchmark.table(path))

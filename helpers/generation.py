@@ -15,10 +15,9 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from tqdm.auto import tqdm
 from transformers import BatchEncoding, DynamicCache, LogitsProcessor, LogitsProcessorList
-from transformers.cache_utils import DynamicLayer
-from transformers.generation import GenerateDecoderOnlyOutput
 
 from helpers.checks import check_count, check_finite, check_lengths
+from helpers.decoding import can_decode, decode, roomy_cache
 from helpers.pairs import Member, Pair
 from helpers.prompts import (
     Form,
@@ -46,11 +45,10 @@ from helpers.store import (
 )
 
 LIMIT = "limit"
-# Tokens between two looks for finished rows, and prompts at once: on a CPU each layer's cache outgrows what malloc
-# reuses; on a GPU a step costs the same for one row as for hundreds, so rows that have finished cost nothing.
+# Tokens between two looks for finished rows where `generate` decodes, and prompts at once: on a GPU a step costs little
+# more for hundreds of rows than for one.
 CHUNK, BATCH = {"cpu": 16, "cuda": 64}, {"cpu": 128, "cuda": 512}
 MEMORY = r"out of memory|can't allocate memory"  # how torch says it, on a GPU and on a CPU
-ROOM = 32  # tokens for which a cache makes room at once
 SHORTLIST = 512  # tokens ranked before a full sort is tried
 OnBatch = Callable[[list[int]], None]
 T = TypeVar("T")
@@ -217,103 +215,77 @@ def _complete_each(
         yield from zip(some, finished, strict=True)
 
 
-class RoomyLayer(DynamicLayer):
-    """Keys and values of a layer with room for more tokens; without it each token would copy all before it."""
-
-    room = 0
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Put new keys and values behind those that are there."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start, given = self.get_seq_length(), (key_states, value_states)
-        end = start + key_states.shape[-2]
-        if end > self.room:
-            self.room = end + ROOM
-            stores = [new.new_empty(*new.shape[:2], self.room, new.shape[-1]) for new in given]
-            for store, held in zip(stores, (self.keys, self.values), strict=True):
-                if start:
-                    store[:, :, :start] = held
-            self.stores = stores
-        for store, new in zip(self.stores, given, strict=True):
-            store[:, :, start:end] = new
-        self.keys, self.values = (store[:, :, :end] for store in self.stores)
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep some rows, which are copied and have no room yet."""
-        super().batch_select_indices(indices)
-        self.room, self.stores = 0, []
-
-
-def _roomy_cache(member: Member) -> DynamicCache | None:
-    if member.remote:
-        return None
-    cache = DynamicCache(config=member.config)
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
-
-
 def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change: Change) -> list[Completion]:
     """Decode one batch, prompts by their places, in chunks; after each, rows that have stopped leave the batch and
     its cache."""
     indices, prompts = list(batch), list(batch.values())
-    chunk = how.max_new_tokens if member.remote else CHUNK.get(member.device.type, 64)
     keys = [f"{prompt}\0{change.names[index]}" if change.names else prompt for index, prompt in batch.items()]
     encoded = member.encode(prompts, room=how.max_new_tokens)
-    start = encoded["input_ids"].shape[1]
-    ids, mask, cache = encoded["input_ids"], encoded["attention_mask"], _roomy_cache(member)
+    ids, mask, start = encoded["input_ids"], encoded["attention_mask"], encoded["input_ids"].shape[1]
+    cache = None if member.remote else roomy_cache(member.config)
     rows, written = list(range(len(prompts))), [[] for _ in prompts]
     stops = set(member.groups.stop)
     while rows:
         step = ids.shape[1] - start
-        chain = [*change.processors, *how.choice([keys[row] for row in rows], step)]
+        chain = LogitsProcessorList([*change.processors, *how.choice([keys[row] for row in rows], step)])
         with member.lock, torch.no_grad():
             if change.on_batch:
                 change.on_batch([indices[row] for row in rows])
-            out = _generate(
-                member,
-                change.lm,
-                ids,
-                mask,
-                past_key_values=cache,
-                max_new_tokens=min(chunk, how.max_new_tokens - step),
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                repetition_penalty=1.0,
-                eos_token_id=list(member.groups.stop),
-                pad_token_id=member.tokenizer.pad_token_id,
-                logits_processor=LogitsProcessorList(chain),
-                return_dict_in_generate=True,
-            )
-        grown = out.sequences[:, start:].tolist()
+            sequences = _generate(member, change.lm, ids, mask, cache, chain, how.max_new_tokens - step)
+        grown = sequences[:, start:].tolist()
         for row, tokens in zip(rows, grown, strict=True):
             written[row] = tokens
-        full = out.sequences.shape[1] - start >= how.max_new_tokens
+        full = sequences.shape[1] - start >= how.max_new_tokens
         going = [k for k, tokens in enumerate(grown) if not full and stops.isdisjoint(tokens)]
         rows = [rows[k] for k in going]
         if rows:
             keep = torch.tensor(going, device=ids.device)
-            added = out.sequences.shape[1] - ids.shape[1]
-            ids = out.sequences[keep]
+            added = sequences.shape[1] - ids.shape[1]
+            ids = sequences[keep]
             mask = torch.cat([mask[keep], mask.new_ones(len(going), added)], dim=1)
             if len(going) < len(grown):
                 cache.batch_select_indices(keep)
     return [_finish(member, prompt, tokens) for prompt, tokens in zip(prompts, written, strict=True)]
 
 
-def _generate(member: Member, edited: Any, ids: torch.Tensor, mask: torch.Tensor, **options: Any) -> Any:
-    """`generate` of an edited nnsight model, or, where there is none, of the transformers model itself; of a remote one
-    in a trace, from which only the tokens come back."""
+def _generate(
+    member: Member,
+    edited: Any,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    cache: DynamicCache | None,
+    processors: LogitsProcessorList,
+    room: int,
+) -> torch.Tensor:
+    """Prompts and greedy tokens behind them, a chunk of at most `room`: through `decode` where it can, else `generate`
+    of an edited nnsight model, or, where there is none, of the transformers model itself; of a remote one in a trace,
+    from which only the tokens come back."""
+    stops, pad = list(member.groups.stop), member.tokenizer.pad_token_id
+    if cache is not None and edited is None and can_decode(member.model, cache):
+        return decode(
+            member.model, ids, mask, cache, max_new_tokens=room, stops=stops, pad=pad, processors=processors
+        )  # fmt: skip
+    options = {
+        "past_key_values": cache,
+        "max_new_tokens": room if member.remote else min(room, CHUNK.get(member.device.type, 64)),
+        "do_sample": False,
+        "temperature": None,
+        "top_p": None,
+        "top_k": None,
+        "repetition_penalty": 1.0,
+        "eos_token_id": stops,
+        "pad_token_id": pad,
+        "logits_processor": processors,
+        "return_dict_in_generate": True,
+    }
     batch = BatchEncoding({"input_ids": ids, "attention_mask": mask})
     if not member.remote:
-        return member.model.generate(**batch, **options) if edited is None else edited.generate(batch, **options)
+        out = member.model.generate(**batch, **options) if edited is None else edited.generate(batch, **options)
+        return out.sequences
     lm = edited or member.lm
     with lm.generate(batch, **options, remote=member.remote) as tracer:
         sequences = tracer.result.sequences.save()
-    return GenerateDecoderOnlyOutput(sequences=sequences)
+    return sequences
 
 
 def _finish(member: Member, prompt: str, tokens: list[int]) -> Completion:

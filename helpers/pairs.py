@@ -366,11 +366,7 @@ def load_member(
         raise UserError(f"unknown remote {remote!r}: choose True, 'local' or False")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_device(device)
-    at = {} if Path(source).is_dir() else {"local_files_only": not _hub_answers(source)}
-    revision = _revision(source, **at)
-    at = at and {**at, "revision": revision}
-    _refuse_kernels(source, **at)
-    tokenizer = _load(AutoTokenizer, source, **at)
+    revision, tokenizer, at = _begin(source)
     chosen = dtype or _best_dtype(device)
     placement = "auto" if device == "cuda" and torch.cuda.device_count() > 1 else device
     how = {"device_map": placement, "use_safetensors": True, "attn_implementation": attention, **at}
@@ -380,8 +376,6 @@ def load_member(
         model = _whole(source, dtype=torch.float32, **how)
     model.requires_grad_(False).eval()
     pack_linears(model)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     groups = token_groups(tokenizer, _eos_ids(model.generation_config, tokenizer))
     _check_fit(source, model, tokenizer)
     with embedded.quiet():
@@ -391,24 +385,30 @@ def load_member(
     return Member(role, _label(source), revision, lm, tokenizer, groups, remote)
 
 
+def _begin(source: str) -> tuple[str, Any, dict[str, Any]]:
+    """Revision and tokenizer, which pads, of a folder or hub id; and what loads the rest of that revision."""
+    at = {} if Path(source).is_dir() else {"local_files_only": not _hub_answers(source)}
+    revision = _revision(source, **at)
+    at = at and {**at, "revision": revision}
+    _refuse_kernels(source, **at)
+    tokenizer = _load(AutoTokenizer, source, **at)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return revision, tokenizer, at
+
+
 def _remote_member(role: str, source: str) -> Member:
     """A model without weights, made from its configuration, whose traces run on NDIF."""
     from nnsight import CONFIG, TransformersModel
 
     if not CONFIG.API.APIKEY:
         raise UserError("NDIF wants a key: set NDIF_API_KEY, or nnsight.CONFIG.set_default_api_key(...) once")
-    at = {} if Path(source).is_dir() else {"local_files_only": not _hub_answers(source)}
-    revision = _revision(source, **at)
-    at = at and {**at, "revision": revision}
-    _refuse_kernels(source, **at)
-    tokenizer = _load(AutoTokenizer, source, **at)
+    revision, tokenizer, at = _begin(source)
     config = _load(AutoConfig, source, **at)
     try:
         generation = GenerationConfig.from_pretrained(source, **at)
     except OSError:  # no file of its own
         generation = GenerationConfig.from_model_config(config)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     with embedded.quiet():
         lm = TransformersModel(source, tokenizer=tokenizer, task="text-generation")  # of the revision that NDIF serves
     _check_fit(source, lm._module, tokenizer)

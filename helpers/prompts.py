@@ -164,8 +164,8 @@ class Material:
 
 
 def ending_materials(questions: list[Question], answers: list[str], thoughts: list[str]) -> list[Material]:
-    """Materials of each question from one answer and one thought each; wrong and other answers are the next
-    question's. Used in notebook 07."""
+    """Materials of each question from one answer (what it says after its own thought, if it has one) and one thought
+    each; wrong and other answers are the next question's. Used in notebook 07."""
     check_lengths(questions=questions, answers=answers, thoughts=thoughts)
     if len({question.answers[0] for question in questions}) < 2:
         raise UserError(f"{len(questions)} questions with one answer: give at least two with different answers")
@@ -173,7 +173,7 @@ def ending_materials(questions: list[Question], answers: list[str], thoughts: li
     for place, (question, answer, thought) in enumerate(zip(questions, answers, thoughts, strict=True)):
         following = next(q for q in questions[place + 1 :] + questions[:place] if q.answers[0] != question.answers[0])
         swap = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in question.answers), re.I)
-        sentence, wrong_word = _with_period(answer), following.answers[0]
+        sentence, wrong_word = _said(answer), following.answers[0]
         made.append(
             Material(
                 sentence=sentence,
@@ -181,15 +181,16 @@ def ending_materials(questions: list[Question], answers: list[str], thoughts: li
                 wrong=swap.sub(lambda _, word=wrong_word: word, sentence)
                 if swap.search(sentence)
                 else f"{wrong_word}.",
-                other=_with_period(answers[questions.index(following)]),
+                other=_said(answers[questions.index(following)]),
                 thought=thought.strip(),
             )
         )
     return made
 
 
-def _with_period(text: str) -> str:
-    text = text.strip()
+def _said(answer: str) -> str:
+    """What an answer says, without a thought of its own, ended by a period."""
+    text = final_answer(answer, opened=False).strip() or answer.strip()
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

@@ -245,15 +245,23 @@ def _best(model: Any, states: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.cat([part.indices.cpu() for part in best]), torch.cat([part.values.cpu() for part in best])
 
 
-def _scores(model: Any, directions: Tensor, token_ids: list[int], k: int) -> tuple[Tensor, Tensor]:
-    """z-scores of chosen tokens over the vocabulary, and the k best tokens, of directions with the norm folded in."""
-    scores, best = [], []
-    for rows in _row_blocks(model, directions):
-        every = _every_logit(model, rows * model.model.norm.weight.float().to(rows.device))
+def _scores(model: Any, directions: Tensor, token_ids: list[int]) -> Tensor:
+    """z-scores of chosen tokens over the vocabulary, of directions with the norm folded in."""
+    scores = []
+    for every in _folded(model, directions):
         spread = every.std(-1, keepdim=True).clamp(min=1e-12)  # no direction, no score: 0
         scores.append(((every[:, token_ids] - every.mean(-1, keepdim=True)) / spread).cpu())
-        best.append(every.topk(k).indices.cpu())
-    return torch.cat(scores), torch.cat(best)
+    return torch.cat(scores)
+
+
+def _most_promoted(model: Any, directions: Tensor, k: int) -> Tensor:
+    """The k best tokens of directions with the norm folded in."""
+    return torch.cat([every.topk(k).indices.cpu() for every in _folded(model, directions)])
+
+
+def _folded(model: Any, directions: Tensor) -> Iterator[Tensor]:
+    for rows in _row_blocks(model, directions):
+        yield _every_logit(model, rows * model.model.norm.weight.float().to(rows.device))
 
 
 def _normed(model: Any, stream: Tensor, norm: str) -> Tensor:
@@ -640,14 +648,14 @@ def vocabulary_scores(
     in), as a z-score over the vocabulary, so that the direction's length drops out. Used in notebook 03."""
     head.check_ids(token_ids)
     head.check_width(directions, "directions")
-    return head.at_weights(_scores, directions, list(token_ids), 1)[0]
+    return head.at_weights(_scores, directions, list(token_ids))
 
 
 def promoted(head: Member, directions: Float[Tensor, "row d_model"], *, k: int = 10) -> list[list[str]]:
     """The k tokens that each direction writes most strongly towards, as in `vocabulary_scores`."""
     check_count(k, "tokens", head.n_vocab)
     head.check_width(directions, "directions")
-    best = head.at_weights(_scores, directions, [0], k)[1]
+    best = head.at_weights(_most_promoted, directions, k)
     return [[head.tokenizer.decode([token]) for token in row] for row in best.tolist()]
 
 

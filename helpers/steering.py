@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -211,12 +211,18 @@ def places_before(member: Member, texts: Sequence[Completion], words: Sequence[s
         if words is None:
             found += [(index, first + len(text.tokens))] if text.stop != "limit" else []
             continue
-        ends = [len(member.tokenizer.decode(text.tokens[: k + 1])) for k in range(len(text.tokens))]
         starts = [
             match.start() for match in keyword_pattern(tuple(words)).finditer(text.text.lower().replace("’", "'"))
         ]
+        ends = _ends(member.tokenizer, tuple(text.tokens)) if starts else []
         found += [(index, first + next(k for k, end in enumerate(ends) if end > start)) for start in starts]
     return list(dict.fromkeys(found))
+
+
+@lru_cache(maxsize=512)
+def _ends(tokenizer: Any, tokens: tuple[int, ...]) -> list[int]:
+    """How many letters stand there after each token; every family of keywords asks for the same texts again."""
+    return [len(tokenizer.decode(tokens[: k + 1])) for k in range(len(tokens))]
 
 
 def places_matched(

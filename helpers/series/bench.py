@@ -23,13 +23,14 @@ import torch
 from rich.console import Console
 
 from helpers import figures
-from helpers.checks import check_choice
+from helpers.checks import check_choice, check_finite
 from helpers.prompts import JUST, load_questions
+from helpers.series.bench_rows import MAX_NEW
 from helpers.stats import Interval
 from helpers.store import ROOT, UserError, read_json, write_text
 
 WORKER = Path(__file__).with_name("bench_rows.py")
-REPEATS, GROWTH = 5, (8, 32, 128, 512)
+REPEATS, GROWTH, BATCHES = 5, (8, 32, 128, 512), (32, 128, 512)
 ROWS = {  # name: (prompts, what it is)
     "lens": (64, "logit lens, 64 prompts, all layers, 15 tokens"),
     "lens_ranked": (64, "the same with log-probabilities and ranks in the whole vocabulary"),
@@ -58,13 +59,15 @@ def bench(
     dtype: str = "float32",
     device: str = "cpu",
     rows: list[str] | None = None,
+    cap: float = 0.0,
     folder: Path = ROOT / "data" / "bench",
 ) -> Path:
     """Time every row in every library, a process each, taking turns; write `data/bench/<name>.json` after each (with
     `rows`, into what is there), return its path.
 
     `others`: library -> the Python of an environment that has it. `models`: a folder with `base` and `distilled`
-    instead of smol; `shapes`: random weights at the real pair's shapes. Raises UserError for an unknown row.
+    instead of smol; `shapes`: random weights at the real pair's shapes; `cap`: GiB of GPU memory that a process may
+    use. Raises UserError for an unknown row.
     """
     check_choice(dtype, "dtype", ("float32", "bfloat16", "float16"))
     check_choice(device, "device", ("cpu", "cuda"))
@@ -75,27 +78,32 @@ def bench(
     if shapes:
         with tempfile.TemporaryDirectory() as made:
             random = random_pair(Path(made), dtype, device)
-            return bench(name=name, others=others, models=random, dtype=dtype, device=device, rows=rows, folder=folder)
+            how = {"dtype": dtype, "device": device, "rows": rows, "cap": cap, "folder": folder}
+            return bench(name=name, others=others, models=random, **how)
     for row in rows or []:
-        check_choice(row, "row", (*ROWS, "growth"))
+        check_choice(row, "row", (*ROWS, *MORE))
+    check_finite(cap, "cap")
+    if cap < 0 or (cap and device != "cuda"):
+        raise UserError(f"cap {cap}: it is GiB of a GPU's memory, with device cuda")
     for library, python in (others or {}).items():
         if not shutil.which(python):
             raise UserError(f"no Python at {python}: give the one of an environment that has {library}")
     console, path = Console(), folder / f"{name}.json"
-    libraries = {FLOOR: sys.executable, OURS: sys.executable} | dict(others or {})
+    libraries = dict.fromkeys((OURS,) if cap else (FLOOR, OURS), sys.executable) | dict(others or {})
     record = {"machine": _machine(device), "models": "random, r1-1.5b's shapes" if models else "smol", "dtype": dtype}
-    old = _record(path) if rows and path.exists() else {"rows": [], "growth": {}}
-    found, growth = {entry["row"]: entry for entry in old["rows"]}, old["growth"]
+    record |= {"cap": cap} if cap else {}
+    old = _record(path) if rows and path.exists() else {"rows": []}
+    found, more = {entry["row"]: entry for entry in old["rows"]}, {name: old.get(name, {}) for name in MORE}
     with _prepared(models, dtype) as place:
-        for row in rows or [*ROWS, "growth"]:
-            if row == "growth":
-                growth = _growth(place, device, console)
+        for row in rows or [*ROWS, *MORE]:
+            if row in MORE:
+                more[row] = MORE[row](place, device, cap, console)
             else:
-                runs = _take_turns(row, libraries, place, device, console)
+                runs = _take_turns(row, libraries, place, device, cap, console)
                 found[row] = {"row": row, "what": ROWS[row][1], **_summary(runs)}
                 console.print(_line(found[row]), highlight=False)
             kept = [found[known] for known in ROWS if known in found]
-            write_text(path, json.dumps(record | {"rows": kept, "growth": growth}, indent=1) + "\n")
+            write_text(path, json.dumps(record | {"rows": kept, **more}, indent=1) + "\n")
     return path
 
 
@@ -125,15 +133,16 @@ def _prepared(models: Path | None, dtype: str) -> Iterator[Path]:
         chats = [[{"role": "user", "content": question.text}] for question in load_questions(ROWS["generate"][0])]
         asked = [thinker.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
         given["rows"] |= {row: asked for row in ROWS if "generate" in row}
+        given["rows"] |= {f"decode:{n}": [asked[k % len(asked)] for k in range(n)] for n in BATCHES}
         (Path(folder) / "prompts.json").write_text(json.dumps(given))
         yield Path(folder)
 
 
 def _take_turns(
-    row: str, libraries: Mapping[str, str], place: Path, device: str, console: Console
+    row: str, libraries: Mapping[str, str], place: Path, device: str, cap: float, console: Console
 ) -> dict[str, list[dict[str, float]]]:
     """One warm-up and REPEATS runs of each library, one after the other in turn."""
-    workers = {library: _Worker(library, python, row, place, device) for library, python in libraries.items()}
+    workers = {library: _Worker(library, python, row, place, device, cap) for library, python in libraries.items()}
     try:
         for library, worker in list(workers.items()):
             if not worker.ready():
@@ -152,9 +161,9 @@ def _take_turns(
 class _Worker:
     """A process that runs one row of one library each time it is asked."""
 
-    def __init__(self, library: str, python: str, row: str, place: Path, device: str) -> None:
+    def __init__(self, library: str, python: str, row: str, place: Path, device: str, cap: float) -> None:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open while the process lives)
-        command = [python, str(WORKER), library, row, str(place), device]
+        command = [python, str(WORKER), library, row, str(place), device, str(cap)]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "R1_SAY": os.devnull, "TQDM_DISABLE": "1"}
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.log, text=True, env=environment)
@@ -187,7 +196,7 @@ class _Worker:
 
 def _summary(runs: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Medians by library; ratios to the floor, run by run, as median, least and most."""
-    floor = np.array([run["seconds"] for run in runs[FLOOR]])
+    floor = np.array([run["seconds"] for run in runs.get(FLOOR, runs[OURS])])
     found = {}
     for library, measured in runs.items():
         seconds = np.array([run["seconds"] for run in measured])
@@ -195,18 +204,37 @@ def _summary(runs: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
         found[library] = {
             "seconds": round(float(np.median(seconds)), 5),
             "ratio": [round(float(value), 3) for value in (np.median(ratio), ratio.min(), ratio.max())],
-            "mib": round(float(np.median([run["mib"] for run in measured])), 1),
+            **{key: round(float(np.median([run[key] for run in measured])), 1) for key in ("mib", "peak")},
         }
     return {"libraries": found}
 
 
-def _growth(place: Path, device: str, console: Console) -> dict[str, Any]:
+def _growth(place: Path, device: str, cap: float, console: Console) -> dict[str, Any]:
     """Time and extra memory of the lens as prompts grow."""
     found = {}
     for n in GROWTH:
-        runs = _take_turns(f"lens:{n}", {OURS: sys.executable}, place, device, console)[OURS]
+        runs = _take_turns(f"lens:{n}", {OURS: sys.executable}, place, device, cap, console)[OURS]
         found[n] = {key: round(float(np.median([run[key] for run in runs])), 3) for key in ("seconds", "mib")}
     return found
+
+
+def _decoding(place: Path, device: str, cap: float, console: Console) -> dict[str, Any]:
+    """Tokens a second of plain `generate` and of ours by batch, and the share of the time in which a copy would move
+    the bytes that our steps must read."""
+    found = {}
+    for n in BATCHES:
+        libraries = dict.fromkeys((OURS,) if cap else (FLOOR, OURS), sys.executable)
+        both = _take_turns(f"decode:{n}", libraries, place, device, cap, console)
+        seconds = {name: float(np.median([run["seconds"] for run in runs])) for name, runs in both.items()}
+        moved = both[OURS][0]
+        found[n] = {name: round(n * MAX_NEW / took, 1) for name, took in seconds.items()}
+        found[n] |= {"share": round(moved["bytes"] / moved["bandwidth"] / seconds[OURS], 4)}
+        found[n] |= {"gb_a_second": round(moved["bandwidth"] / 1e9, 1), "peak": round(both[OURS][0]["peak"], 1)}
+        console.print(f"  {n} prompts: {found[n]}", highlight=False)
+    return found
+
+
+MORE = {"growth": _growth, "decoding": _decoding}
 
 
 def _machine(device: str) -> dict[str, Any]:
@@ -234,14 +262,35 @@ def _line(entry: Mapping[str, Any]) -> str:
 def _record(path: Path) -> dict[str, Any]:
     """A benchmark's file. Raises UserError for one that holds something else."""
     record = read_json(path)
-    if not isinstance(record, dict) or not {"machine", "models", "rows", "growth"} <= set(record):
+    if not isinstance(record, dict) or not {"machine", "models", "rows"} <= set(record):
         raise UserError(f"{path} holds no benchmark: delete it and run `python -m helpers bench`")
     return record
 
 
 def table(path: Path) -> str:
-    """A benchmark's file as a Markdown table: the floor in milliseconds, the others as ratios to it."""
+    """A benchmark's file as Markdown tables: the floor in milliseconds and the others as ratios to it, or, under a cap,
+    memory at the peak; then decoding."""
     record = _record(path)
+    machine = record["machine"]
+    packages = ", ".join(f"{name} {machine[name]}" for name in ("torch", "transformers", "nnsight"))
+    cap = f" of which a process may use {record['cap']:g} GiB" if "cap" in record else ""
+    where = f"{machine['device']}{cap}, {record['models']} in {record['dtype']}, {packages}, {machine['date']}"
+    lines = _memory_lines(record) if cap else _ratio_lines(record)
+    if decoding := record.get("decoding"):
+        lines += [
+            "",
+            "| decoding, tokens a second | plain `generate` | ours | of what bandwidth allows | peak |",
+        ]
+        lines += ["|---|---|---|---|---|"]
+        for n, one in decoding.items():
+            floor = f"{one[FLOOR]:,.0f}" if FLOOR in one else ""
+            share = f"{one['share']:.0%} of {one['gb_a_second']:,.0f} GB/s"
+            cells = f"{floor} | {one[OURS]:,.0f} | {share} | {one['peak'] / 1024:.1f} GiB"
+            lines.append(f"| {n} prompts at once, {MAX_NEW} tokens each | {cells} |")
+    return f"{where}:\n\n" + "\n".join(lines)
+
+
+def _ratio_lines(record: Mapping[str, Any]) -> list[str]:
     names = list(dict.fromkeys(name for entry in record["rows"] for name in entry["libraries"] if name != FLOOR))
     titles = {OURS: "ours", "transformer_lens": "TransformerLens 4", "nnterp": "nnterp"}
     lines = [
@@ -256,10 +305,13 @@ def table(path: Path) -> str:
         lines.append(
             f"| {entry['what']} | {floor['seconds'] * 1000:.0f} ms, {floor['mib']:.0f} MiB | {' | '.join(cells)} |"
         )
-    machine = record["machine"]
-    packages = ", ".join(f"{name} {machine[name]}" for name in ("torch", "transformers", "nnsight"))
-    where = f"{machine['device']}, {record['models']} in {record['dtype']}, {packages}, {machine['date']}"
-    return f"{where}:\n\n" + "\n".join(lines)
+    return lines
+
+
+def _memory_lines(record: Mapping[str, Any]) -> list[str]:
+    ours = [(entry["what"], entry["libraries"][OURS]) for entry in record["rows"]]
+    rows = [f"| {what} | {one['seconds'] * 1000:.0f} ms | {one['peak'] / 1024:.1f} GiB |" for what, one in ours]
+    return ["| work | time | GPU memory at the peak, both models in it |", "|---|---|---|", *rows]
 
 
 def growth_figure(path: Path) -> None:

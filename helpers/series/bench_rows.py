@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""One piece of the study's work in one library, timed on request: `python bench_rows.py LIBRARY ROW MODELS DEVICE`.
+"""One piece of the study's work in one library, timed on request: `python bench_rows.py LIBRARY ROW MODELS DEVICE CAP`.
 
 It runs in whatever environment has that library, so it imports nothing of this project but for the library `helpers`.
-MODELS is a folder with `base`, `distilled` and `prompts.json`. Every line on stdin runs the work once; the answer is
-one line of JSON: seconds, and extra peak memory in MiB.
+MODELS is a folder with `base`, `distilled` and `prompts.json`; CAP is the GPU memory in GiB that it may use, 0 for all.
+Every line on stdin runs the work once; the answer is one line of JSON: seconds, memory at the peak in MiB and how much
+of it is extra, and what the work itself has to tell.
 """
 
 from __future__ import annotations
@@ -24,17 +25,22 @@ LAYER, N_NEURONS, MAX_NEW = 0.6, 50, 100
 
 def main() -> None:
     """Prepare the work, then run it once for each line that arrives."""
-    library, row, folder, device = sys.argv[1:5]
+    library, row, folder, device, cap = sys.argv[1:6]
+    if float(cap):
+        whole = torch.cuda.get_device_properties(0).total_memory / 2**30
+        torch.cuda.set_per_process_memory_fraction(min(1.0, float(cap) / whole))
     given = json.loads((Path(folder) / "prompts.json").read_text())
     work = globals()[library](row, Path(folder), given, device)
     print(json.dumps({"ready": True}), flush=True)
     for _ in sys.stdin:
         before = _peak(device, reset=True)
         start = time.perf_counter()
-        work()
+        told = work()
         if device == "cuda":
             torch.cuda.synchronize()
-        print(json.dumps({"seconds": time.perf_counter() - start, "mib": _peak(device) - before}), flush=True)
+        seconds, peak = time.perf_counter() - start, _peak(device)
+        answer = {"seconds": seconds, "mib": peak - before, "peak": peak}
+        print(json.dumps(answer | (told if isinstance(told, dict) else {})), flush=True)
 
 
 def _peak(device: str, *, reset: bool = False) -> float:
@@ -47,8 +53,8 @@ def _peak(device: str, *, reset: bool = False) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
-    if reset:
-        ctypes.CDLL(None).malloc_trim(0)  # else what the last run freed counts as still in use
+        with contextlib.suppress(AttributeError):  # glibc has it; without it what the last run freed counts as in use
+            ctypes.CDLL(None).malloc_trim(0)
     lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     return int(lines["VmRSS" if reset else "VmHWM"].split()[0]) / 1024
 
@@ -67,7 +73,8 @@ def plain(row: str, folder: Path, given: dict[str, Any], device: str) -> Callabl
         return lambda: (load("base"), load("distilled"))
     tokenizer = AutoTokenizer.from_pretrained(folder / "base", padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model, other = load("distilled" if "generate" in row else "base"), load("distilled") if row == "weights" else None
+    writes = "generate" in row or row.startswith("decode")
+    model, other = load("distilled" if writes else "base"), load("distilled") if row == "weights" else None
     prompts = given["rows"][row]
 
     def forward(prompts: list[str]) -> None:
@@ -78,7 +85,9 @@ def plain(row: str, folder: Path, given: dict[str, Any], device: str) -> Callabl
 
     def generate() -> None:
         batch = tokenizer(prompts, return_tensors="pt", padding=True).to(device)
-        model.generate(**batch, max_new_tokens=MAX_NEW, do_sample=False, eos_token_id=given["stop"])
+        least = MAX_NEW if row.startswith("decode") else 0
+        how = {"max_new_tokens": MAX_NEW, "min_new_tokens": least, "do_sample": False, "eos_token_id": given["stop"]}
+        model.generate(**batch, **how)
 
     def patch() -> None:
         """Every layer patched in a Python loop of forward hooks, one run a layer."""
@@ -102,7 +111,7 @@ def plain(row: str, folder: Path, given: dict[str, Any], device: str) -> Callabl
             (torch.nn.functional.normalize(layer.mlp.down_proj.weight.float(), dim=0).T @ target).abs().topk(10)
 
     works = {"exact": patch, "weights": weights, "search": search}
-    return generate if "generate" in row else works.get(row, lambda: forward(prompts))
+    return generate if writes else works.get(row, lambda: forward(prompts))
 
 
 def _last_replaced(out: torch.Tensor) -> torch.Tensor:
@@ -127,7 +136,7 @@ def helpers(row: str, folder: Path, given: dict[str, Any], device: str) -> Calla
         return load
     pair = load()
     member, prompts, ids = (
-        pair.distilled if "generate" in row else pair.base,
+        pair.distilled if "generate" in row or row.startswith("decode") else pair.base,
         given["rows"].get(row, []),
         given["tokens"],
     )
@@ -169,7 +178,42 @@ def helpers(row: str, folder: Path, given: dict[str, Any], device: str) -> Calla
     }
     if row.startswith("lens:"):  # growth
         return works["lens"]
+    if row.startswith("decode"):
+        from transformers import MinLengthLogitsProcessor
+
+        goes_on = (MinLengthLogitsProcessor(10**6, list(member.groups.stop), device=device),)
+        moved = {"bytes": _bytes_of_steps(member, prompts), "bandwidth": _bandwidth(device)}
+
+        def decode() -> dict[str, float]:
+            generation.complete(member, prompts, max_new_tokens=MAX_NEW, processors=goes_on)
+            return moved
+
+        return decode
     return works.get(row, generate)
+
+
+def _bytes_of_steps(member: Any, prompts: list[str]) -> float:
+    """Bytes that MAX_NEW decoding steps must read: every weight but the input embedding, and the keys and values."""
+    config, head = member.config, member.unembedding
+    weights = sum(weight.numel() for weight in member.model.model.layers.parameters()) + head.numel()
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    a_token = 2 * config.num_hidden_layers * config.num_key_value_heads * width
+    lengths = [len(ids) for ids in member.tokenizer(prompts, add_special_tokens=False).input_ids]
+    tokens = sum(lengths) + len(prompts) * MAX_NEW / 2
+    return MAX_NEW * (weights + a_token * tokens) * head.element_size()
+
+
+def _bandwidth(device: str) -> float:
+    """Bytes a second that a large copy reads and writes here."""
+    source, seconds = torch.randn(2**27, device=device), []
+    target = torch.empty_like(source)
+    for _ in range(10):
+        start = time.perf_counter()
+        target.copy_(source)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return 2 * source.nbytes / sorted(seconds)[5]
 
 
 def transformer_lens(row: str, folder: Path, given: dict[str, Any], device: str) -> Callable[[], Any]:

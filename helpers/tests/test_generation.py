@@ -4,14 +4,11 @@ from collections import Counter
 import pytest
 import torch
 from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
-from transformers.cache_utils import DynamicLayer
 
 from helpers import generation
 from helpers.generation import (
-    ROOM,
     Change,
     Completion,
-    RoomyLayer,
     SeededChoice,
     answers,
     complete,
@@ -343,15 +340,3 @@ def test_samples_of_one_prompt_differ_and_do_not_depend_on_the_batch(qwen, data_
     assert again == first
     stored_completions(qwen, member, prompts, name="s", change=draw, **how)
     assert "4 completions reused, 0 to compute" in capsys.readouterr().out
-
-
-def test_a_cache_with_room_holds_what_one_without_holds():
-    roomy, plain = RoomyLayer(), DynamicLayer()
-    for step, n_new in enumerate([5, 1, 1, ROOM + 3, 1, 2]):
-        given = [torch.randn(2 if step > 3 else 3, 2, n_new, size) for size in (4, 6)]
-        for one, other in zip(roomy.update(*given), plain.update(*given), strict=True):
-            assert torch.equal(one, other), f"after step {step}"
-        if step == 3:
-            for layer in (roomy, plain):
-                layer.batch_select_indices(torch.tensor([2, 0]))
-    assert roomy.get_seq_length() == plain.get_seq_length() == 13 + ROOM

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""What decoding stands on: caches with room for the tokens to come and, on a GPU, a step whose kernels start as one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, DynamicCache, LogitsProcessorList
+from transformers.cache_utils import DynamicLayer
+
+ROOM = 32  # tokens for which a cache makes room at once
+LOOK = 16  # steps between two looks for finished rows, each of which waits for the GPU
+SHARED = "shared_keys"  # the attention's name in transformers
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values of a layer with room for more tokens; without it each token would copy all before it."""
+
+    room = 0
+    place: Tensor | None = None  # where the next token goes while all shapes stay as they are
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Put new keys and values behind those that are there."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        given = key_states, value_states
+        if self.place is not None:
+            return tuple(store.index_copy_(2, self.place, new) for store, new in zip(self.stores, given, strict=True))
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if end > self.room:
+            self.room = end + ROOM
+            self.make_room(given, start)
+        for store, new in zip(self.stores, given, strict=True):
+            store[:, :, start:end] = new
+        self.cut(end)
+        return self.keys, self.values
+
+    def make_room(self, like: tuple[Tensor, Tensor], held: int) -> None:
+        """Move what is held into stores of `room` tokens, zero where nothing is yet."""
+        stores = [new.new_zeros(*new.shape[:2], self.room, new.shape[-1]) for new in like]
+        for store, old in zip(stores, (self.keys, self.values), strict=True):
+            if held:
+                store[:, :, :held] = old
+        self.stores = stores
+
+    def cut(self, end: int) -> None:
+        """Hold the first `end` tokens of the stores."""
+        self.keys, self.values = (store[:, :, :end] for store in self.stores)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows, which are copied and have no room yet."""
+        super().batch_select_indices(indices)
+        self.room, self.stores = 0, []
+
+
+def roomy_cache(config: Any) -> DynamicCache:
+    """An empty cache for a model of this configuration, with room in every layer that reads all tokens."""
+    cache = DynamicCache(config=config)
+    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+def can_decode(model: Any, cache: DynamicCache) -> bool:
+    """Whether `decode` knows how: all of the model on one GPU, every layer reading all tokens."""
+    places = {parameter.device for parameter in model.parameters()}
+    return {place.type for place in places} == {"cuda"} and len(places) == 1 and _all_roomy(cache)
+
+
+def _all_roomy(cache: DynamicCache) -> bool:
+    return all(type(layer) is RoomyLayer for layer in cache.layers)
+
+
+def decode(
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    cache: DynamicCache,
+    *,
+    max_new_tokens: int,
+    stops: list[int],
+    pad: int,
+    processors: LogitsProcessorList,
+) -> Tensor:
+    """Greedy tokens behind left-padded `ids`, [row, position], as `generate` gives them, until half the rows have
+    stopped or all are full; the rest of a stopped row is `pad`. The cache then holds all but the last token.
+
+    Every step has the same shapes, so on a GPU it is captured once as a CUDA graph: a step of a small model takes
+    far longer to launch, kernel by kernel, than to compute.
+    """
+    rows, start = ids.shape
+    end, held = start + max_new_tokens, cache.get_seq_length()
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    how = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+    logits = model(ids[:, held:], attention_mask=mask, position_ids=positions[:, held:], **how).logits[:, -1]
+    tokens = torch.cat([ids, ids.new_full((rows, max_new_tokens), pad)], dim=1)
+    stopped, ends = ids.new_zeros(rows, dtype=torch.bool), torch.tensor(stops, device=ids.device)
+    with _fixed_shapes(model, cache, end) as room:
+        step = _Step(model, cache, mask, positions[:, -1:], room)
+        for place in range(start, end):
+            chosen = processors(tokens[:, :place], logits.float()).argmax(-1).masked_fill(stopped, pad)
+            tokens[:, place] = chosen
+            stopped |= torch.isin(chosen, ends)
+            looks = (place - start) % LOOK == LOOK - 1
+            if place + 1 == end or (looks and 2 * int(stopped.sum()) >= rows):
+                break
+            logits = step(chosen)
+    for layer in cache.layers:
+        layer.cut(place)
+    return tokens[:, : place + 1]
+
+
+@contextlib.contextmanager
+def _fixed_shapes(model: Any, cache: DynamicCache, end: int) -> Iterator[int]:
+    """Let every layer write at a place that is counted on the device, into stores that do not grow, and heads that
+    share keys read them once. Yields the stores' size."""
+    room, before = -(-end // 16) * 16, model.config._attn_implementation  # kernels want whole multiples
+    place = torch.tensor([cache.get_seq_length()], device=cache.layers[0].keys.device)
+    try:
+        model.set_attn_implementation(SHARED)
+        for layer in cache.layers:
+            if layer.room != room:
+                layer.room = room
+                layer.make_room((layer.keys, layer.values), layer.get_seq_length())
+            layer.place = place
+        yield room
+    finally:
+        model.set_attn_implementation(before)
+        for layer in cache.layers:
+            layer.place = None
+
+
+class _Step:
+    """Feed one token a row. The first goes the usual way, the second is captured, the rest replay it."""
+
+    def __init__(self, model: Any, cache: DynamicCache, mask: Tensor, last: Tensor, room: int) -> None:
+        self.model, self.cache, self.place = model, cache, cache.layers[0].place
+        hidden = torch.finfo(model.lm_head.weight.dtype).min
+        self.mask = torch.full((len(mask), 1, 1, room), hidden, dtype=model.lm_head.weight.dtype, device=mask.device)
+        self.mask[:, 0, 0, : mask.shape[1]].masked_fill_(mask.bool(), 0)
+        self.tokens, self.positions = torch.zeros_like(last), last + 1
+        self.graph, self.ran = None, False
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Logits of the token after `tokens` [row], as [row, vocab]; the next call overwrites them."""
+        self.tokens.copy_(tokens[:, None])
+        if self.ran and self.graph is None and tokens.is_cuda:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.logits = self._run()
+        if self.graph is None:
+            self.logits, self.ran = self._run(), True
+        else:
+            self.graph.replay()
+        return self.logits
+
+    def _run(self) -> Tensor:
+        self.mask.index_fill_(3, self.place, 0)
+        how = {"past_key_values": self.cache, "use_cache": True, "logits_to_keep": 1}
+        out = self.model(self.tokens, attention_mask=self.mask, position_ids=self.positions, **how)
+        self.place += 1
+        self.positions += 1
+        return out.logits[:, -1]
+
+
+def _shared_keys(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **_: Any
+) -> tuple[Tensor, None]:
+    """Attention of one token a row: heads that share keys and values ask together, as several queries, where some
+    versions of transformers first copy keys and values for each."""
+    heads = query.reshape(len(query), key.shape[1], -1, query.shape[-1])
+    read = scaled_dot_product_attention(heads, key, value, attention_mask, scale=scaling)
+    return read.reshape(query.shape).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(SHARED, _shared_keys)
