@@ -692,6 +692,8 @@ COMMANDS = [
     case("bench of no row", lambda d: d.command("bench", "--row", "lense"), "'lense'", "choose lens, lens_ranked"),
     case("bench in no type", lambda d: d.command("bench", "--dtype", "int3"), "'int3'", "float32, bfloat16"),
     case("bench on no device", lambda d: d.command("bench", "--device", "tpu"), "'tpu'", "cpu, cuda"),
+    case("bench under a cap of nothing", lambda d: d.command("bench", "--cap", "nan"), "nan", "cap"),
+    case("bench under a cap on a CPU", lambda d: d.command("bench", "--cap", "8"), "cap 8", "device cuda"),
     case("bench into another folder", lambda d: d.command("bench", "--name", "../x"), "'../x'", "give letters"),
     case("bench with no Python", lambda d: d.command("bench", "--nnterp", "/no/python"), "/no/python", "has nnterp"),
 ]  # fmt: skip

@@ -30,3 +30,28 @@ def test_rows_are_measured_in_turns_and_gathered_in_one_file(measured, capsys):
     text = benchmark.table(measured[0])
     seconds = record["rows"][0]["libraries"]["plain"]["seconds"]
     assert f"| {seconds * 1000:.0f} ms" in text and "exact patching of all layers" in text and text.count("|---|") >= 1
+
+
+def test_decoding_rates_stand_beside_what_bandwidth_allows(qwen_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "REPEATS", 1)
+    monkeypatch.setattr(benchmark, "BATCHES", (2,))
+    path = benchmark.bench(rows=["decoding"], models=qwen_folders[0].parent, folder=tmp_path, name="tiny")
+    (found,) = json.loads(path.read_text())["decoding"].values()
+    assert 0 < found["share"] < 1 and min(found["plain"], found["helpers"], found["gb_a_second"], found["peak"]) > 0
+    assert (
+        f"| 2 prompts at once, 100 tokens each | {found['plain']:,.0f} | {found['helpers']:,.0f} |"
+        in benchmark.table(path)
+    )
+
+
+def test_under_a_cap_the_table_tells_memory(tmp_path):
+    path = tmp_path / "capped.json"
+    one = {
+        "row": "exact",
+        "what": "exact patching",
+        "libraries": {"helpers": {"seconds": 0.5, "mib": 1.0, "peak": 2560}},
+    }
+    machine = dict.fromkeys(("device", "torch", "transformers", "nnsight", "date"), "x")
+    path.write_text(json.dumps({"machine": machine, "models": "m", "dtype": "d", "cap": 14.5, "rows": [one]}))
+    assert "of which a process may use 14.5 GiB" in (text := benchmark.table(path))
+    assert "| exact patching | 500 ms | 2.5 GiB |" in text

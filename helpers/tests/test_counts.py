@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: MIT
+"""README's table of what was tried counts what the tests try."""
+
+import re
+
+import pytest
+
+from helpers.store import ROOT
+from helpers.tests import killing, test_bad_input, test_coverage, test_faults
+
+KILLED = sum(len(points) for _, points in killing.WORK.values())
+COUNTS = {
+    "careless calls": len(test_bad_input.TABLE) + len(test_bad_input.USAGE),
+    "places of a generation": KILLED,
+    "interventions, swaps and edits": len(test_faults.INTERVENTIONS),
+    "kinds and sizes": sum(map(len, (test_coverage.COVERS, test_coverage.FALLS_SHORT, test_coverage.TOO_WIDE))),
+}
+
+
+@pytest.mark.parametrize("words", COUNTS)
+def test_readme_counts_what_is_tried(words):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(rf"(\d+) {words}", text) == [str(COUNTS[words])]
