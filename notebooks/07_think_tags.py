@@ -494,7 +494,7 @@ names = {"tag": "</think>", "nonsense": "nonsense tag", "none": "no tag"}
 parted = depths["tag"].mean(0) - depths["none"].mean(0)
 depth = int(stats.settled_at(parted[None])[0] * distilled.n_layers)
 title = f"With the tag log P(stop) ends {parted[-1]:.1f} nats above no tag (half of it from depth {depth} of {distilled.n_layers} on), {round(float(depths['tag'].mean(0)[-1] - depths['nonsense'].mean(0)[-1]), 1) + 0.0:+.1f} above the nonsense tag"
-fig = figures.lines({"": {names[kind]: (stats.bands(values[:, 1:]), colours[kind]) for kind, values in depths.items()}}, range(1, distilled.n_layers + 1), title=title, xlabel="depth (layers passed)", ylabel="log P(stop) through the lens")
+fig = figures.lines({"": {names[kind]: (stats.bands(depths[kind][:, 1:]), colour) for kind, colour in colours.items()}}, range(1, distilled.n_layers + 1), title=title, xlabel="depth (layers passed)", ylabel="log P(stop) through the lens")
 fig.set_size_inches(8, 3.8)
 figures.save_figure(fig, "07_lens", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm, plain, distilled")
 
