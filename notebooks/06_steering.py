@@ -572,8 +572,8 @@ if known is not None:
         pair, "F20", notebook="06_steering", quantity=f"change of log P(Wait set) on the base, decoder row of latent {latent} added at strength {latent_strength:g}", unit="nats",
         interval=latent_rise["base"], control=stats.bootstrap(latent_null["base"].mean(1)), control_name=f"{len(drawn)} random live latents, same length",
         rule=f"(a) {rule_lift}; (b) share of random latents below: {rule_rank}", verdict=findings.all_of(rule_lift.verdict(latent_rise["base"]), rule_rank.verdict(latent_rank["base"])),
-        detail=f"Random latents below: {latent_rank['base']} (base), {latent_rank['distilled']} (distilled, itself {latent_rise['distilled']} nats). Clamped in the autoencoder's output with its error kept, to 0, 1 and 4 times its mean firing: base " + ", ".join(f"{clamped['base', times].estimate:+.1f}" for times in (0, 1, 4))
-        + "; distilled " + ", ".join(f"{clamped['distilled', times].estimate:+.1f}" for times in (0, 1, 4)) + " nats. Unexplained share of variance: " + ", ".join(f"{role} {stats.bootstrap(on_texts[role][3])}" for role in members) + ".",
+        detail=f"Random latents below: {latent_rank['base']} (base), {latent_rank['distilled']} (distilled, itself {latent_rise['distilled']} nats). Clamped in the autoencoder's output with its error kept, to 0, 1 and 4 times its mean firing: base " + ", ".join(f"{round(clamped['base', times].estimate, 1) + 0.0:+.1f}" for times in (0, 1, 4))
+        + "; distilled " + ", ".join(f"{round(clamped['distilled', times].estimate, 1) + 0.0:+.1f}" for times in (0, 1, 4)) + " nats. Unexplained share of variance: " + ", ".join(f"{role} {stats.bootstrap(on_texts[role][3])}" for role in members) + ".",
     )  # fmt: skip
     display(Markdown(findings.sentence(F20)))
 
