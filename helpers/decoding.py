@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,12 +17,20 @@ from transformers.cache_utils import DynamicLayer
 ROOM = 32  # tokens for which a cache makes room at once
 LOOK = 16  # steps between two looks for finished rows, each of which waits for the GPU
 SHARED = "shared_keys"  # the attention's name in transformers
+FAMILIES = ("llama", "qwen2")  # whose attention `_shared_keys` knows
+ROPES = ("default", "linear", "llama3", "yarn")  # whose positions do not depend on how long the text has become
+RULES = (  # of a model's own generation config, which `generate` follows and `decode` does not know
+    "bad_words_ids", "begin_suppress_tokens", "exponential_decay_length_penalty", "forced_bos_token_id",
+    "forced_eos_token_id", "guidance_scale", "min_length", "min_new_tokens", "no_repeat_ngram_size", "sequence_bias",
+    "suppress_tokens", "watermarking_config",
+)  # fmt: skip
+_capturing = threading.Lock()  # one capture at a time in a process
 
 
 class RoomyLayer(DynamicLayer):
     """Keys and values of a layer with room for more tokens; without it each token would copy all before it."""
 
-    room = 0
+    room = wanted = 0  # tokens that fit, and tokens to make room for at once
     place: Tensor | None = None  # where the next token goes while all shapes stay as they are
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -34,20 +43,19 @@ class RoomyLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if end > self.room:
-            self.room = end + ROOM
-            self.make_room(given, start)
+            self.make_room(max(end + ROOM, self.wanted), given, start)
         for store, new in zip(self.stores, given, strict=True):
             store[:, :, start:end] = new
         self.cut(end)
         return self.keys, self.values
 
-    def make_room(self, like: tuple[Tensor, Tensor], held: int) -> None:
+    def make_room(self, room: int, like: tuple[Tensor, Tensor], held: int) -> None:
         """Move what is held into stores of `room` tokens, zero where nothing is yet."""
-        stores = [new.new_zeros(*new.shape[:2], self.room, new.shape[-1]) for new in like]
+        stores = [new.new_zeros(*new.shape[:2], room, new.shape[-1]) for new in like]
         for store, old in zip(stores, (self.keys, self.values), strict=True):
             if held:
                 store[:, :, :held] = old
-        self.stores = stores
+        self.stores, self.room = stores, room
 
     def cut(self, end: int) -> None:
         """Hold the first `end` tokens of the stores."""
@@ -67,13 +75,19 @@ def roomy_cache(config: Any) -> DynamicCache:
 
 
 def can_decode(model: Any, cache: DynamicCache) -> bool:
-    """Whether `decode` knows how: all of the model on one GPU, every layer reading all tokens."""
-    places = {parameter.device for parameter in model.parameters()}
-    return {place.type for place in places} == {"cuda"} and len(places) == 1 and _all_roomy(cache)
+    """Whether `decode` knows how: a model of a family it knows, all of it on the GPU in use."""
+    devices = {parameter.device for parameter in model.parameters()}
+    if {device.type for device in devices} != {"cuda"}:
+        return False
+    return devices == {torch.device("cuda", torch.cuda.current_device())} and is_known(model, cache)
 
 
-def _all_roomy(cache: DynamicCache) -> bool:
-    return all(type(layer) is RoomyLayer for layer in cache.layers)
+def is_known(model: Any, cache: DynamicCache) -> bool:
+    """Whether every layer reads all tokens in a way that `decode` knows, and the model has no rules of its own."""
+    rope = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type", "default")
+    plain = not any(getattr(model.generation_config, name, None) for name in RULES)
+    roomy = all(type(layer) is RoomyLayer for layer in cache.layers)
+    return model.config.model_type in FAMILIES and rope in ROPES and plain and roomy
 
 
 def decode(
@@ -90,20 +104,23 @@ def decode(
     """Greedy tokens behind left-padded `ids`, [row, position], as `generate` gives them, until half the rows have
     stopped or all are full; the rest of a stopped row is `pad`. The cache then holds all but the last token.
 
-    Every step has the same shapes, so on a GPU it is captured once as a CUDA graph: a step of a small model takes
-    far longer to launch, kernel by kernel, than to compute.
+    Every step has the same shapes, so on a GPU it is captured as a CUDA graph: a step of a small model takes far
+    longer to launch, kernel by kernel, than to compute.
     """
     rows, start = ids.shape
     end, held = start + max_new_tokens, cache.get_seq_length()
+    for layer in cache.layers:
+        layer.wanted = -(-max(end, start + ROOM) // 16) * 16  # kernels want whole multiples
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     how = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
     logits = model(ids[:, held:], attention_mask=mask, position_ids=positions[:, held:], **how).logits[:, -1]
     tokens = torch.cat([ids, ids.new_full((rows, max_new_tokens), pad)], dim=1)
     stopped, ends = ids.new_zeros(rows, dtype=torch.bool), torch.tensor(stops, device=ids.device)
-    with _fixed_shapes(model, cache, end) as room:
-        step = _Step(model, cache, mask, positions[:, -1:], room)
+    with _fixed_shapes(model, cache):
+        step = _Step(model, cache, mask, positions[:, -1:])
         for place in range(start, end):
-            chosen = processors(tokens[:, :place], logits.float()).argmax(-1).masked_fill(stopped, pad)
+            scores = logits.to(torch.float32, copy=True)  # the next step overwrites them
+            chosen = processors(tokens[:, :place].contiguous(), scores).argmax(-1).masked_fill(stopped, pad)
             tokens[:, place] = chosen
             stopped |= torch.isin(chosen, ends)
             looks = (place - start) % LOOK == LOOK - 1
@@ -116,19 +133,16 @@ def decode(
 
 
 @contextlib.contextmanager
-def _fixed_shapes(model: Any, cache: DynamicCache, end: int) -> Iterator[int]:
+def _fixed_shapes(model: Any, cache: DynamicCache) -> Iterator[None]:
     """Let every layer write at a place that is counted on the device, into stores that do not grow, and heads that
-    share keys read them once. Yields the stores' size."""
-    room, before = -(-end // 16) * 16, model.config._attn_implementation  # kernels want whole multiples
+    share keys read them once."""
     place = torch.tensor([cache.get_seq_length()], device=cache.layers[0].keys.device)
+    before = model.config._attn_implementation
     try:
         model.set_attn_implementation(SHARED)
         for layer in cache.layers:
-            if layer.room != room:
-                layer.room = room
-                layer.make_room((layer.keys, layer.values), layer.get_seq_length())
             layer.place = place
-        yield room
+        yield
     finally:
         model.set_attn_implementation(before)
         for layer in cache.layers:
@@ -138,10 +152,10 @@ def _fixed_shapes(model: Any, cache: DynamicCache, end: int) -> Iterator[int]:
 class _Step:
     """Feed one token a row. The first goes the usual way, the second is captured, the rest replay it."""
 
-    def __init__(self, model: Any, cache: DynamicCache, mask: Tensor, last: Tensor, room: int) -> None:
+    def __init__(self, model: Any, cache: DynamicCache, mask: Tensor, last: Tensor) -> None:
         self.model, self.cache, self.place = model, cache, cache.layers[0].place
-        hidden = torch.finfo(model.lm_head.weight.dtype).min
-        self.mask = torch.full((len(mask), 1, 1, room), hidden, dtype=model.lm_head.weight.dtype, device=mask.device)
+        dtype, shape = model.lm_head.weight.dtype, (len(mask), 1, 1, cache.layers[0].room)
+        self.mask = torch.full(shape, torch.finfo(dtype).min, dtype=dtype, device=mask.device)
         self.mask[:, 0, 0, : mask.shape[1]].masked_fill_(mask.bool(), 0)
         self.tokens, self.positions = torch.zeros_like(last), last + 1
         self.graph, self.ran = None, False
@@ -151,7 +165,7 @@ class _Step:
         self.tokens.copy_(tokens[:, None])
         if self.ran and self.graph is None and tokens.is_cuda:
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+            with _capturing, torch.cuda.graph(self.graph):
                 self.logits = self._run()
         if self.graph is None:
             self.logits, self.ran = self._run(), True
@@ -169,10 +183,12 @@ class _Step:
 
 
 def _shared_keys(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **_: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float, **_: Any
 ) -> tuple[Tensor, None]:
     """Attention of one token a row: heads that share keys and values ask together, as several queries, where some
-    versions of transformers first copy keys and values for each."""
+    versions of transformers first copy keys and values for each. Raises ValueError for anything else."""
+    if query.shape[2] != 1 or attention_mask is None:
+        raise ValueError(f"{SHARED} reads one token a row, and a mask: {tuple(query.shape)}")
     heads = query.reshape(len(query), key.shape[1], -1, query.shape[-1])
     read = scaled_dot_product_attention(heads, key, value, attention_mask, scale=scaling)
     return read.reshape(query.shape).transpose(1, 2).contiguous(), None

@@ -105,7 +105,7 @@ class Change:
     names every choice in it, so that stored results of another change are not taken for this one's.
 
     Where each prompt has an intervention or a sample of its own, `names` tells them apart (and seeds differ), and
-    `on_batch` is told, before every forward pass over a batch, which prompts are its rows.
+    `on_batch` is told, before every pass over a batch and every stretch of decoding, which prompts are its rows.
     """
 
     description: str = ""

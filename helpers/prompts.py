@@ -164,8 +164,8 @@ class Material:
 
 
 def ending_materials(questions: list[Question], answers: list[str], thoughts: list[str]) -> list[Material]:
-    """Materials of each question from one answer (what it says after its own thought, if it has one) and one thought
-    each; wrong and other answers are the next question's. Used in notebook 07."""
+    """Materials of each question from one answer (what it says after its own thought, if it says anything then) and
+    one thought each; wrong and other answers are the next question's. Used in notebook 07."""
     check_lengths(questions=questions, answers=answers, thoughts=thoughts)
     if len({question.answers[0] for question in questions}) < 2:
         raise UserError(f"{len(questions)} questions with one answer: give at least two with different answers")

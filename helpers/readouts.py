@@ -677,7 +677,7 @@ def attention_pattern(
     Used in notebooks 03 and 07."""
     member.check_heads(heads)
     lm, batch = member.lm, member.encode([prompt])
-    with eager_attention(member), member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+    with member.lock, eager_attention(member), torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
         rows = []
         for layer in lm.model.layers:
             rows.append(layer.self_attn.output[1][0, :, -1].float().cpu())

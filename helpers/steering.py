@@ -119,7 +119,7 @@ def steered(member: Member, steerings: Sequence[Steering]) -> Change:
     Raises UserError for a layer, token, position or number that is not there. Used in notebook 06.
     """
     _check(member, steerings)
-    rows, lm = _Rows(member, steerings), member.lm
+    rows, lm = _Rows(member, steerings), None
     if rows.vectors:
         with member.lm.edit() as (_tracer, lm):
             for _ in Iterations()[:]:

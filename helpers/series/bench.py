@@ -75,11 +75,6 @@ def bench(
         raise UserError(f"{name!r} is no file's name: give letters, digits and dashes")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda is not here: use --device cpu")
-    if shapes:
-        with tempfile.TemporaryDirectory() as made:
-            random = random_pair(Path(made), dtype, device)
-            how = {"dtype": dtype, "device": device, "rows": rows, "cap": cap, "folder": folder}
-            return bench(name=name, others=others, models=random, **how)
     for row in rows or []:
         check_choice(row, "row", (*ROWS, *MORE))
     check_finite(cap, "cap")
@@ -88,20 +83,30 @@ def bench(
     for library, python in (others or {}).items():
         if not shutil.which(python):
             raise UserError(f"no Python at {python}: give the one of an environment that has {library}")
+    if shapes:
+        with tempfile.TemporaryDirectory() as made:
+            random = random_pair(Path(made), dtype, device)
+            how = {"dtype": dtype, "device": device, "rows": rows, "cap": cap, "folder": folder}
+            return bench(name=name, others=others, models=random, **how)
     console, path = Console(), folder / f"{name}.json"
     libraries = dict.fromkeys((OURS,) if cap else (FLOOR, OURS), sys.executable) | dict(others or {})
     record = {"machine": _machine(device), "models": "random, r1-1.5b's shapes" if models else "smol", "dtype": dtype}
     record |= {"cap": cap} if cap else {}
-    old = _record(path) if rows and path.exists() else {"rows": []}
+    old = _record(path) if rows and path.exists() else {**record, "rows": []}
+    if same := [key for key in ("models", "dtype", "cap") if old.get(key) != record.get(key)]:
+        raise UserError(f"{path} was measured with another {same[0]}: give the file another --name")
     found, more = {entry["row"]: entry for entry in old["rows"]}, {name: old.get(name, {}) for name in MORE}
     with _prepared(models, dtype) as place:
         for row in rows or [*ROWS, *MORE]:
-            if row in MORE:
-                more[row] = MORE[row](place, device, cap, console)
-            else:
-                runs = _take_turns(row, libraries, place, device, cap, console)
-                found[row] = {"row": row, "what": ROWS[row][1], **_summary(runs)}
-                console.print(_line(found[row]), highlight=False)
+            try:
+                if row in MORE:
+                    more[row] = MORE[row](place, device, cap, console)
+                else:
+                    runs = _take_turns(row, libraries, place, device, cap, console)
+                    found[row] = {"row": row, "what": ROWS[row][1], **_summary(runs)}
+                    console.print(_line(found[row]), highlight=False)
+            except UserError as error:  # such as no memory
+                console.print(f"  {row} is left out: {error}", highlight=False)
             kept = [found[known] for known in ROWS if known in found]
             write_text(path, json.dumps(record | {"rows": kept, **more}, indent=1) + "\n")
     return path
@@ -148,6 +153,8 @@ def _take_turns(
             if not worker.ready():
                 console.print(f"  {row}: no {library} ({worker.error()})", highlight=False)
                 workers.pop(library).close()
+        if OURS not in workers:
+            raise UserError("the helpers could not begin")
         runs = {library: [worker.run() for _ in range(1)] for library, worker in workers.items()}
         for _ in range(REPEATS):
             for library, worker in workers.items():
@@ -196,7 +203,7 @@ class _Worker:
 
 def _summary(runs: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Medians by library; ratios to the floor, run by run, as median, least and most."""
-    floor = np.array([run["seconds"] for run in runs.get(FLOOR, runs[OURS])])
+    floor = np.array([run["seconds"] for run in runs[FLOOR if FLOOR in runs else OURS]])
     found = {}
     for library, measured in runs.items():
         seconds = np.array([run["seconds"] for run in measured])
@@ -211,10 +218,10 @@ def _summary(runs: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
 
 def _growth(place: Path, device: str, cap: float, console: Console) -> dict[str, Any]:
     """Time and extra memory of the lens as prompts grow."""
-    found = {}
+    found: dict[str, Any] = {}
     for n in GROWTH:
         runs = _take_turns(f"lens:{n}", {OURS: sys.executable}, place, device, cap, console)[OURS]
-        found[n] = {key: round(float(np.median([run[key] for run in runs])), 3) for key in ("seconds", "mib")}
+        found[str(n)] = {key: round(float(np.median([run[key] for run in runs])), 3) for key in ("seconds", "mib")}
     return found
 
 
@@ -227,10 +234,14 @@ def _decoding(place: Path, device: str, cap: float, console: Console) -> dict[st
         both = _take_turns(f"decode:{n}", libraries, place, device, cap, console)
         seconds = {name: float(np.median([run["seconds"] for run in runs])) for name, runs in both.items()}
         moved = both[OURS][0]
-        found[n] = {name: round(n * MAX_NEW / took, 1) for name, took in seconds.items()}
-        found[n] |= {"share": round(moved["bytes"] / moved["bandwidth"] / seconds[OURS], 4)}
-        found[n] |= {"gb_a_second": round(moved["bandwidth"] / 1e9, 1), "peak": round(both[OURS][0]["peak"], 1)}
-        console.print(f"  {n} prompts: {found[n]}", highlight=False)
+        rates = {name: round(n * MAX_NEW / took, 1) for name, took in seconds.items()}
+        rates |= {"share": round(moved["bytes"] / moved["bandwidth"] / seconds[OURS], 4)}
+        rates |= {
+            "gb_a_second": round(moved["bandwidth"] / 1e9, 1),
+            "peak": round(max(run["peak"] for run in both[OURS]), 1),
+        }
+        found[str(n)] = rates
+        console.print(f"  {n} prompts: {rates}", highlight=False)
     return found
 
 
@@ -275,7 +286,7 @@ def table(path: Path) -> str:
     packages = ", ".join(f"{name} {machine[name]}" for name in ("torch", "transformers", "nnsight"))
     cap = f" of which a process may use {record['cap']:g} GiB" if "cap" in record else ""
     where = f"{machine['device']}{cap}, {record['models']} in {record['dtype']}, {packages}, {machine['date']}"
-    lines = _memory_lines(record) if cap else _ratio_lines(record)
+    lines = (_memory_lines(record) if cap else _ratio_lines(record)) if record["rows"] else []
     if decoding := record.get("decoding"):
         lines += [
             "",

@@ -193,14 +193,17 @@ def helpers(row: str, folder: Path, given: dict[str, Any], device: str) -> Calla
 
 
 def _bytes_of_steps(member: Any, prompts: list[str]) -> float:
-    """Bytes that MAX_NEW decoding steps must read: every weight but the input embedding, and the keys and values."""
+    """Bytes that MAX_NEW decoding steps must read: every weight but the input embedding, once a batch, and the keys
+    and values."""
+    from helpers.generation import BATCH
+
     config, head = member.config, member.unembedding
     weights = sum(weight.numel() for weight in member.model.model.layers.parameters()) + head.numel()
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     a_token = 2 * config.num_hidden_layers * config.num_key_value_heads * width
     lengths = [len(ids) for ids in member.tokenizer(prompts, add_special_tokens=False).input_ids]
-    tokens = sum(lengths) + len(prompts) * MAX_NEW / 2
-    return MAX_NEW * (weights + a_token * tokens) * head.element_size()
+    tokens, batches = sum(lengths) + len(prompts) * MAX_NEW / 2, -(-len(prompts) // BATCH[member.device.type])
+    return MAX_NEW * (batches * weights + a_token * tokens) * head.element_size()
 
 
 def _bandwidth(device: str) -> float:

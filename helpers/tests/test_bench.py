@@ -29,7 +29,7 @@ def test_rows_are_measured_in_turns_and_gathered_in_one_file(measured, capsys):
     assert record["machine"]["torch"] and record["machine"]["cores"]
     text = benchmark.table(measured[0])
     seconds = record["rows"][0]["libraries"]["plain"]["seconds"]
-    assert f"| {seconds * 1000:.0f} ms" in text and "exact patching of all layers" in text and text.count("|---|") >= 1
+    assert f"| {seconds * 1000:.0f} ms" in text and "exact patching of all layers" in text
 
 
 def test_decoding_rates_stand_beside_what_bandwidth_allows(qwen_folders, tmp_path, monkeypatch):

@@ -9,9 +9,9 @@ from transformers import DynamicCache, LogitsProcessor
 from transformers.cache_utils import DynamicLayer
 
 from helpers import decoding, generation
-from helpers.decoding import ROOM, RoomyLayer, can_decode, roomy_cache
+from helpers.decoding import ROOM, RoomyLayer, can_decode, is_known, roomy_cache
 from helpers.generation import complete
-from helpers.pairs import Pair
+from helpers.pairs import load_member
 from helpers.weights import NeuronEdit, edited_weights
 
 PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
@@ -40,7 +40,7 @@ def device(request):
 def member(request, device, qwen_folders):
     if device == "cpu":
         return request.getfixturevalue(request.param).distilled
-    return Pair.of(*qwen_folders, device=device, dtype=torch.float32).distilled
+    return load_member("distilled", str(qwen_folders[request.param == "qwen"]), device="cuda:0", dtype=torch.float32)
 
 
 @pytest.fixture
@@ -104,30 +104,62 @@ def test_a_broken_step_leaves_model_and_cache_usable(member, fixed, monkeypatch)
                 raise KeyError("broken")
             return scores
 
+    caches, roomy = [], generation.roomy_cache
+    monkeypatch.setattr(generation, "roomy_cache", lambda config: caches.append(roomy(config)) or caches[-1])
+    before = member.config._attn_implementation
     with pytest.raises(KeyError):
         complete(member, PROMPTS, processors=(Broken(),), max_new_tokens=30)
+    assert member.config._attn_implementation == before == "sdpa"
+    assert len(caches) == 1 and all(layer.place is None for layer in caches[0].layers)
     assert complete(member, PROMPTS, max_new_tokens=8) == usual(member, PROMPTS, monkeypatch, max_new_tokens=8)
 
 
-def test_no_memory_for_the_room_leaves_the_attention_as_it_was(qwen, monkeypatch):
-    model, cache = qwen.base.model, roomy_cache(qwen.base.config)
-    model(torch.tensor([[5, 6, 7]]), past_key_values=cache)
-
-    def full(*given):
-        raise MemoryError
-
-    monkeypatch.setattr(RoomyLayer, "make_room", full)
-    with pytest.raises(MemoryError), decoding._fixed_shapes(model, cache, 100):
-        pass
-    assert model.config._attn_implementation == "sdpa"
-
-
-def test_what_cannot_be_decoded_so_goes_through_generate(qwen):
-    model = qwen.distilled.model
-    other = DynamicCache()
+def test_a_rope_that_grows_other_layers_or_rules_of_its_own_go_through_generate(qwen, monkeypatch):
+    model, other = qwen.distilled.model, DynamicCache()
     other.layers = [DynamicLayer()]
-    assert not can_decode(model, roomy_cache(model.config)), "a CPU has no graphs"
-    assert not decoding._all_roomy(other) and decoding._all_roomy(roomy_cache(model.config))
+    cache = roomy_cache(model.config)
+    assert is_known(model, cache) and not can_decode(model, cache), "a CPU has no graphs"
+    assert not is_known(model, other)
+    for owner, name, value in (
+        (model.config, "rope_parameters", {"rope_type": "dynamic"}),
+        (model.config, "model_type", "gemma2"),
+        (model.generation_config, "suppress_tokens", [5]),
+        (model.generation_config, "no_repeat_ngram_size", 3),
+    ):
+        with monkeypatch.context() as context:
+            context.setattr(owner, name, value)
+            assert not is_known(model, cache), name
+    assert is_known(model, cache)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_on_a_gpu_steps_are_captured_and_replayed(qwen_folders, monkeypatch):
+    member = load_member("distilled", str(qwen_folders[1]), device="cuda:0", dtype=torch.float32)
+    replays, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(graph) or replay(graph))
+    assert can_decode(member.model, roomy_cache(member.config))
+    complete(member, PROMPTS, max_new_tokens=10)
+    assert len(replays) == 8 and len(set(map(id, replays))) == 1, (
+        "the first token is the prompt's, the next the usual way"
+    )
+
+
+def test_attention_of_one_token_refuses_a_whole_prompt():
+    query, key = torch.randn(1, 4, 3, 2), torch.randn(1, 2, 3, 2)
+    with pytest.raises(ValueError, match="one token a row"):
+        decoding._shared_keys(None, query, key, key, torch.zeros(1, 1, 1, 3), scaling=1.0)
+    with pytest.raises(ValueError, match="mask"):
+        decoding._shared_keys(None, query[:, :, :1], key, key, None, scaling=1.0)
+
+
+def test_room_for_all_is_made_once(qwen, fixed, monkeypatch):
+    made, make_room = [], RoomyLayer.make_room
+    monkeypatch.setattr(
+        RoomyLayer, "make_room", lambda layer, room, *given: made.append(room) or make_room(layer, room, *given)
+    )
+    complete(qwen.base, PROMPTS, max_new_tokens=100)
+    start = qwen.base.encode(PROMPTS)["input_ids"].shape[1]
+    assert len(fixed) == 1 and len(made) == qwen.base.n_layers and {-(-(start + 100) // 16) * 16} == set(made)
 
 
 def test_a_cache_with_room_holds_what_one_without_holds():
