@@ -329,14 +329,15 @@ def growth_figure(path: Path) -> None:
     """Draw time and extra memory of the lens by number of prompts, as measured in a benchmark's file."""
     record = _record(path)
     growth = {int(n): one for n, one in record["growth"].items()}
-    panels = {
-        f"{name}|{unit}": {"": ([Interval(v, v, v, 1) for v in (one[key] for one in growth.values())], figures.BASE)}
-        for name, unit, key in (("time", "seconds", "seconds"), ("extra memory at the peak", "MiB", "mib"))
-    }
     least, most = min(growth), max(growth)
-    times, extra = ((growth[most][key] / max(growth[least][key], 1e-9)) for key in ("seconds", "mib"))
-    title = f"Lens of {most} prompts against {least}: {times:.0f} times the time, {extra:.1f} times the extra memory"
-    fig = figures.lines(panels, list(growth), title=title, xlabel="prompts", ylabel="")
+    times = {key: [one[key] / max(growth[least][key], 1e-9) for one in growth.values()] for key in ("seconds", "mib")}
+    shown = {"time": (times["seconds"], figures.BASE), "extra memory": (times["mib"], figures.DISTILLED)}
+    shown |= {"prompts": ([n / least for n in growth], figures.CONTROL)}
+    panels = {"": {name: ([Interval(v, v, v, 1) for v in values], colour) for name, (values, colour) in shown.items()}}
+    grown = f"{times['seconds'][-1]:.0f} times the time, {times['mib'][-1]:.0f} times the extra memory"
+    title = f"Lens of {most} prompts against {least}: {grown} ({growth[most]['mib']:.0f} MiB)"
+    how = {"xlabel": "prompts", "ylabel": f"times that of {least} prompts", "ticks": list(growth), "log_rows": (0,)}
+    fig = figures.lines(panels, range(len(growth)), title=title, **how)
     note = f"{record['machine']['device']}, {record['dtype']}"
     figures.save_figure(
         fig, "lens_growth", pair=record["models"], alt=title, note=note, folder=ROOT / "figures" / "bench"

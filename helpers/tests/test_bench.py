@@ -55,3 +55,13 @@ def test_under_a_cap_the_table_tells_memory(tmp_path):
     path.write_text(json.dumps({"machine": machine, "models": "m", "dtype": "d", "cap": 14.5, "rows": [one]}))
     assert "of which a process may use 14.5 GiB" in (text := benchmark.table(path))
     assert "| exact patching | 500 ms | 2.5 GiB |" in text
+
+
+def test_the_growth_figure_is_drawn_from_the_committed_benchmark(monkeypatch):
+    shown = {}
+    monkeypatch.setattr(benchmark.figures, "save_figure", lambda fig, name, **how: shown.update(how, name=name))
+    path = benchmark.ROOT / "data" / "bench" / "cpu.json"
+    benchmark.growth_figure(path)
+    growth = json.loads(path.read_text())["growth"]
+    times = growth["512"]["seconds"] / growth["8"]["seconds"]
+    assert shown["name"] == "lens_growth" and f"512 prompts against 8: {times:.0f} times the time" in shown["alt"]
