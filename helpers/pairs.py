@@ -356,15 +356,16 @@ def load_member(
     attention: str = "sdpa",
     remote: bool | str = False,
 ) -> Member:
-    """Load one model from a local folder or the hub: safetensors only, no remote code. `remote`: no weights, every
-    trace runs on NDIF, with the key of nnsight's own configuration; "local" plays NDIF on weights that are here."""
+    """Load one model from a local folder or the hub: safetensors only, no remote code. `device`: R1_DEVICE if set, else
+    CUDA where it is. `remote`: no weights, every trace runs on NDIF, with the key of nnsight's own configuration;
+    "local" plays NDIF on weights that are here."""
     from nnsight import TransformersModel
 
     if remote is True:
         return _remote_member(role, source)
     if remote not in (False, "local"):
         raise UserError(f"unknown remote {remote!r}: choose True, 'local' or False")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or os.environ.get("R1_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_device(device)
     revision, tokenizer, at = _begin(source)
     chosen = dtype or _best_dtype(device)

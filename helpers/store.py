@@ -208,17 +208,16 @@ def kept(
     }
     again = not fresh and reusable(path, provenance)
     say(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {'reused' if again else 'computed'}")
-    if again:
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise UserError(f"{path} does not load ({error}): delete it or restore it with git") from error
-    arrays = {key: np.ascontiguousarray(value) for key, value in make().items()}
-    sidecar_path(path).unlink(missing_ok=True)  # else a crash could leave new arrays under an old provenance
-    with atomic(path) as temporary:
-        temporary.write_bytes(save(arrays))  # safetensors' own writer reports a full disk in an error of its own
-    write_sidecar(path, provenance, str(pair.base.device))
-    return arrays
+    if not again:
+        arrays = {key: np.ascontiguousarray(value) for key, value in make().items()}
+        sidecar_path(path).unlink(missing_ok=True)  # else a crash could leave new arrays under an old provenance
+        with atomic(path) as temporary:
+            temporary.write_bytes(save(arrays))  # safetensors' own writer reports a full disk in an error of its own
+        write_sidecar(path, provenance, str(pair.base.device))
+    try:
+        return load_file(path)  # in the file's order, whether it was just computed or not
+    except SafetensorError as error:
+        raise UserError(f"{path} does not load ({error}): delete it or restore it with git") from error
 
 
 def _plain(given: Any) -> Any:

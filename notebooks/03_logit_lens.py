@@ -113,7 +113,7 @@ for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
 ids = [*stop, *wait, *control]
 at_stop, at_wait, at_control = slice(0, 1), slice(1, 1 + len(wait)), slice(1 + len(wait), None)
 states = ("plain", "template", "shuffled")
-streams = {key: residuals(members[key[0]], texts[key])[:, 0] for key in texts}
+streams = {key: residuals(members[key[0]], texts[key])[:, 0].cpu() for key in texts}
 seen = {key: read_stream(members[key[0]], stream, ids) for key, stream in streams.items()}
 
 
@@ -235,7 +235,7 @@ figures.save_figure(fig, "03_two_heads", pair=pair.name, alt=title, note=f"n = {
 neutral = neutral_sentences(N_NEUTRAL)
 texts |= {(role, "neutral"): [m.prompt(sentence, "plain") for sentence in neutral] for role, m in members.items()}
 for role, m in members.items():
-    streams[role, "neutral"] = residuals(m, texts[role, "neutral"])[:, 0]
+    streams[role, "neutral"] = residuals(m, texts[role, "neutral"])[:, 0].cpu()
     seen[role, "neutral"] = read_stream(m, streams[role, "neutral"], ids)
     z_stop[role, "neutral"] = against_control(seen[role, "neutral"], at_stop)
 

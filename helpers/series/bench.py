@@ -33,16 +33,16 @@ WORKER = Path(__file__).with_name("bench_rows.py")
 REPEATS, GROWTH, BATCHES = 5, (8, 32, 128, 512), (32, 128, 512)
 ROWS = {  # name: (prompts, what it is)
     "lens": (64, "logit lens, 64 prompts, all layers, 15 tokens"),
-    "lens_ranked": (64, "the same with log-probabilities and ranks in the whole vocabulary"),
+    "lens_ranked": (64, "logit lens with log-probabilities and ranks in the whole vocabulary"),
     "readout": (256, "last-token readout, 256 prompts"),
     "attribute": (64, "direct attribution of all heads, 64 prompts"),
     "attribution_patching": (16, "attribution patching, all heads and MLPs, 16 prompts"),
     "exact": (4, "exact patching of all layers, 4 prompts"),
     "generate": (32, "32 prompts x 100 tokens"),
-    "generate_scaled": (32, "the same with 50 scaled neurons"),
-    "generate_scaled_weights": (32, "the same, neurons scaled as weights"),
-    "generate_vector": (32, "the same with a vector at every step"),
-    "generate_vector_weights": (32, "the same, the vector as a bias"),
+    "generate_scaled": (32, "32 prompts x 100 tokens with 50 scaled neurons"),
+    "generate_scaled_weights": (32, "32 prompts x 100 tokens, 50 neurons scaled as weights"),
+    "generate_vector": (32, "32 prompts x 100 tokens with a vector at every step"),
+    "generate_vector_weights": (32, "32 prompts x 100 tokens, the vector as a bias"),
     "weights": (0, "weight difference of the pair, singular values"),
     "search": (0, "value-vector search, all layers"),
     "load": (0, "loading the pair"),
@@ -322,7 +322,7 @@ def _ratio_lines(record: Mapping[str, Any]) -> list[str]:
 def _memory_lines(record: Mapping[str, Any]) -> list[str]:
     ours = [(entry["what"], entry["libraries"][OURS]) for entry in record["rows"]]
     rows = [f"| {what} | {one['seconds'] * 1000:.0f} ms | {one['peak'] / 1024:.1f} GiB |" for what, one in ours]
-    return ["| work | time | GPU memory at the peak, both models in it |", "|---|---|---|", *rows]
+    return ["| work | time | GPU memory at the peak, the model it reads included |", "|---|---|---|", *rows]
 
 
 def growth_figure(path: Path) -> None:

@@ -83,7 +83,8 @@ def run(
     if quick:
         knobs = {**QUICK, **(knobs or {})}
     log = Path(tempfile.mkstemp(prefix="r1-said-")[1])
-    environment = {"R1_PAIR": pair, "R1_SAY": str(log), "PYTHONPATH": str(root), "TQDM_DISABLE": "1"}
+    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    environment = {"R1_PAIR": pair, "R1_SAY": str(log), "PYTHONPATH": path, "TQDM_DISABLE": "1"}
     if fresh:
         environment["R1_FRESH"] = uuid.uuid4().hex
     try:

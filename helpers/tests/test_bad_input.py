@@ -334,6 +334,8 @@ PAIRS = [
          "says what each spoils", make=other_marks),
     case("an unknown device", lambda d: d.load(d.folders[0], device="gpu"), "no device 'gpu'", "use cpu"),
     case("a device that is not here", lambda d: d.load(d.folders[0], device="cuda:99"), "'cuda:99'", "use cpu"),
+    case("an unknown device in R1_DEVICE", lambda d: load_member("base", str(d.folders[0])), "device 'gpu'", "use cpu",
+         make=lambda d: d.patcher.setenv("R1_DEVICE", "gpu")),
     case("an unknown attention", lambda d: d.load(d.folders[0], attention="flash"), '"flash"', "only possible"),
     case("a cache that is a file", lambda d: embedded.base_folder(), "cannot prepare", "set R1_CACHE",
          make=lambda d: d.patcher.setenv("R1_CACHE", str(d.file("", "cache")))),
