@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 import copy
+import gc
 
 import pytest
 import torch
@@ -62,6 +63,24 @@ def test_batches_do_not_matter(tiny):
     whole = last_hidden(tiny.base, PROMPTS)
     assert torch.allclose(whole, last_hidden(tiny.base, PROMPTS, batch_size=1), atol=1e-4)
     assert torch.allclose(whole.flip(0), last_hidden(tiny.base, PROMPTS[::-1]), atol=1e-4)
+
+
+def test_batches_leave_no_tensors_behind(qwen):
+    """A trace that was stopped is a ring of frames and tensors, which stays until Python's collector comes by."""
+
+    def tensors():
+        return sum(isinstance(one, torch.Tensor) for one in gc.get_objects())
+
+    lens(qwen.base, PROMPTS, [5])
+    gc.collect()
+    gc.disable()
+    try:
+        before = tensors()
+        for n in (1, 2, 4):
+            lens(qwen.base, PROMPTS, [5], batch_size=n)
+        assert tensors() <= before
+    finally:
+        gc.enable()
 
 
 def test_probabilities_sum_to_one(qwen):
