@@ -2,6 +2,7 @@
 """Decoding in fixed shapes writes what `generate` writes: step by step on a CPU, as a CUDA graph where there is one."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,12 +46,16 @@ def member(request, device, qwen_folders):
 
 @pytest.fixture
 def fixed(monkeypatch):
-    """Count how often `decode` is called, on a CPU too."""
+    """Count how often `decode` is called, on a CPU too; behind a stop it must write padding."""
     calls, decode = [], decoding.decode
 
     def counted(*given, **how):
         calls.append(how["max_new_tokens"])
-        return decode(*given, **how)
+        tokens = decode(*given, **how)
+        for row in tokens[:, given[1].shape[1] :].tolist():
+            ends = [place for place, token in enumerate(row) if token in how["stops"]]
+            assert not ends or set(row[ends[0] + 1 :]) <= {how["pad"]}, "a stopped row writes on"
+        return tokens
 
     monkeypatch.setattr(generation, "can_decode", lambda model, cache: True)
     monkeypatch.setattr(generation, "decode", counted)
@@ -130,6 +135,17 @@ def test_a_rope_that_grows_other_layers_or_rules_of_its_own_go_through_generate(
             context.setattr(owner, name, value)
             assert not is_known(model, cache), name
     assert is_known(model, cache)
+
+
+@pytest.mark.parametrize(
+    ("places", "can"),
+    [(["cuda:0"] * 2, True), (["cuda:1"], False), (["cuda:0", "cuda:1"], False), (["cpu", "cuda:0"], False)],
+)
+def test_only_models_wholly_on_the_gpu_in_use_are_captured(monkeypatch, places, can):
+    monkeypatch.setattr(decoding, "is_known", lambda model, cache: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    model = SimpleNamespace(parameters=lambda: [SimpleNamespace(device=torch.device(place)) for place in places])
+    assert can_decode(model, DynamicCache()) == can
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
