@@ -288,16 +288,14 @@ def table(path: Path) -> str:
     where = f"{machine['device']}{cap}, {record['models']} in {record['dtype']}, {packages}, {machine['date']}"
     lines = (_memory_lines(record) if cap else _ratio_lines(record)) if record["rows"] else []
     if decoding := record.get("decoding"):
-        lines += [
-            "",
-            "| decoding, tokens a second | plain `generate` | ours | of what bandwidth allows | peak |",
-        ]
-        lines += ["|---|---|---|---|---|"]
+        floored = all(FLOOR in one for one in decoding.values())
+        titles = [*["plain `generate`"] * floored, "ours", "of what bandwidth allows", "GPU memory at the peak"]
+        lines += ["", f"| decoding, tokens a second | {' | '.join(titles)} |", "|---|" + "---|" * len(titles)]
         for n, one in decoding.items():
-            floor = f"{one[FLOOR]:,.0f}" if FLOOR in one else ""
             share = f"{one['share']:.0%} of {one['gb_a_second']:,.0f} GB/s"
-            cells = f"{floor} | {one[OURS]:,.0f} | {share} | {one['peak'] / 1024:.1f} GiB"
-            lines.append(f"| {n} prompts at once, {MAX_NEW} tokens each | {cells} |")
+            cells = [*[f"{one[name]:,.0f}" for name in (FLOOR, OURS) if name in one], share]
+            cells.append(f"{one['peak'] / 1024:.1f} GiB")
+            lines.append(f"| {n} prompts at once, {MAX_NEW} tokens each | {' | '.join(cells)} |")
     return f"{where}:\n\n" + "\n".join(lines)
 
 
