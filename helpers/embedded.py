@@ -118,7 +118,8 @@ def _convert(folder: Path) -> None:
             tokenizer = AutoTokenizer.from_pretrained(temporary, gguf_file=GGUF)
             loaded = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=GGUF, dtype=torch.float32)
             # a model that came from a GGUF refuses to be saved: rebuild it from its config and weights
-            del loaded.config.quantization_config
+            if hasattr(loaded.config, "quantization_config"):  # not in transformers 5.15
+                del loaded.config.quantization_config
             model = type(loaded)(loaded.config)
             model.load_state_dict(loaded.state_dict())
             model.tie_weights()
