@@ -27,6 +27,11 @@ def _chunks(tensor, chunks, dim=0):
     return _parts(tensor, -(-tensor.shape[dim] // chunks), dim)
 
 
+def _autocasts(*device):
+    return device != ("lazy",) and _asks(*device)
+
+
+_asks, torch.is_autocast_enabled = torch.is_autocast_enabled, _autocasts  # it raises for a device it does not know
 torch.Tensor.__iter__ = lambda tensor: iter(_rows(tensor))
 torch.Tensor.unbind = torch.unbind = _rows
 torch.Tensor.split = torch.split = _parts
@@ -36,7 +41,6 @@ if __name__ == "__main__":  # whether this torch can: a model's first steps
     _weight, _ids = torch.randn(4, 3).to("lazy"), torch.tensor([[1, 2]]).to("lazy")
     _found = torch.cat([torch.nn.functional.embedding(row[None], _weight) for row in _ids]) @ _weight.T
     assert _found.device.type == "lazy" and _found.cpu().shape == (1, 2, 4)
-    torch.is_autocast_enabled("lazy")  # which models ask; torch 2.8 does not know
     try:
         _found.numpy()
     except TypeError:
