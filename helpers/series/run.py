@@ -188,10 +188,14 @@ def execute(source: Path, notebook: Any, environment: dict[str, str], advance: A
     )
     try:
         with client.setup_kernel():
-            for number, cell in enumerate(notebook.cells):
-                client.execute_cell(cell, number)
-                advance()
-            repeat_claims(client)
+            try:
+                for number, cell in enumerate(notebook.cells):
+                    client.execute_cell(cell, number)
+                    advance()
+                repeat_claims(client)
+            except KeyboardInterrupt:
+                client.allow_errors = True  # the cell left behind ends with its kernel, and nobody asks how
+                raise
     except CellExecutionError as error:
         if error.ename == "UserError":
             raise UserError(f"{source.name}: {error.evalue}") from error
