@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from helpers.store import NotebookFailed, Stopped, UserError
+from helpers.store import ROOT, NotebookFailed, Stopped, UserError, atomic
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Why doesn't R1 stop? Commands of the study.")
 PairName = Annotated[str, typer.Option("--pair", help="smol, r1-1.5b, r1-7b, ... or auto")]
@@ -30,7 +30,7 @@ def run(
 ) -> None:
     """Execute every notebook in order, write outputs, figures and results, print the findings."""
     from helpers.pairs import check_name, choose_pair
-    from helpers.series import recheck
+    from helpers.series import install, recheck
     from helpers.series.run import run as run_series
 
     check_name(pair)
@@ -44,6 +44,8 @@ def run(
     if keep:
         print(f"kept: {recheck.keep(name, folder)}")
     if not (quick or only or expected is not None):
+        with atomic(ROOT / "data" / name / "environment.txt") as temporary:
+            temporary.write_text(install.environment(install.REQUIREMENTS.read_text("utf-8")), "utf-8")
         _write_report(name, "all", None)
 
 
@@ -122,8 +124,6 @@ def autoencoder(
 ) -> None:
     """Train a sparse autoencoder on the distilled half of smol (needs eai-sparsify; a GPU makes it minutes)."""
     from helpers.series.autoencoder import train_autoencoders
-    from helpers.store import ROOT
-
     folder = out or ROOT / "data" / "smol" / "autoencoder"
     print(f"autoencoder written to {train_autoencoders(traces, folder, layers=layer or [18])}")
 

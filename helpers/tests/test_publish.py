@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -13,8 +14,10 @@ import jupytext
 import nbformat
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from helpers.series.install import REQUIREMENTS, missing
+from helpers.series import install
+from helpers.series.install import REQUIREMENTS, environment, missing
 from helpers.series.publish import publish
 from helpers.series.run import build, find_notebooks, same_cells, source_hash
 from helpers.store import ROOT, UserError, cache_dir
@@ -114,11 +117,44 @@ def test_only_what_is_missing_is_installed():
     assert not missing(REQUIREMENTS.read_text())
 
 
-def test_colabs_versions_meet_the_requirements():
+def asked():
+    """What requirements.txt names, and which versions it admits."""
     lines = (line.partition("#")[0].strip() for line in REQUIREMENTS.read_text().splitlines())
-    wanted = {need.name: need.specifier for need in map(Requirement, filter(None, lines))}
+    return {need.name: need.specifier for need in map(Requirement, filter(None, lines))}
+
+
+def pinned(text):
+    """Names and versions of an environment's lines."""
+    assert text.startswith("# Python 3.")
+    return dict(line.split("==") for line in text.splitlines()[1:])
+
+
+def test_colabs_versions_meet_the_requirements():
+    wanted = asked()
     assert set(COLAB) <= set(wanted)
     assert not [name for name, version in COLAB.items() if version not in wanted[name]]
+
+
+def test_an_environment_names_all_that_is_needed_as_installed(monkeypatch):
+    found = pinned(environment("nbclient>=0 # executes\nno-such-package\n"))
+    assert {"nbclient", "jupyter-client", "traitlets", "pyzmq"} <= set(found)
+    assert not {"no-such-package", "sphinx", "pytest"} & set(found), "absent, or only an extra needs it"
+    assert all(importlib.metadata.version(name).split("+")[0] == version for name, version in found.items())
+    needs = {
+        "a": ["b[more]>1", "d ; python_version < '3'"],
+        "b": ["C.c ; extra == 'more'", "d ; extra == 'other'", "e"],
+        "c-c": ["a"],
+        "e": None,
+    }
+    monkeypatch.setattr(install, "requires", needs.__getitem__)
+    monkeypatch.setattr(install, "version", lambda name: f"1.{len(name)}+cpu")
+    assert pinned(environment("a")) == {"a": "1.1", "b": "1.1", "c-c": "1.3", "e": "1.1"}
+
+
+def test_the_committed_results_environment_meets_the_requirements():
+    found = pinned((ROOT / "data" / "smol" / "environment.txt").read_text())
+    assert not [name for name, allowed in asked().items() if canonicalize_name(name) not in found]
+    assert not [name for name, allowed in asked().items() if found[canonicalize_name(name)] not in allowed]
 
 
 def frozen(python):
