@@ -124,6 +124,7 @@ def autoencoder(
 ) -> None:
     """Train a sparse autoencoder on the distilled half of smol (needs eai-sparsify; a GPU makes it minutes)."""
     from helpers.series.autoencoder import train_autoencoders
+
     folder = out or ROOT / "data" / "smol" / "autoencoder"
     print(f"autoencoder written to {train_autoencoders(traces, folder, layers=layer or [18])}")
 
