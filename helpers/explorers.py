@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import ipywidgets as widgets
@@ -134,7 +135,9 @@ def _lens_html(member: Member, text: str, form: str, words: list[str], last: int
     curves = {
         name: {
             word: ([Interval(v, v, v, 1) for v in values[0, 0, :, k].tolist()], colour)
-            for k, (word, colour) in enumerate(zip(ids, (STOP, WAIT, THIRD, BASE, DISTILLED, CONTROL), strict=False))
+            for k, (word, colour) in enumerate(
+                zip(ids, cycle((STOP, WAIT, THIRD, BASE, DISTILLED, CONTROL)), strict=False)
+            )
         }
         for name, values in (("log-probability (nats)", seen.logprobs), ("logit", seen.logits))
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,7 +61,9 @@ def survival_curves(
 ) -> Figure:
     """Share of runs still going by length, Kaplan-Meier with 95 % band; runs: name -> (lengths, stopped, colour)."""
     fig, (axis,) = _start(title)
-    for level, (name, (lengths, stopped, colour)) in zip((0.85, 0.6, 0.1, 0.3), runs.items(), strict=False):
+    for level, (name, (lengths, stopped, colour)) in zip(
+        itertools.cycle((0.85, 0.6, 0.1, 0.3)), runs.items(), strict=False
+    ):
         at, share, low, high = survival(lengths, stopped)
         end = [limit] if share[-1] > 0 else []  # a curve ends where no run is left
         share, low, high = (np.concatenate([[1], curve, [curve[-1]] * len(end)]) for curve in (share, low, high))

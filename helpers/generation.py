@@ -34,6 +34,7 @@ from helpers.prompts import (
 from helpers.store import (
     ROOT,
     UserError,
+    alone,
     data_dir,
     package_versions,
     read_json,
@@ -141,9 +142,9 @@ class Decoding:
     def __post_init__(self) -> None:
         check_count(self.max_new_tokens, "new tokens")
         check_finite(self.temperature, "temperature")
-        if not self.temperature >= 0 or not 0 < self.top_p <= 1:
+        if not (self.temperature == 0 or self.temperature >= 1e-3) or not 0 < self.top_p <= 1:
             raise UserError(
-                f"temperature {self.temperature} and top_p {self.top_p}: use at least 0, and above 0 up to 1"
+                f"temperature {self.temperature} and top_p {self.top_p}: use 0 or at least 0.001, and above 0 up to 1"
             )
 
     def choice(self, keys: list[str], step: int) -> list[LogitsProcessor]:
@@ -366,7 +367,7 @@ def _fill(
     change: Change,
 ) -> None:
     if not known:
-        sidecar_path(path).unlink(missing_ok=True)  # else a crash could leave new rows under an old provenance
+        sidecar_path(path).unlink(missing_ok=True)  # what is there is of another provenance, or to be made afresh
     with tqdm(total=len(missing), desc=path.stem, leave=False, disable="R1_SAY" in os.environ) as bar:
         for place in range(0, len(missing), batch_size):
             block, found = missing[place : place + batch_size], {}
@@ -376,8 +377,19 @@ def _fill(
                 found[index] = replace(done, change=jobs[block[index]][1])
                 bar.update()
             known |= {jobs[block[index]]: found[index] for index in sorted(found)}
-            write_records(path, [_record(completion) for completion in known.values()])
-            write_sidecar(path, provenance, str(member.device))
+            with alone(path):
+                _write(path, provenance, known, str(member.device))
+
+
+def _write(path: Path, provenance: dict[str, Any], known: dict[tuple[str, str], Completion], device: str) -> None:
+    """Rows and what they were made from, with those that another process wrote meanwhile from the same."""
+    if same := reusable(path, provenance):
+        known = _read_known(path) | known
+    else:
+        sidecar_path(path).unlink(missing_ok=True)  # else a crash could leave new rows under an old provenance
+    write_records(path, [_record(completion) for completion in known.values()])
+    if not same:
+        write_sidecar(path, provenance, device)
 
 
 def _within(block: list[int], on_batch: OnBatch | None) -> OnBatch | None:

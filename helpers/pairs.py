@@ -22,7 +22,14 @@ from huggingface_hub import HfApi, constants, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._http import default_client_factory
 from jinja2 import TemplateError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BatchEncoding, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BatchEncoding,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
@@ -44,6 +51,7 @@ HUB = {
     "r1-32b": ("Qwen/Qwen2.5-32B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"),
     "r1-70b": ("meta-llama/Llama-3.3-70B-Instruct", "deepseek-ai/DeepSeek-R1-Distill-Llama-70B"),
 }
+QUESTION = "Question: {}\nAnswer:"  # the template form of a model that has no chat template, as many base models
 CONTROLS = ("null", "swapped")  # of the embedded pair: its base twice, and its two roles exchanged
 NAMES = ("auto", "smol", *CONTROLS, *HUB)
 T = TypeVar("T")
@@ -179,9 +187,8 @@ class Member:
         return f"{self.source}@{self.revision}"
 
     def prompt(self, text: str, form: str) -> str:
-        """The text a model sees: plain (with its own BOS) or its chat template, thought opened.
-
-        Raises UserError for an empty text, a special token inside it, or a model without a template.
+        """The text a model sees: plain (with its own BOS) or its chat template, thought opened; a base without one is
+        asked as `QUESTION` says. Raises UserError for an empty text, or a special token inside it.
         """
         if not text.strip():
             raise UserError(f"an empty prompt was given ({text!r}): write a question")
@@ -191,7 +198,7 @@ class Member:
         if form == "plain":
             return self.bos + text
         if not self.tokenizer.chat_template:
-            raise UserError(f"{self.source} has no chat template: use the plain form")
+            return self.bos + QUESTION.format(text)
         chat = [{"role": "user", "content": text}]
         try:
             filled = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
@@ -303,6 +310,8 @@ def load_pair(name: str | tuple[str, str] = "auto", **options: Any) -> Pair:
     Raises UserError for an unknown name, an unreachable hub or a broken cache.
     """
     if not isinstance(name, str):
+        if not isinstance(name, list | tuple):
+            raise UserError(f"a pair was named by {name!r}: give a name, or two folders or hub ids")
         check_lengths(**{f"names in {name}": name, "models of a pair": ("base", "distilled")})
         return Pair.of(*name, **options)
     if name == "auto":
@@ -365,7 +374,7 @@ def load_member(
         return _remote_member(role, source)
     if remote not in (False, "local"):
         raise UserError(f"unknown remote {remote!r}: choose True, 'local' or False")
-    device = device or os.environ.get("R1_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(device or os.environ.get("R1_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
     _check_device(device)
     revision, tokenizer, at = _begin(source)
     chosen = dtype or _best_dtype(device)
@@ -392,10 +401,27 @@ def _begin(source: str) -> tuple[str, Any, dict[str, Any]]:
     revision = _revision(source, **at)
     at = at and {**at, "revision": revision}
     _refuse_kernels(source, **at)
-    tokenizer = _load(AutoTokenizer, source, **at)
+    tokenizer = _tokenizer(source, **at)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return revision, tokenizer, at
+
+
+def _tokenizer(source: str, **at: Any) -> Any:
+    """The tokenizer that tokenizer.json describes, with the BOS that its settings ask for. Of R1's distilled models
+    transformers 5 would take neither: it rebuilds some of them as a Llama's, which loses spaces
+    (huggingface/transformers#45488), and ignores `add_bos_token` where that file is there."""
+    if Path(source).is_dir() and not (Path(source) / "tokenizer.json").exists():
+        raise UserError(f"{source} has no tokenizer.json: restore it")
+    try:
+        cached_file(source, "tokenizer.json", **at)
+    except OSError as error:
+        raise UserError(_advice(source, error)) from error
+    tokenizer = _load(PreTrainedTokenizerFast, source, **at)
+    asked = get_tokenizer_config(source, **at).get("add_bos_token") and tokenizer.bos_token_id is not None
+    if asked and tokenizer("a").input_ids[:1] != [tokenizer.bos_token_id]:
+        tokenizer.add_bos_token = True
+    return tokenizer
 
 
 def _remote_member(role: str, source: str) -> Member:
@@ -500,13 +526,13 @@ def _hub_answers(source: str) -> bool:
 
 
 def _revision(source: str, **options: Any) -> str:
-    """Commit of a hub repository, or a hash of a local folder's weights."""
+    """Commit of a hub repository, or a hash of a local folder's weights, settings and templates."""
     folder = Path(source)
     if folder.is_dir():
         if folder.parent == cache_dir():
             return folder.name.rpartition("-")[2]
-        files = sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json"), *folder.glob("config.json")])
-        return sha256("".join(sha256(path) for path in files))[:12]
+        files = sorted(path for kind in ("safetensors", "json", "jinja") for path in folder.glob(f"*.{kind}"))
+        return sha256("".join(f"{path.name} {sha256(path)} " for path in files))[:12]
     _load(AutoConfig, source, **options)  # tells what is wrong with a name
     return extract_commit_hash(cached_file(source, "config.json", **options), None) or "main"
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from helpers.pairs import QUESTION as TEMPLATE
 from helpers.pairs import Member, Pair
 from helpers.readouts import last_hidden
 from helpers.store import UserError
@@ -70,8 +71,14 @@ def _bos(pair: Pair) -> tuple[str, bool]:
     return f"in plain and template: {counts}", all(count <= 1 for pair_ in counts.values() for count in pair_)
 
 
+def _template(pair: Pair) -> tuple[str, bool]:
+    without = [m.role for m in pair.members if not m.tokenizer.chat_template]
+    asked = repr(TEMPLATE.format("..."))
+    return (f"none: {', '.join(without)}, asked as {asked}" if without else "both have one"), not without
+
+
 def _count_bos(member: Member, form: str) -> int:
-    if not member.bos or (form == "template" and not member.tokenizer.chat_template):
+    if not member.bos:
         return 0
     ids = member.encode([member.prompt(QUESTION, form)])["input_ids"][0].tolist()
     return ids.count(member.tokenizer.bos_token_id)
@@ -134,6 +141,7 @@ CHECKS: list[tuple[str, Callable[[Pair], tuple[str, bool]], str]] = [
     ("same first stop token", _same_stop, "the contrast stop minus Wait"),
     ("think tags are tokens of the distilled", _think, "notebook 07"),
     ("at most one BOS", _bos, "plain against template"),
+    ("chat templates", _template, "lengths and samples: the models are asked in different ways"),
     ("head as the config says", _head, "swaps of embedding or head"),
     ("positions", _positions, "long thoughts"),
     ("one dtype", _dtype, "differences smaller than rounding"),

@@ -23,7 +23,7 @@ from transformers import BatchEncoding
 
 from helpers.checks import check_choice, check_count, check_lengths
 from helpers.generation import in_memory
-from helpers.pairs import Member, Pair
+from helpers.pairs import Member
 from helpers.store import UserError
 from helpers.tokens import single_id
 
@@ -123,6 +123,8 @@ def go_on(
         for index, block in enumerate(lm.model.layers):
             if index < layer:
                 block.skip(stream.to(begun.streams[layer]))
+            elif index == 0:
+                block.input = stream.to(begun.streams[layer])
             elif later and index in later:
                 block.output = block.output + later[index](block.output)
         hidden = lm.model.norm.output[:, -1].clone().save()
@@ -500,14 +502,6 @@ def lens(
         read.append([part if part is None else part.unflatten(0, (len(batch), len(positions), -1)) for part in rows])
     columns = zip(*read, strict=True)
     return Lens(*(None if c[0] is None else in_order(zip(indices, c, strict=True)) for c in columns))
-
-
-def lens_of_both(
-    pair: Pair, prompts: Mapping[str, list[str]], token_ids: Ids, *, other_head: bool = False, **options: object
-) -> dict[str, Lens]:
-    """The lens of both models by role, each on its own prompts, read by its own head or by the other one's."""
-    heads = {"base": pair.distilled, "distilled": pair.base} if other_head else {}
-    return {m.role: lens(m, prompts[m.role], token_ids, head=heads.get(m.role), **options) for m in pair.members}
 
 
 def lens_map(member: Member, prompt: str, *, last: int = 12) -> tuple[list[str], list[list[tuple[str, float]]]]:

@@ -9,7 +9,7 @@ generation. A vector of a layer is added to that layer's output.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from helpers.readouts import Begun, Ids, begin, go_on, last_hidden, logprobs_of
 from helpers.store import ROOT, UserError, read_json, sha256
 from helpers.tokens import KEYWORDS, keyword_pattern
 
+ROWS = 512  # states that an autoencoder reads at once: 128 MiB of activations where there are 65,536 latents
 WEIGHTS = {"all": (1, 1, 1), "prompt": (1, 1, 0), "last": (0, 1, 0), "generated": (0, 0, 1)}
 Place = tuple[int, int]  # which text, which of its tokens
 AUTOENCODERS = {
@@ -51,7 +52,7 @@ class Steering:
     bias: Mapping[int, float] = field(default_factory=dict)
 
     def at(self, strength: float) -> Steering:
-        """The same at another strength; biases are scaled too."""
+        """The same at another strength, biases times it."""
         return replace(self, strength=strength, bias={token: strength * value for token, value in self.bias.items()})
 
     @cached_property
@@ -88,6 +89,7 @@ class _Rows(LogitsProcessor):
         biases = [[s.bias.get(token, 0.0) for token in self.tokens] for s in steerings]
         self.biases = torch.tensor(biases, device=device, dtype=torch.float32)
         self.n, self.now = len(steerings), torch.arange(len(steerings), device=device)
+        self.reading = False  # a readout: whatever is seen is the prompt
 
     def take(self, indices: list[int]) -> None:
         """Which steerings the rows of the next batch have; a single one is every row's."""
@@ -97,10 +99,11 @@ class _Rows(LogitsProcessor):
             self.now = torch.tensor(indices, device=self.weights.device)
 
     def added(self, layer: int, hidden: Float[Tensor, "row position d_model"]) -> Float[Tensor, "_ _ d_model"]:
-        """What a layer's output gets: more than one position is the prompt, a single one a generated token."""
+        """What a layer's output gets: more than one position is the prompt, a single one a generated token, unless
+        nothing is generated. (Text from a prompt of one token: that one counts as generated.)"""
         earlier, last, generated = self.weights[self.now].to(hidden).T
         vector = self.vectors[layer][self.now].to(hidden)
-        if hidden.shape[1] == 1:
+        if hidden.shape[1] == 1 and not self.reading:
             return (vector * generated[:, None])[:, None]
         amounts = earlier[:, None].repeat(1, hidden.shape[1])
         amounts[:, -1] = last
@@ -113,8 +116,8 @@ class _Rows(LogitsProcessor):
 
 
 def steered(member: Member, steerings: Sequence[Steering]) -> Change:
-    """The change that gives prompt i the i-th steering, or all prompts the only one: for `complete`,
-    `stored_completions` and, through its `lm` and `on_batch`, `last_hidden`.
+    """The change that gives prompt i the i-th steering, or all prompts the only one: for `complete` and, through its
+    `lm` and `on_batch`, `last_hidden`; for `stored_completions` one a prompt.
 
     Raises UserError for a layer, token, position or number that is not there. Used in notebook 06.
     """
@@ -179,6 +182,7 @@ def _under_steering(
     """Log-probabilities of the prompts of a batch, several times over, each row under its own steering."""
     change, before = _Rows(member, each), begun.streams[layer].repeat(len(each) // len(begun.indices), 1, 1)
     change.take(list(range(len(each))))
+    change.reading = True
     if layer - 1 in change.vectors:
         before = before + change.added(layer - 1, before)
     later = {at: partial(change.added, at) for at in change.vectors if at >= layer}
@@ -192,7 +196,13 @@ def _biased_logprobs(
     tokens = sorted({token for steering in each for token in steering.bias})
     read, likely = logprobs_of(member, hidden, [*token_ids, *tokens]).split([len(token_ids), len(tokens)], dim=1)
     bias, own = (torch.tensor([[s.bias.get(t, 0.0) for t in some] for s in each]) for some in (tokens, token_ids))
-    return read + own - (likely.exp() * bias.expm1()).sum(1, keepdim=True).log1p()
+    sure = (likely.exp().sum(1) > 0.99).nonzero().flatten()  # what is left to the others would be lost in rounding
+    found = read + own - (likely.exp() * bias.expm1()).sum(1, keepdim=True).log1p()
+    if len(sure):
+        every = logprobs_of(member, hidden[sure.to(hidden.device)], range(member.n_vocab))
+        every[:, tokens] += bias[sure]
+        found[sure] = every.log_softmax(-1)[:, list(token_ids)]
+    return found
 
 
 def random_directions(n: int, width: int, *, seed: int = 0) -> Float[Tensor, "direction d_model"]:
@@ -331,19 +341,37 @@ class Autoencoder:
     decoder: Float[Tensor, "latent d_model"]
     centre: Float[Tensor, " d_model"]
 
-    def encode(self, states: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows latent"]:
-        """Activations of the latents: the k largest of each row where positive, else zero."""
-        before = torch.relu((states.float() - self.centre) @ self.encoder.T + self.bias)
-        best = before.topk(self.k, dim=-1)
-        return torch.zeros_like(before).scatter(-1, best.indices, best.values)
+    def encode(
+        self, states: Float[Tensor, "*rows d_model"], latents: Sequence[int] | None = None
+    ) -> Float[Tensor, "*rows latent"]:
+        """Activations of the latents: the k largest of each row where positive, else zero; of `latents` alone if given.
+        Computed where the weights are, ROWS at a time, and returned where the states are."""
+        chosen = slice(None) if latents is None else list(latents)
+        parts = [self._encode(some)[:, chosen].to(states.device) for some in self._blocks(states)]
+        return torch.cat(parts).unflatten(0, states.shape[:-1])
 
     def decode(self, acts: Float[Tensor, "*rows latent"]) -> Float[Tensor, "*rows d_model"]:
         return acts @ self.decoder + self.centre
 
+    def fires(self, states: Float[Tensor, "row d_model"]) -> Float[Tensor, " latent"]:
+        """Share of the rows in which each latent is above zero."""
+        return sum((self._encode(some) > 0).sum(0) for some in self._blocks(states)).float().cpu() / len(states)
+
     def unexplained(self, states: Float[Tensor, "row d_model"]) -> Float[Tensor, " row"]:
         """Squared error of each row as a share of the mean squared distance from the mean row; its mean is the FVU."""
-        wrong = (states.float() - self.decode(self.encode(states))).pow(2).sum(-1)
+        parts = [(some - self.decode(self._encode(some))).pow(2).sum(-1) for some in self._blocks(states)]
+        wrong = torch.cat(parts).to(states.device)
         return wrong / (states.float() - states.float().mean(0)).pow(2).sum(-1).mean()
+
+    def _encode(self, states: Float[Tensor, "row d_model"]) -> Float[Tensor, "row latent"]:
+        before = torch.relu((states - self.centre) @ self.encoder.T + self.bias)
+        best = before.topk(self.k, dim=-1)
+        return before.zero_().scatter_(-1, best.indices, best.values)
+
+    def _blocks(self, states: Float[Tensor, "*rows d_model"]) -> Iterator[Float[Tensor, "row d_model"]]:
+        """Rows by the hundred, as the weights are: every one has tens of thousands of latents."""
+        for some in states.reshape(-1, states.shape[-1]).split(ROWS):
+            yield some.to(self.decoder.device).float()
 
 
 def load_autoencoder(source: str | Path, hookpoint: str, *, device: Any = "cpu") -> Autoencoder:
@@ -432,7 +460,7 @@ def with_latent(member: Member, coder: Autoencoder, latent: int, value: float) -
         )
 
     def held(hidden: Tensor) -> Tensor:
-        change = (value - coder.encode(hidden)[..., latent, None]) * coder.decoder[latent]
+        change = (value - coder.encode(hidden, [latent])) * coder.decoder[latent]
         return hidden + change.to(hidden)
 
     with member.lm.edit() as (_tracer, edited):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
@@ -107,6 +108,24 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """While one process reads a file and writes it again, no other does. Raises UserError where no lock can be had."""
+    folder = cache_dir() / "locks"
+    lock = FileLock(folder / f"{sha256(str(path.resolve()))[:16]}.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"cannot lock {path} in {folder}: {error.strerror or error}; set R1_CACHE to a folder that can be written"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -210,10 +229,11 @@ def kept(
     say(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {'reused' if again else 'computed'}")
     if not again:
         arrays = {key: np.ascontiguousarray(value) for key, value in make().items()}
-        sidecar_path(path).unlink(missing_ok=True)  # else a crash could leave new arrays under an old provenance
-        with atomic(path) as temporary:
-            temporary.write_bytes(save(arrays))  # safetensors' own writer reports a full disk in an error of its own
-        write_sidecar(path, provenance, str(pair.base.device))
+        with alone(path):
+            sidecar_path(path).unlink(missing_ok=True)  # else a crash could leave new arrays under an old provenance
+            with atomic(path) as temporary:
+                temporary.write_bytes(save(arrays))  # safetensors' own writer reports a full disk in its own error
+            write_sidecar(path, provenance, str(pair.base.device))
     try:
         return load_file(path)  # in the file's order, whether it was just computed or not
     except SafetensorError as error:

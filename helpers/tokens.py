@@ -88,7 +88,7 @@ def single_id(tokenizer: Any, text: str) -> int | None:
     return ids[0] if len(ids) == 1 and tokenizer.decode(ids) == text else None
 
 
-def token_groups(tokenizer: Any, eos_ids: list[int], n_vocab: int | None = None) -> TokenGroups:
+def token_groups(tokenizer: Any, eos_ids: list[int]) -> TokenGroups:
     """Look every group up in one tokenizer. `eos_ids` are those that end its generation."""
     found = {text: single_id(tokenizer, text) for text in (*WAIT, *REASONING, *THINK)}
     special = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -256,7 +257,7 @@ def _layer_change(member: Member, layer: int, edits: Sequence[NeuronEdit]) -> tu
     """Columns, factors and addends of one layer; a neuron named twice is scaled twice."""
     factor, added = torch.ones(width := member.config.intermediate_size), torch.zeros(width)
     for edit in edits:
-        amounts = [edit.added] * len(edit.neurons) if isinstance(edit.added, (int, float)) else list(edit.added)
+        amounts = [edit.added] * len(edit.neurons) if isinstance(edit.added, Real) else list(edit.added)
         if not np.isfinite([edit.factor, *amounts]).all() or len(amounts) != len(edit.neurons):
             raise UserError(f"factor {edit.factor} and addends {amounts[:3]}: give finite numbers, one a neuron")
         for (at, neuron), amount in zip(edit.neurons, amounts, strict=True):

@@ -87,7 +87,7 @@ pair = pair.float()  # vectors and readouts in float32
 members, n_layers = {member.role: member for member in pair.members}, pair.base.n_layers
 questions = load_questions(N_PROMPTS)
 split = {name: [q for q in questions if q.split == name] for name in ("explore", "confirm")}
-stop, wait = list(pair.base.groups.stop), list(pair.base.groups.wait)
+stop, wait = {role: list(m.groups.stop) for role, m in members.items()}, list(pair.base.groups.wait)
 plain = {(role, part): combined[part].prompts(m, "plain") for role, m in members.items() for part in combined}
 own = {role: answers(pair, m, questions, form="template", max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE) for role, m in members.items()}
 
@@ -207,8 +207,8 @@ def answer(role: str, some: list, conditions: dict[str, Steering | list[Steering
 
 held = split["confirm"][:N_STEERED]
 written_often = pd.Series([token for tokens in own["base"]["tokens"] for token in tokens]).value_counts()
-others = [int(token) for token in written_often.index if token not in stop][: len(stop)]
-lowered = {("stop", bias): Steering("stop lowered", bias=dict.fromkeys(stop, float(bias))) for bias in BIASES}
+others = [int(token) for token in written_often.index if token not in stop["base"]][: len(stop["base"])]
+lowered = {("stop", bias): Steering("stop lowered", bias=dict.fromkeys(stop["base"], float(bias))) for bias in BIASES}
 lowered |= {("words", bias): Steering("words lowered", bias=dict.fromkeys(others, float(bias))) for bias in BIASES}
 swept = answer("base", held, lowered, "06_stop_lowered")
 plain_base = cut_short(pair.base, own["base"].loc[[q.id for q in held]], held, MAX_STEERED, opened=pair.base.thinks)
@@ -292,7 +292,7 @@ Markdown("Places averaged: " + ", ".join(f"{name} {n}" for name, n in counted.it
 # %%
 n_heads = pair.base.config.num_attention_heads
 heads, effect = {}, {}
-for name, role, plus, minus in (("wait", "distilled", wait, stop[:1]), ("stop", "base", stop[:1], wait)):
+for name, role, plus, minus in (("wait", "distilled", wait, stop["distilled"][:1]), ("stop", "base", stop["base"][:1], wait)):
     m, prompts = members[role], plain[role, "explore"][:N_MAP]
     seen = activations(m, prompts)
     mean = read_heads["doubting" if name == "wait" else "stop"].to(m.device)
@@ -334,7 +334,7 @@ def unit(name: str, layer: int, role: str) -> torch.Tensor:
 
 def read(role: str, part: str, steerings: list[Steering], n: int, target: str) -> np.ndarray:
     """Log-probability of the target, [steering, prompt]."""
-    ids = wait if target == "wait" else stop
+    ids = wait if target == "wait" else stop[role]
     return steering.steered_logprobs(members[role], plain[role, part][:n], steerings, ids).logsumexp(2).numpy()
 
 
@@ -499,9 +499,8 @@ else:
     for role, m in members.items():
         texts = stored_completions(pair, m, ask(m, split["confirm"][:16], form="template"), name=f"answers_{role}_template_just", max_new_tokens=MAX_NEW_TOKENS)
         places, states = steering.autoencoder_states(m, coder, texts)
-        acts = coder.encode(states.to(m.device)).cpu()
-        unexplained = pd.Series(coder.unexplained(states.to(m.device)).cpu().numpy()).groupby([k for k, _ in places]).mean().to_numpy()
-        on_texts[role] = (texts, places, acts, unexplained)
+        unexplained = pd.Series(coder.unexplained(states).numpy()).groupby([k for k, _ in places]).mean().to_numpy()
+        on_texts[role] = (texts, places, states, unexplained)
     x = states[:8].to(coder.decoder)
     kept_error = coder.decode(coder.encode(x)) + 3.0 * coder.decoder[0] + (x - coder.decode(coder.encode(x)))
     assert torch.allclose(kept_error, x + 3.0 * coder.decoder[0], atol=1e-3), "with its error kept, adding to the output is adding to the stream"
@@ -515,15 +514,16 @@ if known is not None:
     used = sorted({k for k, _ in [*chosen, *matched]})
     places, states = steering.autoencoder_states(pair.distilled, coder, [sources["distilled"][k] for k in used])
     index = {(used[k], at): row for row, (k, at) in enumerate(places)}
-    acts = coder.encode(states.to(pair.distilled.device)).cpu()
-    before, control = (acts[[index[place] for place in some]] for some in (list(chosen), matched))
+    before, control = (coder.encode(states[[index[place] for place in some]]) for some in (list(chosen), matched))
     ranked = (before.mean(0) - control.mean(0)).argsort(descending=True)[:5].tolist()
+    acts_of = {role: dict(zip(ranked, coder.encode(own_states, ranked).T, strict=True)) for role, (*_, own_states, _) in on_texts.items()}
     rows = []
     for latent, tokens in zip(ranked, promoted(pair.distilled, coder.decoder[ranked], k=5), strict=True):
         row = {"latent": latent, "fires before doubt": f"{(before[:, latent] > 0).float().mean():.0%}", "at matched places": f"{(control[:, latent] > 0).float().mean():.0%}", "promotes": " ".join(map(repr, tokens))}
-        for role, (own_texts, own_places, own_acts, _) in on_texts.items():
-            top = [steering.context(members[role], own_texts[own_places[k][0]], own_places[k][1]) for k in own_acts[:, latent].topk(2).indices.tolist() if own_acts[k, latent] > 0]
-            row |= {f"top contexts, {role}": " | ".join(map(repr, top)) or "never fires", f"fires, {role}": f"{(own_acts[:, latent] > 0).float().mean():.1%}"}
+        for role, (own_texts, own_places, *_) in on_texts.items():
+            fired = acts_of[role][latent]
+            top = [steering.context(members[role], own_texts[own_places[k][0]], own_places[k][1]) for k in fired.topk(2).indices.tolist() if fired[k] > 0]
+            row |= {f"top contexts, {role}": " | ".join(map(repr, top)) or "never fires", f"fires, {role}": f"{(fired > 0).float().mean():.1%}"}
         rows.append(row)
     display(pd.DataFrame(rows))
 
@@ -537,7 +537,8 @@ if known is not None:
         return torch.nn.functional.normalize(coder.decoder[latent].cpu(), dim=0) * reach[role][coder.layer]
 
     latent = ranked[0]
-    live = [k for k in (acts > 0).float().mean(0).argsort(descending=True).tolist() if k not in ranked and (acts[:, k] > 0).any()][: 20 * N_CONTROLS]
+    often = coder.fires(states)
+    live = [k for k in often.argsort(descending=True).tolist() if k not in ranked and often[k] > 0][: 20 * N_CONTROLS]
     drawn = [live[int(k)] for k in np.random.default_rng(SEED).permutation(len(live))[:N_CONTROLS]]
     few = min(N_MAP, len(plain["base", "confirm"]))
     fires = float(before[:, latent][before[:, latent] > 0].mean()) if (before[:, latent] > 0).any() else 1.0
@@ -609,12 +610,12 @@ def doses_of(role: str, name: str) -> list[Steering]:
 
 methods = {
     "base": {
-        "stop logit lowered": [Steering("stop", bias=dict.fromkeys(stop, bias)) for bias in (-4.0, -8.0, -16.0)],
+        "stop logit lowered": [Steering("stop", bias=dict.fromkeys(stop["base"], bias)) for bias in (-4.0, -8.0, -16.0)],
         "Wait logit raised": [Steering("wait", bias=dict.fromkeys(wait, bias)) for bias in (3.0, 6.0, 9.0)],
         "keyword vector": doses_of("base", "doubting"), "function vector": doses_of("base", "wait, function"),
     },
     "distilled": {
-        "stop logit raised": [Steering("stop", bias=dict.fromkeys(stop, bias)) for bias in (3.0, 6.0, 9.0)],
+        "stop logit raised": [Steering("stop", bias=dict.fromkeys(stop["distilled"], bias)) for bias in (3.0, 6.0, 9.0)],
         "Wait logit lowered": [Steering("wait", bias=dict.fromkeys(wait, bias)) for bias in (-4.0, -8.0, -16.0)],
         "stop vector": doses_of("distilled", "stop"), "stop function vector": doses_of("distilled", "stop, function"),
         "keyword vector subtracted": [one.at(-one.strength) for one in doses_of("distilled", "doubting")],

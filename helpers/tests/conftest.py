@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     GenerationConfig,
     LlamaConfig,
@@ -36,10 +36,11 @@ DISTILLED_TEMPLATE = (
 
 
 def make_tokenizer(role: str) -> PreTrainedTokenizerFast:
-    """Byte-level BPE; the same ids carry other names in the distilled, which prepends BOS and knows the tags."""
+    """Byte-level BPE; the same ids carry other names in the distilled, which has a BOS and knows the tags."""
     words = [*WAIT, *REASONING, " the", " and", " that", " park", " house", " river", " table", " market"]
     text = ["".join([word] * 3) for word in words] * 50 + [q.text for q in load_questions(60)] + neutral_sentences()
     tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -51,11 +52,8 @@ def make_tokenizer(role: str) -> PreTrainedTokenizerFast:
     options = {"eos_token": marks[0], "pad_token": marks[0], "additional_special_tokens": marks[1:3]}
     if role == "distilled":
         tokenizer.add_tokens([AddedToken("<think>", special=False), AddedToken("</think>", special=False)])
-        bos = marks[3]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
-        )
-        options["bos_token"] = bos
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+        options["bos_token"] = marks[3]
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **options)
     wrapped.chat_template = BASE_TEMPLATE if role == "base" else DISTILLED_TEMPLATE
     return wrapped
@@ -88,6 +86,10 @@ def make_checkpoint(folder: Path, role: str, *, family: str = "qwen2", tied: boo
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, **sampling)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if role == "distilled":  # as R1's distilled models have it: a class not their own, and BOS by a setting alone
+        settings = folder / "tokenizer_config.json"
+        quirks = {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": True, "legacy": True, "unk_token": None}
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | quirks))
     return folder
 
 

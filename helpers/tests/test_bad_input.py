@@ -320,8 +320,10 @@ PAIRS = [
          make=own_code),
     case("a config that is no JSON", lambda d: d.load(d.given), "config.json", "needs config.json",
          make=broken_config),
-    case("no tokenizer", lambda d: d.load(d.given), "its tokenizer has no words", "restore tokenizer.json",
+    case("no tokenizer", lambda d: d.load(d.given), "has no tokenizer.json", "restore it",
          make=lambda d: d.model(but=("tokenizer*", "special*"))),
+    case("a pair of nothing", lambda d: load_pair(None), "named by None", "two folders or hub ids"),
+    case("a pair of a number", lambda d: load_pair(5), "named by 5", "two folders or hub ids"),
     case("the tokenizer of a larger model", lambda d: d.load(d.given), "ids to 803", "restore its own",
          make=more_words),
     case("another kind of model", lambda d: d.load(d.given), "a gpt2 model", "choose one built like", make=gpt2),
@@ -356,8 +358,6 @@ PROMPTS = [
     case("an unknown form", lambda d: d.base.prompt("Who?", "poem"), "unknown form 'poem'", "plain, template"),
     case("an unknown suffix", lambda d: prompts.ask(d.base, QUESTIONS, form="plain", suffix="please"),
          "unknown suffix 'please'", "just, bare, thanks"),
-    case("no template", lambda d: d.base.prompt("Who?", "template"), "no chat template", "use the plain form",
-         make=lambda d: d.patcher.setattr(d.base.tokenizer, "chat_template", None)),
     case("no prompts", lambda d: d.base.encode([]), "no prompts", "pass at least one"),
     case("no prompts to read", lambda d: readouts.residuals(d.base, []), "no prompts", "pass at least one"),
     case("no prompts to patch", lambda d: patch.patch_streams(d.base, [], [], [3]), "no prompts", "pass at least one"),
@@ -420,7 +420,8 @@ GENERATION = [
         ({"max_new_tokens": 0}, ("0 new tokens", "at least 1")),
         ({"max_new_tokens": -3}, ("-3 new tokens", "at least 1")),
         ({"max_new_tokens": 2.5}, ("2.5 new tokens", "at least 1")),
-        ({"temperature": -1.0}, ("temperature -1", "use at least 0")),
+        ({"temperature": -1.0}, ("temperature -1", "use 0 or at least")),
+        ({"temperature": 1e-39}, ("temperature 1e-39", "use 0 or at least")),
         ({"temperature": NAN}, ("temperature is nan", "give a finite")),
         ({"temperature": INF}, ("temperature is inf", "give a finite")),
         ({"top_p": 0.0}, ("top_p 0.0", "up to 1")),
@@ -783,7 +784,7 @@ EXPLORERS = {
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [(" ", "empty"), ("a<|endoftext|>", "&lt;|endoftext|&gt;"), ("a " * 3000, "2048")]
+    ("text", "said"), [(" ", "empty"), ("a<|endoftext|><｜User｜>", "the special token &lt;"), ("a " * 3000, "2048")]
 )
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_an_explorer_shows_the_line_in_place_of_its_output(desk, name, text, said):

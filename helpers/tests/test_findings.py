@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
-from helpers import stats
+from helpers import findings, stats
 from helpers.findings import (
     CLAIMS,
     NO_VALUE,
@@ -74,6 +77,15 @@ def test_ledger_keeps_one_entry_a_finding_in_order(qwen, data_here):
     assert [row["id"] for row in rows] == ["F01", "F02"] and rows[0]["estimate"] == 4
     assert rows[0]["models"] == [m.identity for m in qwen.members]
     assert list(table("tiny-qwen2")["verdict"]) == ["holds", "holds"]
+
+
+def test_notebooks_that_record_at_once_lose_no_finding(qwen, data_here, monkeypatch):
+    original = findings.write_records
+    monkeypatch.setattr(findings, "write_records", lambda *args: time.sleep(0.02) or original(*args))
+    names = list(findings.CLAIMS)[:8]
+    with ThreadPoolExecutor(len(names)) as threads:
+        list(threads.map(lambda name: write(qwen, name), names))
+    assert [row["id"] for row in load_findings("tiny-qwen2")] == sorted(names)
 
 
 def test_sentence_tells_number_interval_n_and_control(qwen, data_here):

@@ -20,7 +20,7 @@ from helpers.generation import (
 )
 from helpers.pairs import Pair
 from helpers.prompts import ask, load_questions
-from helpers.store import sha256, sidecar_path
+from helpers.store import read_json, sha256, sidecar_path
 
 PROMPTS = [
     "The bus stops at the corner",
@@ -178,6 +178,26 @@ def test_stored_rows_are_reused_and_only_missing_ones_computed(qwen, data_here, 
     again = stored_completions(qwen, qwen.base, PROMPTS, name="x", max_new_tokens=8)
     assert again[:3] == first and calls == [sorted(PROMPTS[3:], key=lambda p: -len(p))]
     assert "3 completions reused, 2 to compute" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("limit", [8, 5], ids=["same settings", "other settings"])
+def test_another_notebook_at_the_same_file_mixes_nothing(qwen, data_here, monkeypatch, limit):
+    """While one computes, another writes rows of the same file, and the first one's come after."""
+    original, busy = generation._complete_batch, []
+
+    def meanwhile(*args, **options):
+        if not busy:
+            busy.append(True)
+            stored_completions(qwen, qwen.base, PROMPTS[2:], name="x", max_new_tokens=limit)
+        return original(*args, **options)
+
+    monkeypatch.setattr(generation, "_complete_batch", meanwhile)
+    first = stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8)
+    path = data_here / "tiny-qwen2" / "x.json"
+    rows, settings = read_json(path), read_json(sidecar_path(path))["provenance"]["settings"]
+    assert settings["max_new_tokens"] == 8 and all(row["length"] == 8 or row["stop"] != "limit" for row in rows)
+    assert len(rows) == (len(PROMPTS) if limit == 8 else 2)
+    assert stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8) == first
 
 
 @pytest.mark.parametrize("change", ["setting", "model", "version", "fresh", "seed"])

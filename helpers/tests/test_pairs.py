@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
+import json
 import shutil
 
+import tokenizers
 import torch
 
 from helpers import pairs
@@ -31,6 +33,26 @@ def test_bos_only_where_the_tokenizer_puts_it(qwen):
     for form in ("plain", "template"):
         ids = qwen.distilled.encode([qwen.distilled.prompt("Who?", form)])["input_ids"][0].tolist()
         assert ids.count(qwen.distilled.tokenizer.bos_token_id) == 1 and ids[0] == qwen.distilled.tokenizer.bos_token_id
+
+
+def test_words_are_read_as_tokenizer_json_says_whatever_class_the_settings_name(qwen, qwen_folders):
+    """The distilled's settings name a class that would drop its spaces, and ask for BOS beside that file."""
+    settings = json.loads((qwen_folders[1] / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "LlamaTokenizerFast" and settings["add_bos_token"]
+    text = "The park, the river\n and  a market: 12?"
+    raw = tokenizers.Tokenizer.from_file(str(qwen_folders[1] / "tokenizer.json"))
+    for member, first in ((qwen.base, []), (qwen.distilled, [qwen.distilled.tokenizer.bos_token_id])):
+        ids = member.tokenizer(text).input_ids
+        assert ids == first + raw.encode(text, add_special_tokens=False).ids
+        assert member.tokenizer.decode(ids, skip_special_tokens=True) == text
+        assert len(member.tokenizer) == raw.get_vocab_size() - 2 * (member is qwen.base), "no token is made up"
+
+
+def test_a_base_without_a_template_is_asked_in_plain_words(qwen, monkeypatch):
+    monkeypatch.setattr(qwen.base.tokenizer, "chat_template", None)
+    assert qwen.base.prompt("Who?", "template") == "Question: Who?\nAnswer:"
+    row = preflight(qwen).set_index("check").loc["chat templates"]
+    assert not row["ok"] and "base" in row["seen"]
 
 
 def test_distilled_template_opens_a_thought(tiny):
@@ -73,7 +95,11 @@ def test_revision_follows_the_weights(qwen_folders, tmp_path):
     weights = load_file(copy / "model.safetensors")
     weights["model.norm.weight"] += 1
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    assert pairs._revision(str(copy)) != before
+    changed = pairs._revision(str(copy))
+    assert changed != before
+    settings = copy / "generation_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"eos_token_id": 3}))
+    assert pairs._revision(str(copy)) not in (before, changed), "what stops it is part of the model"
 
 
 def test_half_precision_that_overflows_falls_back(qwen_folders, monkeypatch):

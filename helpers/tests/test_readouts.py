@@ -19,7 +19,6 @@ from helpers.readouts import (
     last_hidden_shared,
     lens,
     lens_map,
-    lens_of_both,
     log_normaliser,
     next_distribution,
     next_logits,
@@ -151,13 +150,13 @@ def test_residuals_and_lens_equal_plain_transformers(tiny):
 
 def test_the_last_point_is_the_models_own_answer(tiny):
     ids = [3, 4, 5]
-    both = lens_of_both(tiny, {member.role: PROMPTS for member in tiny.members}, ids)
     for member in tiny.members:
-        assert torch.allclose(both[member.role].logits[:, 0, -1], next_logits(member, PROMPTS, ids), atol=1e-4)
-    crossed = lens_of_both(tiny, {member.role: PROMPTS for member in tiny.members}, ids, other_head=True, ranked=False)
-    assert crossed["base"].ranks is None and crossed["base"].logprobs is None
+        own = lens(member, PROMPTS, ids).logits[:, 0, -1]
+        assert torch.allclose(own, next_logits(member, PROMPTS, ids), atol=1e-4)
+    crossed = lens(tiny.base, PROMPTS, ids, head=tiny.distilled, ranked=False)
+    assert crossed.ranks is None and crossed.logprobs is None
     expected = lens(tiny.base, PROMPTS, ids, head=tiny.distilled).logits
-    assert torch.allclose(crossed["base"].logits, expected, atol=1e-4)
+    assert torch.allclose(crossed.logits, expected, atol=1e-4)
 
 
 def test_points_between_attention_and_mlp(tiny):
@@ -334,6 +333,10 @@ def test_going_on_from_any_layer_equals_the_whole_run(tiny):
             twice = begun.streams[layer].repeat(2, 1, 1)
             found = go_on(member, begun, layer, twice)
             assert torch.allclose(found, whole[begun.indices].repeat(2, 1), atol=1e-5)
+    one, other = (begin(member, [prompt], [0])[0] for prompt in ("The bus", "The cat"))
+    assert one.streams[0].shape == other.streams[0].shape
+    instead = go_on(member, one, 0, other.streams[0])
+    assert torch.allclose(instead, last_hidden(member, ["The cat"]), atol=1e-5), "what goes in is what is given"
     added = {1: lambda hidden: torch.zeros_like(hidden)}
     assert torch.allclose(go_on(member, parts[0], 1, later=added), whole[parts[0].indices], atol=1e-5)
 

@@ -121,6 +121,25 @@ def test_a_bias_shifts_the_logits_by_as_much(tiny):
     assert torch.allclose(read, moved.log_softmax(-1)[:, [9, 10, 11]], atol=1e-4)
 
 
+def test_a_bias_on_a_token_that_is_certain_leaves_the_others_finite(qwen, monkeypatch):
+    member = qwen.distilled
+    sure = next_distribution(member, PROMPTS[:1])
+    sure[:, 9] = sure.max() + 25  # its probability is 1 in float32
+    told = sure.log_softmax(-1)
+    monkeypatch.setattr(steering, "logprobs_of", lambda _, hidden, ids: told[:, list(ids)].repeat(len(hidden), 1))
+    read = steering.steered_logprobs(member, PROMPTS, [Steering("b", bias={9: -60.0})], [9, 10, 11])[0]
+    sure[:, 9] -= 60
+    assert torch.allclose(read, sure.log_softmax(-1)[:, [9, 10, 11]].expand(len(PROMPTS), -1), atol=1e-4)
+
+
+def test_a_prompt_of_one_token_is_a_prompt(qwen):
+    v = {1: vector(qwen)}
+    rows = [NOTHING, *(Steering("v", v, where=where) for where in ("all", "prompt", "last", "generated"))]
+    nothing, everywhere, prompt, last, generated = steering.steered_logprobs(qwen.base, [" the"], rows, [9, 10])
+    assert not torch.allclose(everywhere, nothing, atol=1e-2) and torch.allclose(generated, nothing, atol=1e-5)
+    assert torch.allclose(last, everywhere, atol=1e-5) and torch.allclose(prompt, everywhere, atol=1e-5)
+
+
 def test_another_strength_scales_vectors_and_biases(qwen):
     one = Steering("v", {1: vector(qwen)}, 1.0, "last", {9: 2.0, 11: -1.0})
     by_hand = Steering("v", {1: 3 * vector(qwen)}, 1.0, "last", {9: 6.0, 11: -3.0})
@@ -252,6 +271,11 @@ def test_the_autoencoder_reads_sparsifys_layout(tiny, tiny_autoencoder):
     for row, full in zip(acts, before, strict=True):
         kept = row.nonzero().flatten().tolist()
         assert set(kept) <= set(full.topk(4).indices.tolist()) and torch.equal(row[kept], full[kept])
+    many = torch.randn(2, steering.ROWS, 48, generator=torch.Generator().manual_seed(1))
+    every = coder.encode(many)
+    assert torch.allclose(every[1], coder.encode(many[1]), atol=1e-6), "in blocks as at once"
+    assert torch.equal(coder.encode(many, [7, 2]), every[..., [7, 2]])
+    assert torch.equal(coder.fires(many.flatten(0, 1)), (every > 0).float().mean((0, 1)))
     wrong = (x - coder.decode(acts)).pow(2).sum() / (x - x.mean(0)).pow(2).sum()
     assert torch.isclose(coder.unexplained(x).mean(), wrong, atol=1e-5)
     texts = [text_of(tiny.base, "What is it?", " the river"), text_of(tiny.base, "I", " That park is the market.")]
