@@ -332,7 +332,7 @@ rows = [
 ]
 rows += [("all: base, quick only", right, figures.BASE), ("all: distilled", right_distilled, figures.DISTILLED),
          ("by chance: base, quick", chance, figures.CONTROL), ("by chance: distilled", chance_distilled, figures.CONTROL)]  # fmt: skip
-title = f"Quick answers of the base are right in {right.estimate:.0%}, the distilled model's in {right_distilled.estimate:.0%} of cases"
+title = f"Quick answers of the base are right in {right.estimate:.0%} of cases, all answers of the distilled model in {right_distilled.estimate:.0%}"
 fig = figures.interval_rows({"": rows}, title=title, unit="share of right answers")
 figures.colour_key(fig, {"base": figures.BASE, "distilled": figures.DISTILLED, "control": figures.CONTROL})
 figures.save_figure(fig, "01_right_by_category", pair=pair.name, alt=title, note=f"n = {len(confirm)} confirm prompts")

@@ -97,7 +97,7 @@ for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
 # **Controls.** The same question with *another* question's answer (does any sentence make it stop?), and the same answer *cut before its last word* (does any position?).
 
 # %% [markdown]
-# **Rule, written before the result.** F05 holds if (a) the interval of the base's mean P(stop), plain form, lies above 0.5 and (b) that of the distilled model's minus the base's, on the same prompts, lies below 0: two copies of one model must fail. The number that it must be held against is the answer cut short.
+# **Rule, made stricter after a first look at the result.** F05 holds if (a) the interval of the base's mean P(stop), plain form, lies above 0.5 and (b) that of the distilled model's minus the base's, on the same prompts, lies below 0: two copies of one model must fail. The number that it must be held against is the answer cut short.
 
 # %%
 controls = {
@@ -271,7 +271,7 @@ figures.save_figure(fig, "02_logit_shift", pair=pair.name, alt=title, note=f"n =
 # **Control.** The control words under the same texts: does *everything* unlikely become likelier as text grows?
 
 # %% [markdown]
-# **Rule, written before the result.** F07 holds if the change with neutral sentences, Wait set minus control words in log-probability, is more than 0.5 nats from zero over the whole interval, in either direction, (a) by itself and (b) minus the base's change: what the base does as well is no mark of the distilled model. It does not hold if either interval lies within ±0.5, and is inconclusive otherwise.
+# **Rule, made stricter after a first look at the result.** F07 holds if the change with neutral sentences, Wait set minus control words in log-probability, is more than 0.5 nats from zero over the whole interval, in either direction, (a) by itself and (b) minus the base's change: what the base does as well is no mark of the distilled model. It does not hold if either interval lies within ±0.5, and is inconclusive otherwise.
 
 # %%
 few = min(N_GROWN, len(asked))

@@ -107,7 +107,7 @@ for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
 # **Question.** By depth, how far is the stop token ahead of the Wait set in each model? Metric: $g_k = z_k(\text{stop}) - \overline{z_k(\text{Wait})}$ through the lens. The models have *parted* from the depth on where $g^B_k - g^D_k$ stays beyond half its final value; told as a share of all layers, prompt by prompt.
 
 # %% [markdown]
-# **Control.** The shuffled prompts. **Rule, written before the result.** F09 has three parts and holds if all do: (a) the mean parting depth has an interval above 2/3, and above that of the shuffled prompts; (b) an exponential predicts the rise of the stop token's logit on prompts left out better than a line *and* better than a logistic curve, by more than a twentieth of its own error (a difference within that either way decides nothing); (c) over the last third of the layers, attention adds more to that logit than the MLPs do.
+# **Control.** The shuffled prompts. **Rule, made stricter after a first look at the result.** F09 has three parts and holds if all do: (a) the mean parting depth has an interval above 2/3, and above that of the shuffled prompts; (b) an exponential predicts the rise of the stop token's logit on prompts left out better than a line *and* better than a logistic curve, by more than a twentieth of its own error (a difference within that either way decides nothing); (c) over the last third of the layers, attention adds more to that logit than the MLPs do.
 
 # %%
 ids = [*stop, *wait, *control]
@@ -392,7 +392,7 @@ figures.save_figure(fig, "03_attention_and_mlp", pair=pair.name, alt=title, note
 # **Question.** The lens divides each depth's stream by its own length. So a stream that only grew, without turning, would leave the lens unmoved, and without that division its logits would grow. How much of the rise that one sees without the norm is mere growth? Let $z_k$ be the stop token's logit (against control words) with the norm, $y_k = z_k\, r_k / r_L$ the same with the scale frozen at the last depth ($r$: root mean square of the stream), $m$ the middle. Metric: from which depth on the rise since the middle stays beyond half its final value, with the norm and with the scale frozen; prompt by prompt, in shares of the second half. If the norm shapes the rise, the two depths differ. Told beside it: rescaling alone would bring $y_m$ to $z_m$, which is the share $(z_m - y_m)/(y_L - y_m)$ of the rise (negative where the stop token lies below the control words in the middle).
 
 # %% [markdown]
-# **Control.** Shuffled prompts. **Rule, written before the result.** F10 holds if the difference of the two depths on the base, plain form, has an interval wholly more than 0.05 from zero; it does not hold if it lies within ±0.05.
+# **Control.** Shuffled prompts. **Rule, made stricter after a first look at the result.** F10 holds if the difference of the two depths on the base, plain form, has an interval wholly more than 0.05 from zero; it does not hold if it lies within ±0.05.
 
 # %%
 frozen = {}
@@ -446,7 +446,7 @@ figures.save_figure(fig, "03_norm", pair=pair.name, alt=title, note=f"n = {len(a
 # **Controls.** Random directions: a z-score does not depend on length, so they count as of the same norm. And the same difference on neutral statements: what shows up there too is not about stopping after an answer.
 
 # %% [markdown]
-# **Rule, written before the result.** F11 holds if the interval lies above the 97.5th percentile of single random directions *and* wholly above that of the neutral statements; it does not hold if it lies below either.
+# **Rule, made stricter after a first look at the result.** F11 holds if the interval lies above the 97.5th percentile of single random directions *and* wholly above that of the neutral statements; it does not hold if it lies below either.
 
 # %%
 words = [*dict.fromkeys([*groups.reasoning, *wait])]

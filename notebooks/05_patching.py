@@ -67,7 +67,7 @@ Markdown(findings.claim(pair.name, "F15", "F16"))
 # %% [markdown]
 # ## The prompts and the metric
 #
-# Combined prompts, plain form: question, "Just give the answer.", the base's own complete answer. The metric throughout is $c = z(\text{stop}) - \overline{z(\text{Wait})}$ at the last token, in nats: one number that falls when a model turns from stopping to waiting. What is *chosen* (nodes, layers) is chosen on `explore`, what is *told* is from `confirm`.
+# Combined prompts, plain form: question, "Just give the answer.", the base's own complete answer. The metric throughout is $c = z(\text{stop}) - \overline{z(\text{Wait})}$ at the last token, in nats: the stop token against "Wait". Between these two models it falls almost wholly because "Wait" rises (02), so it tells how waiting comes about, and P(stop) is told beside it where a model is changed. What is *chosen* (nodes, layers) is chosen on `explore`, what is *told* is from `confirm`.
 
 # %%
 knobs = dict(n_prompts=N_PROMPTS, n_combined=N_COMBINED, quick=QUICK, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
@@ -175,6 +175,7 @@ sets = {"streams": np.arange(len(parts) + len(heads), len(nodes)), "top": top, "
 agreement = {name: stats.correlation(mean_guess[at], mean_exact[at]) for name, at in sets.items()}
 sizes = {name: stats.bootstrap(np.abs(exact[:, sets[name]]).mean(1)) for name in ("top", "random")}
 slope = {name: float((mean_guess[at] * mean_exact[at]).sum() / (mean_guess[at] ** 2).sum()) for name, at in sets.items()}
+largest = top[np.abs(mean_exact[top]).argmax()]
 ahead = stats.paired(np.abs(exact[:, top]).mean(1), np.abs(exact[:, random_nodes]).mean(1))
 display(Markdown("Correlation of estimate and exact effect: " + ", ".join(f"{name} {value:.3f}" for name, value in agreement.items())), table.iloc[top[:10]].round(3))
 
@@ -184,7 +185,7 @@ F15 = findings.record(
     pair, "F15", notebook="05_patching", quantity=f"correlation of attribution patching with exact patching over the top {len(top)} nodes of explore and {len(random_nodes)} random ones, the base's values into the distilled",
     unit="(Pearson)", interval=agreement["both"], control=agreement["random"], control_name="the random nodes alone", split="", sample="nodes",
     rule=f"(a) {rule}; (b) mean exact size of the top nodes minus the random ones: {rule_size}", verdict=findings.all_of(rule.verdict(agreement["both"]), rule_size.verdict(ahead)),
-    detail=f"Exact effect per nat of estimate: {slope['both']:.2f}, streams {slope['streams']:.2f} (1: no bias). Streams alone: {agreement['streams']:.3f}; top alone: {agreement['top']:.3f}. Mean size of the exact effect: top {sizes['top']} nats, random {sizes['random']} (n = {len(few)} confirm prompts); the whole difference is {apart}.",
+    detail=f"Largest single node: {nodes[largest]}, {stats.bootstrap(exact[:, largest])} nats. Exact effect per nat of estimate: {slope['both']:.2f}, streams {slope['streams']:.2f} (1: no bias). Streams alone: {agreement['streams']:.3f}; top alone: {agreement['top']:.3f}. Mean size of the exact effect: top {sizes['top']} nats, random {sizes['random']} (n = {len(few)} confirm prompts); the whole difference is {apart}.",
 )  # fmt: skip
 Markdown(findings.sentence(F15))
 
@@ -233,7 +234,7 @@ figures.save_figure(fig, "05_layer_effects", pair=pair.name, alt=title, note=f"n
 # **Question.** Take the weights of more and more layers from the distilled model into the base. When does it begin to read like the distilled one? Metrics: the share of the difference in c, $(c_B - c)/(c_B - c_D)$ as ratio of means, P(stop), and the KL divergence of the next-token distribution from either model. **Orders**: from the bottom, from the top, at random (one fixed order).
 
 # %% [markdown]
-# **Controls.** Identity (a layer from itself, asserted), and noise: each matrix of the same layers changed by a random matrix of the same norm as the real change. **Rule, written before the result.** F16 holds if (a) the change is gradual: in none of the three orders does one stage (of `N_STEPS` equal ones) make more than half of the difference; and (b) the single layer that does most on `explore` makes less than a quarter of it on `confirm`; each with its whole interval. That all layers together make all of it is no test where embedding, norms and head agree, as on `smol`.
+# **Controls.** Identity (a layer from itself, asserted), and noise: each matrix of the same layers changed by a random matrix of the same norm as the real change. **Rule, made stricter after a first look at the result.** F16 holds if (a) the change is gradual: in none of the three orders does one stage (of `N_STEPS` equal ones) make more than half of the difference; and (b) the single layer that does most on `explore` makes less than a quarter of it on `confirm`; each with its whole interval. That all layers together make all of it is no test where embedding, norms and head agree, as on `smol`.
 
 # %%
 base, n_read = pair.base, min(N_SWAP, len(texts["base", "confirm"]))
@@ -472,7 +473,7 @@ figures.save_figure(fig, "05_positions", pair=pair.name, alt=title, note=f"n = {
 # **What it does not show.** Which earlier positions matter.
 
 # %%
-Markdown(f"**So why does one layer do so little?** The streams differ little half way ({middle:.0%} of their length) and more at the end ({end_share:.0%}). Single swaps add up to {summed.estimate:.0%} of the difference, while single patches of the last token's outputs add up to {layer_total.sum() / difference.mean():.0%} of it: a swapped layer reads a stream that the other changed layers never wrote, a patched output comes from a run in which they all did. What a layer writes directly ranks the layers like the total effect at {undone:.2f}.")
+Markdown(f"**So why does one layer do so little?** The streams differ little half way ({middle:.0%} of their length) and more at the end ({end_share:.0%}). Single swaps add up to {summed.estimate:.0%} of the difference, while single patches of the last token's outputs add up to {layer_total.sum() / difference.mean():.0%} of it. One reading of this: a swapped layer reads a stream that the other changed layers never wrote, a patched output comes from a run in which they all did. What a layer writes directly ranks the layers like the total effect at {undone:.2f}.")
 
 # %% [markdown]
 # ## One prompt, one token, in full; then the next token

@@ -201,7 +201,7 @@ figures.save_figure(fig, "07_effects", pair=pair.name, alt=title, note=f"n = {le
 # **Question.** `<think></think> <answer>answer</answer>` against `<answer>answer</answer>` alone; the ending block, `</think>`, two new lines and the answer with its period; and `</think> Paris.`. Metric: P(stop) right after, plain form as in the notes; beside it the chat template after a real thought.
 
 # %% [markdown]
-# **Controls.** The same without the tag, with a nonsense tag of as many tokens, and with as many plain words. The rules use the nonsense tag. **Rules, written before the result.** F21 holds if on the distilled model (a) P(stop) after both tags is above 0.5 and (b) it is more than 0.25 above `<answer>` alone, which itself stays below 0.5, and (c) above the nonsense tags. F22 holds if (a) P(stop) after the block is above 0.5, (b) it is more than 0.25 above the same with a nonsense tag, and (c) P(stop) after `</think> Paris.` is above 0.5 and above the same with a nonsense tag.
+# **Controls.** The same without the tag, with a nonsense tag of as many tokens, and with as many plain words. The rules use the nonsense tag. **Rules, that of F22 made stricter after a first look at the result.** F21 holds if on the distilled model (a) P(stop) after both tags is above 0.5 and (b) it is more than 0.25 above `<answer>` alone, which itself stays below 0.5, and (c) above the nonsense tags. F22 holds if (a) P(stop) after the block is above 0.5, (b) it is more than 0.25 above the same with a nonsense tag, and (c) P(stop) after `</think> Paris.` is above 0.5 and above the same with a nonsense tag.
 
 # %%
 endings = {
@@ -349,6 +349,7 @@ whole_texts = sample(ask(distilled, asked, form="template"), "07_samples", MAX_S
 
 # %%
 steps = {"begins with a blank line": lambda c, q: c.text.startswith("\n\n"), "says the answer": lambda c, q: is_right(c.text, q.answers), "stops": lambda c, q: c.stop != "limit"}
+opens = np.array([np.mean([c.text.lstrip().startswith("<think>") for c in row]) for row in after["tag"]])
 base_right = np.array(told.right, dtype=float)
 
 
@@ -382,7 +383,7 @@ greedy = cut_short(distilled, own.loc[[q.id for q in asked]], asked, MAX_SAMPLED
 
 def mean_of(values) -> stats.Interval:
     """Mean with its interval; where fewer than two questions can tell, anything from 0 to 1."""
-    return stats.bootstrap(values) if len(values) > 1 else stats.Interval(0.0, 0.0, 1.0, len(values))
+    return stats.share(values) if len(values) > 1 else stats.Interval(0.0, 0.0, 1.0, len(values))
 
 
 greedy_again = np.array([reasons_again(c) for c in greedy[greedy["closed"]].itertuples()], dtype=float)
@@ -390,10 +391,10 @@ greedy_again = np.array([reasons_again(c) for c in greedy[greedy["closed"]].iter
 # %%
 beyond_nonsense, some_again, few_untagged = stats.paired(three["tag"], three["nonsense"]), findings.Rule("above", 0.01), findings.Rule("below", 0.02)
 F23 = findings.record(
-    pair, "F23", notebook="07_think_tags", quantity="share of samples after question, answer and </think> that write a blank line, repeat the answer and stop", unit="of samples", interval=stats.bootstrap(three["tag"]),
-    control=stats.bootstrap(three["nonsense"]), control_name="a nonsense tag for </think>", sample="questions", rule=f"{half}; minus the nonsense tag: {quarter}",
-    verdict=findings.all_of(half.verdict(stats.bootstrap(three["tag"])), quarter.verdict(beyond_nonsense)),
-    detail="After </think>: " + ", ".join(f"{name} {stats.bootstrap(share(after['tag'], told.questions, test))}" for name, test in steps.items()) + f" ({N_SAMPLES} samples a question). Beyond the nonsense tag {beyond_nonsense}.",
+    pair, "F23", notebook="07_think_tags", quantity="share of samples after question, answer and </think> that write a blank line, repeat the answer and stop", unit="of samples", interval=stats.share(three["tag"]),
+    control=stats.share(three["nonsense"]), control_name="a nonsense tag for </think>", sample="questions", rule=f"{half}; minus the nonsense tag: {quarter}",
+    verdict=findings.all_of(half.verdict(stats.share(three["tag"])), quarter.verdict(beyond_nonsense)),
+    detail="After </think>: " + ", ".join(f"{name} {stats.share(share(after['tag'], told.questions, test))}" for name, test in steps.items()) + f"; opens a new thought {stats.share(opens)} ({N_SAMPLES} samples a question). Beyond the nonsense tag {beyond_nonsense}.",
 )  # fmt: skip
 F24 = findings.record(
     pair, "F24", notebook="07_think_tags", quantity="share of samples with a </think> that reason again after it", unit="of samples", interval=mean_of(again),
@@ -405,14 +406,14 @@ display(Markdown(findings.sentence(F23)), Markdown(findings.sentence(F24)))
 
 # %%
 panels = {
-    "F23: after question, answer, tag": [(name, stats.bootstrap(share(after[kind], told.questions, test)), figures.DISTILLED if kind == "tag" else figures.CONTROL) for name, test in steps.items() for kind in after]
-    + [("all three", stats.bootstrap(three[kind]), figures.DISTILLED if kind == "tag" else figures.CONTROL) for kind in after],
+    "F23: after question, answer, tag": [(name, stats.share(share(after[kind], told.questions, test)), figures.DISTILLED if kind == "tag" else figures.CONTROL) for name, test in steps.items() for kind in after]
+    + [("all three", stats.share(three[kind]), figures.DISTILLED if kind == "tag" else figures.CONTROL) for kind in after],
     "F24: whole answers": [
-        ("closes the thought", stats.bootstrap([len(row) / N_SAMPLES for row in closed]), figures.DISTILLED), ("reasons again after it", mean_of(again), figures.DISTILLED),
+        ("closes the thought", stats.share([len(row) / N_SAMPLES for row in closed]), figures.DISTILLED), ("reasons again after it", mean_of(again), figures.DISTILLED),
         ("reasons again, greedy", mean_of(greedy_again), figures.CONTROL), ("finished without a tag", mean_of(untagged), figures.THIRD),
     ],
 }  # fmt: skip
-title = f"{three['tag'].mean():.0%} of samples after </think> write a blank line, repeat the answer and stop; {mean_of(again).estimate:.1%} of closed thoughts are followed by another; {mean_of(untagged).estimate:.1%} finish without the tag"
+title = f"{three['tag'].mean():.0%} of samples after </think> write a blank line, repeat the answer and stop; {opens.mean():.0%} open a new thought; in whole answers {mean_of(again).estimate:.1%} of closed thoughts are followed by another, {mean_of(untagged).estimate:.1%} finish without the tag"
 fig = figures.interval_rows(panels, title=title, unit="share of samples", span=(-0.03, 1.03))
 fig.set_size_inches(12, 3.2)
 figures.save_figure(fig, "07_samples", pair=pair.name, alt=title, note=f"n = {len(told.questions)} and {len(asked)} questions x {N_SAMPLES} samples, confirm, temperature {TEMPERATURE}, top-p {TOP_P}")
@@ -421,7 +422,7 @@ figures.save_figure(fig, "07_samples", pair=pair.name, alt=title, note=f"n = {le
 # **Figure 5: what samples do around `</think>`.** Orange with the tag, grey squares with the nonsense tag (left) and in greedy decoding (right); 95 % bootstrap over questions.
 
 # %% [markdown]
-# **What it does not show.** Long answers: samples end at `MAX_SAMPLED` tokens, and those cut there count as neither finished nor untagged.
+# **What it does not show.** Whether it reasons again where it is led to: right after `</think>` in a text without a thought most samples open a new one (F23), while F24 counts whole answers from the template. Long answers: samples end at `MAX_SAMPLED` tokens, and those cut there count as neither finished nor untagged.
 
 # %% [markdown]
 # ## Where does the tag act?
@@ -612,7 +613,7 @@ figures.save_figure(fig, "07_budget", pair=pair.name, alt=title, note=f"n = {len
 # %% [markdown]
 # ## F25 · Traces of the R1-Zero template
 #
-# **Question.** R1-Zero was trained under a template with `<think>` and `<answer>` (DeepSeek-AI 2025). Did the distilled model inherit a habit for it? Metric: under that template, log P of `<think>` after "Assistant:" and of `<answer>` after `</think>`, minus the same under the template with other names (`<plan>`, `<reply>`), distilled minus base. **Control.** The base. **Rule, written before the result.** F25 holds if for `<answer>` the difference of differences is above 1 nat, with its interval, and does not hold if it lies below. `<think>` is told beside it: where it is one token in one model and text in the other, differences do not cancel.
+# **Question.** R1-Zero was trained under a template with `<think>` and `<answer>` (DeepSeek-AI 2025). Did the distilled model inherit a habit for it? Metric: under that template, log P of `<think>` after "Assistant:" and of `<answer>` after `</think>`, minus the same under the template with other names (`<plan>`, `<reply>`), distilled minus base. **Control.** The base. **Rule, made stricter after a first look at the result.** F25 holds if for `<answer>` the difference of differences is above 1 nat, with its interval, and does not hold if it lies below. `<think>` is told beside it: where it is one token in one model and text in the other, differences do not cancel.
 
 # %%
 def tag_logprob(member, opened: str, tag: str) -> float:

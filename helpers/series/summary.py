@@ -30,7 +30,7 @@ def summary(pair: str) -> str:
     if lacking := [name for name in NOTED if name not in entries]:
         raise UserError(f"the ledger of smol lacks {', '.join(lacking)}: run all notebooks before the report")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    functions = (written_for, number, span, percent, control, told)
+    functions = (written_for, number, times, span, percent, control, told)
     known = {function.__name__: function for function in functions}
     known |= {
         "figure": lambda slug: figure(pair, slug),
@@ -56,6 +56,11 @@ def written_for(entries: dict[str, Any], verdicts: dict[str, str]) -> str:
 def number(entry: dict[str, Any]) -> str:
     """A finding's estimate, three digits."""
     return f"{entry['estimate']:.3g}"
+
+
+def times(entry: dict[str, Any]) -> str:
+    """Its estimate over that of its control, two digits."""
+    return f"{entry['estimate'] / entry['control']['estimate']:.2g}"
 
 
 def span(entry: dict[str, Any]) -> str:

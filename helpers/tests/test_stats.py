@@ -5,10 +5,22 @@ from scipy.stats import t as student
 
 from helpers import findings, stats
 from helpers.stats import Interval, bootstrap, false_discovery, paired, ratio_of_medians, sign_flip_p, survival
+from helpers.store import UserError
 
 
 def test_constant_sample_has_no_width():
     assert bootstrap([2.0] * 10) == Interval(2.0, 2.0, 2.0, 10)
+
+
+@pytest.mark.parametrize("n", [2, 20, 60])
+def test_a_share_of_none_or_all_has_its_exact_bound(n):
+    none, every = stats.share([0.0] * n), stats.share([True] * n)
+    assert (none.estimate, none.low, none.n) == (0, 0, n) and none.high == pytest.approx(1 - 0.025 ** (1 / n))
+    assert (every.estimate, every.high, every.n) == (1, 1, n) and every.low == pytest.approx(0.025 ** (1 / n))
+    mixed = [0.0, 1.0, 0.5, *[1.0] * n]
+    assert stats.share(mixed) == bootstrap(mixed) and stats.share([0.25] * n) == bootstrap([0.25] * n)
+    with pytest.raises(UserError, match="from 0 to 1"):
+        stats.share([0.5, 1.5])
 
 
 def test_interval_agrees_with_the_normal_one():
