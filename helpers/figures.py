@@ -50,9 +50,8 @@ def _start(
     check_count(panels, "panels")
     mpl.rcParams.update(STYLE)
     fig, axes = plt.subplots(rows, panels, figsize=(width, height), layout="constrained", squeeze=False)
-    fig.suptitle(
-        "\n".join(textwrap.wrap(title, max(92, round(11.5 * width)))), x=0.01, ha="left", fontsize=11, fontweight="bold"
-    )
+    line = max(92 if width >= 7 else 60, round(11.5 * width))  # characters
+    fig.suptitle("\n".join(textwrap.wrap(title, line)), x=0.01, ha="left", fontsize=11, fontweight="bold")
     return fig, list(axes.flat)
 
 
@@ -278,7 +277,8 @@ def heat_maps(
         for label, setter, turn in ((columns, axis.set_xticks, 60), (names, axis.set_yticks, 0)):
             chosen = label[name] if isinstance(label, Mapping) else label
             if len(chosen):
-                setter(range(len(chosen)), chosen, rotation=turn, fontsize=7)
+                slanted = {"rotation": turn, "ha": "right", "rotation_mode": "anchor"} if turn else {}
+                setter(range(len(chosen)), chosen, fontsize=7, **slanted)
         if place and not named:
             axis.set_yticklabels([])
     axes[0].set_ylabel(ylabel)

@@ -605,7 +605,7 @@ fig = figures.token_map(tokens, [rows[k] for k in shown], [str(k) for k in shown
 figures.save_figure(fig, "03_lens_map", pair=pair.name, alt=title, note="one combined prompt, confirm, plain")
 
 # %% [markdown]
-# **Figure 13: one prompt through the lens.** Column: a token of the prompt; row: depth; cell: the token that would come next, the darker the surer. Dots stand for spaces.
+# **Figure 13: one prompt through the lens.** Column: a token of the prompt; row: depth; cell: the token that would come next, the darker the surer. Dots stand for spaces, a box for a token that is half a character or that the figure's fonts lack.
 
 # %% [markdown]
 # **What it does not show.** More than one prompt, and tokens that are second.

@@ -58,7 +58,7 @@ from helpers import explorers, figures, findings, stats, weights
 from helpers.generation import Change, answers, cut_short, load_combined
 from helpers.pairs import load_pair
 from helpers.prompts import load_questions
-from helpers.readouts import activations, attribute, last_hidden, logits_of, promoted
+from helpers.readouts import activations, attribute, last_hidden, logits_of, logprobs_of, promoted
 from helpers.store import data_dir, kept, write_text
 from helpers.tokens import control_ids
 from helpers.weights import NeuronEdit, with_neurons
@@ -384,6 +384,19 @@ share = {key: stats.ratio_of_means(value, whole["confirm"]) for key, value in ef
 beyond = {(role, name): stats.ratio_of_means(effect[role, "nearest columns"] - effect[role, name], whole["confirm"]) for role in members for name in sets if name != "nearest columns"}
 Markdown(f"Chosen on explore: α = {best['base']:g} on the base, {best['distilled']:g} on the distilled. Share of the difference made on confirm: base {share['base', 'nearest columns']}, matched random {share['base', 'matched random']}, two words {share['base', 'of two words']}; distilled {share['distilled', 'nearest columns']}, matched random {share['distilled', 'matched random']}, two words {share['distilled', 'of two words']}.")
 
+# %% [markdown]
+# $c$ is not P(stop): it can fall because "Wait" rises while stopping stays as likely as before. So P(stop) itself, at the same doses (matched random: one draw):
+
+# %%
+def p_stop(role: str, *edits: NeuronEdit) -> stats.Interval:
+    """P(stop) at the last position of the confirm prompts, under edits."""
+    states = last_hidden(members[role], texts[role, "confirm"], lm=with_neurons(members[role], *edits) if edits else None)
+    return stats.bootstrap(logprobs_of(members[role], states, members[role].groups.stop).exp().sum(1).numpy())
+
+
+stopping = {role: {"before": p_stop(role)} | {name: p_stop(role, *scaled(role, best[role], neurons)) for name, neurons in sets.items()} for role in members}
+pd.DataFrame(stopping).T.map(format)
+
 # %%
 colours = {"nearest columns": figures.WAIT, "of two words": figures.THIRD, "matched random": figures.CONTROL}
 panels = {f"{role}, {way}": {name: (stats.bands(dose[role, way, name]), colour) for name, colour in colours.items() if (role, way, name) in dose} for role in members for way in ("scaled", "added")}
@@ -459,7 +472,8 @@ F13 = findings.record(
     verdict=findings.all_of(*parts.values()),
     detail=f"(a) {parts['a']}: " + ", ".join(f"{role} {kind} {interval}" for (role, kind), interval in above.items())
     + f". (b) {parts['b']}: " + ", ".join(f"{role} beyond {'columns near two words' if name == 'of two words' else name} {interval}" for (role, name), interval in beyond.items()) + f". (c) {parts['c']}: tokens against random, base {longer['base']:.0f}, distilled {longer['distilled']:.0f}. "
-    f"Half of the difference takes {told['base']} of the base, {told['distilled']} of the distilled.",
+    f"Half of the difference takes {told['base']} of the base, {told['distilled']} of the distilled. P(stop): "
+    + "; ".join(f"{role} before {found['before']}, after {found['nearest columns']}, matched random {found['matched random']}" for role, found in stopping.items()) + ".",
 )  # fmt: skip
 Markdown(findings.sentence(F13))
 

@@ -347,7 +347,7 @@ F16 = findings.record(
     pair, "F16", notebook="05_patching", quantity=f"share of the difference in c that the single best layer (chosen on explore: {best}) makes in the base", unit="of the difference",
     interval=share["one layer taken"][best], control=share["noise"][best], control_name="noise of the same norm in that layer",
     rule=f"(a) largest of {N_STEPS} stages in each order: {rule_step}; (b) the best single layer: {rule_one}", verdict=findings.all_of(smooth, rule_one.verdict(share["one layer taken"][best])),
-    detail=f"(a) {smooth}: largest stage " + ", ".join(f"{name} {interval}" for name, interval in largest_step.items()) + f". (b) {rule_one.verdict(share['one layer taken'][best])}. All layers: {all_layers}; the sum of all single layers: {stats.ratio_of_means(single['confirm'].sum(1), whole['confirm'])}. {half} of {n_layers} layers from the bottom make {gradual['from the bottom', half]}, from the top {gradual['from the top', half]}.",
+    detail=f"(a) {smooth}: largest stage " + ", ".join(f"{name} {interval}" for name, interval in largest_step.items()) + f". (b) {rule_one.verdict(share['one layer taken'][best])}. All layers: {all_layers}; the sum of all single layers: {stats.ratio_of_means(single['confirm'].sum(1), whole['confirm'])}. {half} of {n_layers} layers from the bottom make {gradual['from the bottom', half]}, from the top {gradual['from the top', half]}. P(stop) is {p_stop['from the top', 0]} in the base, {p_stop['from the top', stages[1]]} with its upper {stages[1]} layers taken, {p_stop['from the top', half]} with the upper {half}, {p_stop['from the top', n_layers]} with all.",
 )  # fmt: skip
 Markdown(findings.sentence(F16))
 

@@ -206,7 +206,6 @@ def test_ledger_holds_every_finding_of_these_notebooks():
         assert row["control"]["name"] and row["verdict"] in ("holds", "does not hold", "inconclusive")
 
 
-@pytest.mark.xfail(strict=True, reason="the conversion was mended after the last run: `python -m helpers run`")
 def test_kept_readouts_are_of_this_code():
     """They would be computed again in any case; this says so before a reader has to wait for it."""
     sidecars = [path.with_suffix(".meta.json") for path in (ROOT / "data" / "smol").glob("0*.safetensors")]

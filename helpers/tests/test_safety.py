@@ -159,7 +159,7 @@ REFUSED = {  # what is planted -> words of the line
     an_adapter: "adapter_model.safetensors",
     unknown_model: "brings code of its own, which is never run here",
     model_elsewhere: "brings code of its own, which is never run here",
-    unknown_tokenizer: "does not load",
+    unknown_tokenizer: "has no tokenizer.json: restore it",
     kernel: "brings code of its own, the kernel somebody/kernel",
 }
 IGNORED = [known_model, known_tokenizer, own_generation]
