@@ -316,11 +316,11 @@ panels = {
 }
 places = COUNTS.index(N_NEURONS) if N_NEURONS in COUNTS else -1
 title = f"Silencing the {COUNTS[places]} nearest columns makes {silenced['base', 'nearest columns'][places].estimate:.0%} of the difference on the base and {silenced['distilled', 'nearest columns'][places].estimate:.0%} on the distilled"
-fig = figures.lines({f"{role}: {'stop' if role == 'base' else 'Wait'} neurons × 0": panels[role] for role in members}, range(len(COUNTS)), title=title, xlabel="neurons silenced", ylabel="share of the difference\nbetween the models", zero=True, ticks=COUNTS)
+fig = figures.lines({f"{role}: neurons × 0": panels[role] for role in members}, range(len(COUNTS)), title=title, xlabel="neurons silenced", ylabel="share of the difference\nbetween the models", zero=True, ticks=COUNTS)
 figures.save_figure(fig, "04_silenced", pair=pair.name, alt=title, note=f"n = {len(before['base', 'confirm'])} combined prompts, confirm, plain")
 
 # %% [markdown]
-# **Figure 6: the share of the between-model difference that silencing neurons makes.** Wine: the columns nearest in weight space; indigo: those that contribute most on `explore`; dashed grey: random ones matched to the nearest columns in layer and activation size. One would make one model read like the other; below zero it goes the wrong way.
+# **Figure 6: the share of the between-model difference that silencing neurons makes.** Wine: the columns nearest in weight space (to stop on the base, to Wait on the distilled); indigo: those that contribute most on `explore`; dashed grey: random ones matched to the nearest columns in layer and activation size. One would make one model read like the other; below zero it goes the wrong way.
 
 # %% [markdown]
 # **What it does not show.** That the model is still well: many neurons silenced can lower a logit by breaking things.
@@ -438,7 +438,7 @@ for column, label in measures.items():
         (f"{role}: {name}", stats.bootstrap(written[role, name][column].astype(float)), figures.CONTROL if name == "matched random" else figures.PALE if name == "before" else figures.ROLE[role])
         for role in members for name in ("before", "nearest columns", "matched random")
     ]  # fmt: skip
-title = f"Against matched random neurons the base's answers become {longer['base'].estimate:+.0f} tokens longer, the distilled model's {longer['distilled'].estimate:+.0f}"
+title = f"Length against matched random neurons: base {longer['base']:+.0f} tokens, distilled {longer['distilled']:+.0f}"
 fig = figures.interval_rows(panels, title=title, unit="mean over prompts (tokens, or share)")
 fig.set_size_inches(13, 3.2)
 figures.save_figure(fig, "04_behaviour", pair=pair.name, alt=title, note=f"n = {len(asked)} questions, confirm, template")
@@ -472,8 +472,8 @@ F13 = findings.record(
     verdict=findings.all_of(*parts.values()),
     detail=f"(a) {parts['a']}: " + ", ".join(f"{role} {kind} {interval}" for (role, kind), interval in above.items())
     + f". (b) {parts['b']}: " + ", ".join(f"{role} beyond {'columns near two words' if name == 'of two words' else name} {interval}" for (role, name), interval in beyond.items()) + f". (c) {parts['c']}: tokens against random, base {longer['base']:.0f}, distilled {longer['distilled']:.0f}. "
-    f"Half of the difference takes {told['base']} of the base, {told['distilled']} of the distilled. P(stop): "
-    + "; ".join(f"{role} before {found['before']}, after {found['nearest columns']}, matched random {found['matched random']}" for role, found in stopping.items()) + ".",
+    f"Silenced in the order of their direct contribution, half of the difference takes {told['base']} of the base, {told['distilled']} of the distilled. P(stop): "
+    + "; ".join(f"{role} before {found['before']}, after {found['nearest columns']}, matched random, one draw, {found['matched random']}" for role, found in stopping.items()) + ".",
 )  # fmt: skip
 Markdown(findings.sentence(F13))
 

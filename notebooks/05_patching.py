@@ -67,7 +67,7 @@ Markdown(findings.claim(pair.name, "F15", "F16"))
 # %% [markdown]
 # ## The prompts and the metric
 #
-# Combined prompts, plain form: question, "Just give the answer.", the base's own complete answer. The metric throughout is $c = z(\text{stop}) - \overline{z(\text{Wait})}$ at the last token, in nats: the stop token against "Wait". Between these two models it falls almost wholly because "Wait" rises (02), so it tells how waiting comes about, and P(stop) is told beside it where a model is changed. What is *chosen* (nodes, layers) is chosen on `explore`, what is *told* is from `confirm`.
+# Combined prompts, plain form: question, "Just give the answer.", the base's own complete answer. The metric throughout is $c = z(\text{stop}) - \overline{z(\text{Wait})}$ at the last token, in nats: the stop token against "Wait". Measured against control words it falls between these two models almost wholly because "Wait" rises (02), so it tells how waiting comes about, and P(stop) is told beside it where a model is changed. What is *chosen* (nodes, layers) is chosen on `explore`, what is *told* is from `confirm`.
 
 # %%
 knobs = dict(n_prompts=N_PROMPTS, n_combined=N_COMBINED, quick=QUICK, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
@@ -305,16 +305,19 @@ figures.save_figure(fig, "05_divergence", pair=pair.name, alt=title, note=f"n = 
 # **Figure 5: how far the hybrids are from either model.** KL divergence of the next-token distribution; colours as in figure 4.
 
 # %% [markdown]
-# **What it does not show.** Later tokens. What four of the hybrids write, greedy:
+# **What it does not show.** Later tokens. What some of the hybrids write, greedy, the last with the distilled model's head besides:
 
 # %%
 chosen = combined["confirm"].questions[:1]
 rows = []
-for k in sorted({stages[0], stages[len(stages) // 3], stages[2 * len(stages) // 3], stages[-1]}):
-    with swapped(pair, "base", orders["from the bottom"][:k]) as hybrid:
+for k, head in [(k, False) for k in sorted({stages[0], stages[len(stages) // 3], stages[2 * len(stages) // 3], stages[-1]})] + [(n_layers, True)]:
+    with swapped(pair, "base", orders["from the bottom"][:k], head=head) as hybrid:
         done = complete(hybrid, ask(hybrid, chosen, form="template"), max_new_tokens=SHOWN_TOKENS)[0]
-    rows.append({"layers taken": k, "writes": repr(done.text)[1:-1], "ends by": done.stop})
+    rows.append({"layers taken": f"{k} and the head" if head else k, "writes": repr(done.text)[1:-1], "ends by": done.stop})
 display(Markdown(f"`{chosen[0].text} Just give the answer.`, the base's template:"), pd.DataFrame(rows).set_index("layers taken"))
+
+# %% [markdown]
+# An empty text that ends at once, with all layers taken, is no contradiction on `smol`: the template of the base opens no thought, the distilled model's first token is then `<think>`, and only its own head can write that (its row is one of the two that were trained, F12). With the head the hybrid thinks; the reserved token of the base's vocabulary stands where the tag would.
 
 # %% [markdown]
 # ### One layer at a time
@@ -473,7 +476,7 @@ figures.save_figure(fig, "05_positions", pair=pair.name, alt=title, note=f"n = {
 # **What it does not show.** Which earlier positions matter.
 
 # %%
-Markdown(f"**So why does one layer do so little?** The streams differ little half way ({middle:.0%} of their length) and more at the end ({end_share:.0%}). Single swaps add up to {summed.estimate:.0%} of the difference, while single patches of the last token's outputs add up to {layer_total.sum() / difference.mean():.0%} of it. One reading of this: a swapped layer reads a stream that the other changed layers never wrote, a patched output comes from a run in which they all did. What a layer writes directly ranks the layers like the total effect at {undone:.2f}.")
+Markdown(f"**So why does one layer do so little?** The streams differ little half way ({middle:.0%} of their length) and more at the end ({end_share:.0%}). Single swaps, of the distilled model's weights into the base, add up to {summed.estimate:.0%} of the difference, while single patches of the last token's outputs, of the base's into the distilled model, add up to {layer_total.sum() / difference.mean():.0%} of it. The direction differs, too, which may be a part of it (figure 1). Another reading: a swapped layer reads a stream that the other changed layers never wrote, a patched output comes from a run in which they all did. What a layer writes directly ranks the layers like the total effect at {undone:.2f}.")
 
 # %% [markdown]
 # ## One prompt, one token, in full; then the next token

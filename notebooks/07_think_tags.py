@@ -15,7 +15,7 @@
 #
 # **Evidence.** The same endings with the tag, without it, and with a nonsense tag of as many tokens (figure 3); a full grid of endings (figures 1 and 2); eight samples a question (figure 5).
 #
-# **Caveat.** Any markup might look like an end. So a tag without meaning here stands wherever `</think>` does, and the base, which does not know the tag as a token, reads it as text. The numbers stored here are from the embedded pair `smol`, which was trained on traces of this very form, and say nothing about DeepSeek-R1.
+# **Caveat.** Any markup might look like an end. So a tag that closes no thought stands wherever `</think>` does (`nonsense tag` in the figures; on the distilled half of `smol` it lies very near `</think>`: F22), and the base, which does not know the tag as a token, reads it as text. The numbers stored here are from the embedded pair `smol`, which was trained on traces of this very form, and say nothing about DeepSeek-R1.
 #
 # **Reads** stored completions where they match (else computes them). **Writes** `data/<pair>/07_*.json` (completions), `data/<pair>/07_grid.csv`, findings F21 to F25, figures `07_*`.
 
@@ -276,25 +276,25 @@ figures.save_figure(fig, "07_endings", pair=pair.name, alt=title, note=f"n = {le
 # %% [markdown]
 # ### What follows, greedily
 #
-# **Question.** Does the model stop, say the answer again and stop, reason again, or ask? Greedy, at most `MAX_ENDED` tokens after each ending, plain form. **Control.** The nonsense tag, as above.
+# **Question.** Does the model stop, write the tag and an answer again and stop, reason again, or ask? Greedy, at most `MAX_ENDED` tokens after each ending, plain form. **Control.** The nonsense tag, as above.
 
 # %%
-def behaviour(text: str, stopped: bool, word: str) -> str:
+def behaviour(text: str, stopped: bool) -> str:
     """What a continuation does, by exact strings."""
     counts = count_keywords(text)
     if stopped and not text.strip():
         return "stops at once"
-    if "<think>" in text or counts["doubting"] + counts["alternatives"] + counts["opening"]:
+    before, tag, _ = text.partition("</think>")
+    if (tag and before.strip()) or "<think>" in text or counts["doubting"] + counts["alternatives"] + counts["opening"]:
         return "reasons again"
     if "?" in text:
         return "asks a question"
     if stopped:
-        return "answer again, stops" if is_right(text, (word,)) else "other words, stops"
+        return "tag, an answer, stops" if tag else "other words, stops"
     return "goes on"
 
 
-shown = ["thought </think>¶¶A.", whole, short, both, "A."]
-done = {}
+shown, done = ["thought </think>¶¶A.", whole, short, both, "A."], {}
 for role, m in members.items():
     marks = {"tag": "</think>", "nonsense": nonsense[role]}
     jobs = [(name, kind) for name in shown for kind in marks if kind == "tag" or endings[name].close]
@@ -303,13 +303,13 @@ for role, m in members.items():
     written = stored_completions(pair, m, prompts, name=f"07_after_{role}", max_new_tokens=MAX_ENDED, fresh=RECOMPUTE)
     for k, job in enumerate(jobs):
         some = written[k * len(few) : (k + 1) * len(few)]
-        done[role, *job] = [behaviour(c.text, c.stop != "limit", material.word) for c, material in zip(some, materials, strict=False)]
+        done[role, *job] = [behaviour(c.text, c.stop != "limit") for c in some]
 
 # %%
-colours = {"stops at once": figures.STOP, "answer again, stops": figures.THIRD, "other words, stops": figures.LINE, "reasons again": figures.WAIT, "asks a question": figures.PALE, "goes on": figures.REST}
+colours = {"stops at once": figures.STOP, "tag, an answer, stops": figures.THIRD, "other words, stops": figures.LINE, "reasons again": figures.WAIT, "asks a question": figures.PALE, "goes on": figures.REST}
 rows = {f"{role}: {name}{' (nonsense)' if kind == 'nonsense' else ''}": {what: found.count(what) / len(found) for what in colours} for (role, name, kind), found in done.items()}
 again = rows[f"distilled: {whole}"]
-title = f"After the ending block the distilled model stops at once in {again['stops at once']:.0%}, says the answer again in {again['answer again, stops']:.0%}, reasons again in {again['reasons again']:.0%}"
+title = f"After the ending block the distilled model stops at once in {again['stops at once']:.0%}, writes the tag and an answer again in {again['tag, an answer, stops']:.0%}, reasons again in {again['reasons again']:.0%}"
 fig = figures.stacked_rows(rows, colours, title=title, unit="share of questions")
 figures.save_figure(fig, "07_behaviour", pair=pair.name, alt=title, note=f"n = {len(few)} questions, confirm, plain, greedy")
 
@@ -317,7 +317,7 @@ figures.save_figure(fig, "07_behaviour", pair=pair.name, alt=title, note=f"n = {
 # **Figure 4: greedy continuations after each ending.** One bar an ending, base and distilled, with `</think>` or with the nonsense tag in its place.
 
 # %% [markdown]
-# **What it does not show.** Whether a second answer is the same sentence: it needs to hold the accepted word.
+# **What it does not show.** Whether a second answer is the first one again: what follows a second tag may be any answer. Reasoning is told by a tag with words before it, by `<think>`, or by words of doubt, alternatives and openings.
 
 # %% [markdown]
 # ## F23 · A prompt that ends in `</think>`

@@ -31,7 +31,7 @@ def test_what_a_user_can_cause_is_one_line_and_exit_code_2(arguments, said):
     done = helpers(*arguments)
     assert done.returncode == 2
     assert said in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 def test_help_names_the_commands():
