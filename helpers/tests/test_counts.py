@@ -21,3 +21,11 @@ COUNTS = {
 def test_readme_counts_what_is_tried(words):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.findall(rf"(\d+) {words}", text) == [str(COUNTS[words])]
+
+
+def test_the_summary_counts_the_rules_that_were_made_stricter():
+    """Each says so in its notebook."""
+    sources = sorted((ROOT / "notebooks").glob("*.py"))
+    told = sum(source.read_text(encoding="utf-8").count("made stricter after a first look") for source in sources)
+    assert told == 13
+    assert "Thirteen rules were made stricter" in (ROOT / "README.md").read_text(encoding="utf-8")
