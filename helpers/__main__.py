@@ -13,7 +13,7 @@ import typer
 from helpers.store import ROOT, NotebookFailed, Stopped, UserError, atomic
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Why doesn't R1 stop? Commands of the study.")
-PairName = Annotated[str, typer.Option("--pair", help="smol, r1-1.5b, r1-7b, ... or auto")]
+PairName = Annotated[str, typer.Option("--pair", help="smol, r1-1.5b, r1-7b, ..., BASE,DISTILLED or auto")]
 
 
 @app.command()
@@ -29,24 +29,42 @@ def run(
     keep: Annotated[bool, typer.Option("--keep", help="commit the findings of --quick for later checks")] = False,
 ) -> None:
     """Execute every notebook in order, write outputs, figures and results, print the findings."""
-    from helpers.pairs import check_name, choose_pair
+    from helpers.findings import load_findings
     from helpers.series import install, recheck
+    from helpers.series.run import find_notebooks, pairs_of
     from helpers.series.run import run as run_series
 
-    check_name(pair)
-    name = choose_pair()[0] if pair == "auto" else pair
+    chosen = _chosen(pair)
+    names = pairs_of(find_notebooks(ROOT, only), chosen)
     if keep and (only or check or not quick):
         raise UserError("--keep goes with --quick alone: a full run writes its findings in place")
-    expected = recheck.committed(name, quick=quick, only=only) if check or verdicts else None
-    folder = run_series(pair=name, quick=quick, fresh=fresh, only=only, scratch=expected is not None)
+    if len(names) > 1 and (keep or check or verdicts):
+        raise UserError(f"the notebooks name several pairs ({', '.join(names)}): set PAIR to one in all of them")
+    name, expected = names[0], None
+    if check or verdicts:
+        expected = recheck.committed(name, quick=quick, only=only)
+    folder = run_series(pair=chosen, quick=quick, fresh=fresh, only=only, scratch=expected is not None)
     if expected is not None and not recheck.compare(name, expected, folder, quick=quick, only=only, verdicts=verdicts):
         raise typer.Exit(1)
     if keep:
         print(f"kept: {recheck.keep(name, folder)}")
-    if not (quick or only or expected is not None):
+    if quick or only or expected is not None:
+        return
+    for name in names:
         with atomic(ROOT / "data" / name / "environment.txt") as temporary:
             temporary.write_text(install.environment(install.REQUIREMENTS.read_text("utf-8")), "utf-8")
+    if len(names) > 1:
+        print(f"no report: the notebooks name several pairs ({', '.join(names)})")
+    elif load_findings(name):
         _write_report(name, "all", None)
+
+
+def _chosen(pair: str) -> str | tuple[str, ...]:
+    """What --pair names, auto decided."""
+    from helpers.pairs import choose_pair, parse_pair
+
+    named = parse_pair(pair)
+    return choose_pair()[0] if named == "auto" else named
 
 
 def _write_report(pair: str, to: str, out: Path | None) -> None:
@@ -66,7 +84,9 @@ def report(
     out: Annotated[Path | None, typer.Option(help="folder; default data/<pair>")] = None,
 ) -> None:
     """Write the whole series as one page and one .docx; renew the README's summary and table."""
-    _write_report(pair, to, out)
+    from helpers.pairs import pair_name
+
+    _write_report(pair if pair == "own" else pair_name(_chosen(pair)), to, out)
 
 
 @app.command()
@@ -86,10 +106,10 @@ def check(pair: PairName = "auto") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from helpers.pairs import load_pair
+    from helpers.pairs import load_pair, parse_pair
     from helpers.preflight import preflight
 
-    loaded = load_pair(pair)
+    loaded = load_pair(parse_pair(pair))
     frame = preflight(loaded)
     grid = Table(title=loaded.describe())
     for name in frame.columns:
@@ -160,6 +180,8 @@ def card() -> None:
 
 def main() -> None:
     """Run a command; what a user can cause ends in one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack what a model writes
     try:
         app()
     except UserError as error:

@@ -1,15 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""What a careless value gets: a UserError of one line that names the value and says what to give instead."""
+"""What a careless value gets: a UserError of one line that names the value and says what to give instead. And what a
+caller's surroundings get: torch's own settings around the helpers' work, and no trace of a file that was edited."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sized
+import contextlib
+import functools
+import inspect
+from collections.abc import Collection, Iterator, Sized
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from helpers.store import UserError
+
+_loaded = {path: path.read_bytes() for path in Path(__file__).parent.glob("*.py")}  # as this process imports them
+_times = {path: path.stat().st_mtime_ns for path in _loaded}
+_inside = False
 
 
 def check_count(n: Any, what: str, most: int | None = None, *, least: int = 1) -> None:
@@ -37,3 +47,53 @@ def check_lengths(**given: Sized) -> None:
     sizes = {name: len(values) for name, values in given.items()}
     if len(set(sizes.values())) > 1:
         raise UserError(f"{', '.join(f'{size} {name}' for name, size in sizes.items())}: give as many of each")
+
+
+def guarded(module: dict[str, Any]) -> None:
+    """Let every public function of a module (its `globals()`) run under `plain_torch`, and refuse to run when a helper
+    was edited since it was imported: nnsight reads the body of a trace from its file."""
+    for name, value in list(module.items()):
+        if inspect.isfunction(value) and value.__module__ == module["__name__"] and not name.startswith("_"):
+            module[name] = _guard(value)
+
+
+def _guard(function: Any) -> Any:
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        global _inside
+        if _inside:
+            return function(*args, **kwargs)
+        refuse_edited()
+        _inside = True
+        try:
+            with plain_torch():
+                return function(*args, **kwargs)
+        finally:
+            _inside = False
+
+    return run
+
+
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """torch as it starts, whatever the caller has set: default dtype and device, inference mode, autocast."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    with contextlib.ExitStack() as settings:
+        settings.enter_context(torch.inference_mode(False))
+        if device != torch.device("cpu"):
+            settings.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                settings.enter_context(torch.autocast(kind, enabled=False))
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+
+
+def refuse_edited() -> None:
+    """Raise UserError when a helper's file is no longer what this process imported."""
+    for path, before in _times.items():
+        if not path.exists() or (path.stat().st_mtime_ns != before and path.read_bytes() != _loaded[path]):
+            raise UserError(f"{path.name} of the helpers was edited since it was imported: restart the kernel")

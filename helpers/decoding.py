@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -67,6 +68,12 @@ class RoomyLayer(DynamicLayer):
         self.room, self.stores = 0, []
 
 
+def with_cache(model: Any, cache: Any) -> dict[str, Any]:
+    """What a forward pass or `generate` takes to read and fill a cache, whose name transformers 5.24 changed."""
+    known = inspect.signature(type(model).forward).parameters
+    return {"cache" if "cache" in known else "past_key_values": cache, "use_cache": cache is not None}
+
+
 def roomy_cache(config: Any) -> DynamicCache:
     """An empty cache for a model of this configuration, with room in every layer that reads all tokens."""
     cache = DynamicCache(config=config)
@@ -112,7 +119,7 @@ def decode(
     for layer in cache.layers:
         layer.wanted = -(-max(end, start + ROOM) // 16) * 16  # kernels want whole multiples
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    how = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+    how = {**with_cache(model, cache), "logits_to_keep": 1}
     logits = model(ids[:, held:], attention_mask=mask, position_ids=positions[:, held:], **how).logits[:, -1]
     tokens = torch.cat([ids, ids.new_full((rows, max_new_tokens), pad)], dim=1)
     stopped, ends = ids.new_zeros(rows, dtype=torch.bool), torch.tensor(stops, device=ids.device)
@@ -175,7 +182,7 @@ class _Step:
 
     def _run(self) -> Tensor:
         self.mask.index_fill_(3, self.place, 0)
-        how = {"past_key_values": self.cache, "use_cache": True, "logits_to_keep": 1}
+        how = {**with_cache(self.model, self.cache), "logits_to_keep": 1}
         out = self.model(self.tokens, attention_mask=self.mask, position_ids=self.positions, **how)
         self.place += 1
         self.positions += 1

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -41,6 +40,8 @@ STYLE = {
     "svg.hashsalt": "why-r1-does-not-stop",
     "svg.fonttype": "none",
 }
+# How each figure is drawn and saved: no setting of the user's own reaches it, and none of these reaches the user's own.
+in_style = plt.style.context(["default", STYLE])
 Point = tuple[str, Interval, str]
 
 
@@ -48,13 +49,13 @@ def _start(
     title: str, *, width: float = 7.0, height: float = 3.6, panels: int = 1, rows: int = 1
 ) -> tuple[Figure, Any]:
     check_count(panels, "panels")
-    mpl.rcParams.update(STYLE)
     fig, axes = plt.subplots(rows, panels, figsize=(width, height), layout="constrained", squeeze=False)
     line = max(92 if width >= 7 else 60, round(11.5 * width))  # characters
     fig.suptitle("\n".join(textwrap.wrap(title, line)), x=0.01, ha="left", fontsize=11, fontweight="bold")
     return fig, list(axes.flat)
 
 
+@in_style
 def survival_curves(
     runs: Mapping[str, tuple[Any, Any, str]], *, title: str, limit: int, unit: str = "new tokens"
 ) -> Figure:
@@ -79,6 +80,7 @@ def survival_curves(
     return fig
 
 
+@in_style
 def interval_rows(
     panels: Mapping[str, Sequence[Point]],
     *,
@@ -120,6 +122,7 @@ def interval_rows(
     return fig
 
 
+@in_style
 def colour_key(fig: Figure, names: Mapping[str, str]) -> Figure:
     """Name the colours of a dense figure once, below it, in their own colour."""
     x, y = 0.02, -4 / 72 / fig.get_figheight()
@@ -130,6 +133,7 @@ def colour_key(fig: Figure, names: Mapping[str, str]) -> Figure:
     return fig
 
 
+@in_style
 def stacked_rows(
     rows: Mapping[str, Mapping[str, float]], colours: Mapping[str, str], *, title: str, unit: str
 ) -> Figure:
@@ -150,6 +154,7 @@ def stacked_rows(
     return colour_key(fig, dict(colours))
 
 
+@in_style
 def lines(
     panels: Mapping[str, Mapping[str, tuple[Sequence[Interval], str]]],
     at: Sequence[float | int],
@@ -221,6 +226,7 @@ def _end_labels(axis: Any, x: float | int, ends: list[tuple[float, str, str]]) -
         )  # fmt: skip
 
 
+@in_style
 def fits(
     panels: Mapping[str, tuple[Sequence[Interval], Mapping[str, Any]]],
     at: Sequence[int],
@@ -243,6 +249,7 @@ def fits(
     return colour_key(fig, colours)
 
 
+@in_style
 def heat_maps(
     panels: Mapping[str, Any],
     *,
@@ -286,6 +293,7 @@ def heat_maps(
     return fig
 
 
+@in_style
 def scatter(
     panels: Mapping[str, Sequence[tuple[str, Any, Any, str]]], *, title: str, xlabel: str, ylabel: str
 ) -> Figure:
@@ -302,6 +310,7 @@ def scatter(
     return fig
 
 
+@in_style
 def token_map(
     tokens: Sequence[str], rows: Sequence[Sequence[tuple[str, float]]], names: Sequence[str], *, title: str, unit: str
 ) -> Figure:
@@ -327,6 +336,7 @@ def _shown(token: str) -> str:
     return text if len(text) <= 12 else text[:11] + "…"
 
 
+@in_style
 def picture_html(fig: Figure, alt: str = "") -> str:
     """A figure as an HTML picture, for explorers."""
     png = io.BytesIO()
@@ -335,6 +345,7 @@ def picture_html(fig: Figure, alt: str = "") -> str:
     return f"<img alt='{html.escape(alt)}' src='data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}'>"
 
 
+@in_style
 def save_figure(fig: Figure, slug: str, *, pair: str, alt: str, note: str = "", folder: Path | None = None) -> Any:
     """Write `figures/<pair>/<slug>.png` and `.svg` (same bytes every run; or to `folder`) and return the picture with
     its alternative text, to be shown as a cell's output. The pair and a note (n, split) stand below the figure."""

@@ -17,8 +17,8 @@ from accelerate.utils.memory import clear_device_cache
 from tqdm.auto import tqdm
 from transformers import BatchEncoding, DynamicCache, LogitsProcessor, LogitsProcessorList
 
-from helpers.checks import check_count, check_finite, check_lengths
-from helpers.decoding import can_decode, decode, roomy_cache
+from helpers.checks import check_count, check_finite, check_lengths, guarded
+from helpers.decoding import can_decode, decode, roomy_cache, with_cache
 from helpers.pairs import Member, Pair
 from helpers.prompts import (
     Form,
@@ -36,9 +36,10 @@ from helpers.store import (
     UserError,
     alone,
     data_dir,
-    package_versions,
+    drifted,
     read_json,
     reusable,
+    sampled,
     say,
     sha256,
     sidecar_path,
@@ -269,7 +270,7 @@ def _generate(
             member.model, ids, mask, cache, max_new_tokens=room, stops=stops, pad=pad, processors=processors
         )  # fmt: skip
     options = {
-        "past_key_values": cache,
+        **({} if cache is None else with_cache(member.model, cache)),
         "max_new_tokens": room if member.remote else min(room, CHUNK.get(member.device.type, 64)),
         "do_sample": False,
         "temperature": None,
@@ -320,8 +321,9 @@ def stored_completions(
     """`complete`, kept in `data/<pair>/<name>.json` row by row and saved after every batch; 16-bit runs in a file of
     their own, since a later notebook may ask the same models in float32.
 
-    Rows are reused when model, dtype, settings, change and package versions match; says how many were. A change with
-    `names` has one a prompt, and the same prompt may stand under several.
+    Rows are reused when model, dtype, settings and change match; says how many were. Where package versions differ, a
+    few are written again, and all of them if one comes out otherwise. A change with `names` has one a prompt, and the
+    same prompt may stand under several.
     """
     suffix = "" if member.dtype == torch.float32 else f"_{str(member.dtype).removeprefix('torch.')}"
     path = data_dir(pair.name) / f"{name}{suffix}.json"
@@ -331,18 +333,25 @@ def stored_completions(
         "model": member.identity,
         "dtype": str(member.dtype),
         "settings": asdict(how),
-        "versions": package_versions(),
         "format": FORMAT,
     } | ({"change": change.description} if change.description else {})
     check_lengths(prompts=prompts, changes=change.names or prompts)
     jobs = list(zip(prompts, change.names or [""] * len(prompts), strict=True))
     known = _read_known(path) if not fresh and reusable(path, provenance) else {}
     first = {job: index for index, job in reversed(list(enumerate(jobs)))}
+    size = BATCH.get(member.device.type, 512) if batch_size is None else batch_size
+    check_count(size, "prompts a batch")
+    drift = drifted(path) if known else ""
+    if drift:
+        stored = sorted(first[job] for job in known.keys() & first.keys())
+        again = [stored[row] for row in sampled(len(stored), name)]
+        told = dict(_work(member, jobs, again, size, how, change))
+        same = all(known[jobs[index]] == told[index] for index in again)
+        drift = f", {drift}: {len(again)} written again, " + ("the same" if same else "NOT the same, so all are")
+        known = known if same else {}
     missing = sorted(index for job, index in first.items() if job not in known)
-    say(f"{_short(path)}: {len(set(jobs)) - len(missing)} completions reused, {len(missing)} to compute")
+    say(f"{_short(path)}: {len(set(jobs)) - len(missing)} completions reused, {len(missing)} to compute{drift}")
     if missing:
-        size = BATCH.get(member.device.type, 512) if batch_size is None else batch_size
-        check_count(size, "prompts a batch")
         _fill(member, jobs, missing, path, provenance, known, size, how, change)
     return [known[job] for job in jobs]
 
@@ -368,17 +377,23 @@ def _fill(
 ) -> None:
     if not known:
         sidecar_path(path).unlink(missing_ok=True)  # what is there is of another provenance, or to be made afresh
-    with tqdm(total=len(missing), desc=path.stem, leave=False, disable="R1_SAY" in os.environ) as bar:
+    with tqdm(total=len(missing), desc=path.stem, leave=False, disable="R1_SAY" in os.environ, smoothing=0) as bar:
         for place in range(0, len(missing), batch_size):
-            block, found = missing[place : place + batch_size], {}
-            names = tuple(jobs[job][1] for job in block) if change.names else ()
-            local = replace(change, names=names, on_batch=_within(block, change.on_batch))
-            for index, done in _complete_each(member, [jobs[job][0] for job in block], batch_size, how, local):
-                found[index] = replace(done, change=jobs[block[index]][1])
-                bar.update()
-            known |= {jobs[block[index]]: found[index] for index in sorted(found)}
+            found = dict(_work(member, jobs, missing[place : place + batch_size], batch_size, how, change))
+            known |= {jobs[index]: found[index] for index in sorted(found)}
             with alone(path):
                 _write(path, provenance, known, str(member.device))
+            bar.update(len(found))
+
+
+def _work(
+    member: Member, jobs: list[tuple[str, str]], some: list[int], batch_size: int, how: Decoding, change: Change
+) -> Iterator[tuple[int, Completion]]:
+    """Complete some of the jobs (prompt and name of its change), by their places."""
+    names = tuple(jobs[job][1] for job in some) if change.names else ()
+    local = replace(change, names=names, on_batch=_within(some, change.on_batch))
+    for index, done in _complete_each(member, [jobs[job][0] for job in some], batch_size, how, local):
+        yield some[index], replace(done, change=jobs[some[index]][1])
 
 
 def _write(path: Path, provenance: dict[str, Any], known: dict[tuple[str, str], Completion], device: str) -> None:
@@ -507,3 +522,6 @@ def load_combined(
 
 def _short(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+guarded(globals())

@@ -34,10 +34,10 @@ from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
 from helpers import embedded
-from helpers.checks import check_choice, check_lengths
+from helpers.checks import check_choice, check_lengths, guarded
 from helpers.linear import pack_linears
-from helpers.store import UserError, cache_dir, sha256
-from helpers.tokens import TokenGroups, token_groups
+from helpers.store import ROOT, UserError, cache_dir, sha256
+from helpers.tokens import THINK, TokenGroups, lost_mark, token_groups
 
 warnings.filterwarnings("ignore", message=".*was never reached")  # how nnsight says that an edit's loop has ended
 # transformers would ask a service to convert a repository of pickles, in the user's name, and load what that wrote
@@ -51,9 +51,16 @@ HUB = {
     "r1-32b": ("Qwen/Qwen2.5-32B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"),
     "r1-70b": ("meta-llama/Llama-3.3-70B-Instruct", "deepseek-ai/DeepSeek-R1-Distill-Llama-70B"),
 }
+SET_ASIDE = {  # of a generation config: sampling and lengths, which the study sets itself, and what changes no token
+    "do_sample", "temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty", "max_length",
+    "max_new_tokens", "use_cache", "cache_implementation", "eos_token_id", "bos_token_id", "pad_token_id",
+    "decoder_start_token_id", "transformers_version", "output_attentions", "output_hidden_states", "output_scores",
+    "return_dict_in_generate", "num_return_sequences", "_from_model_config",
+}  # fmt: skip
 QUESTION = "Question: {}\nAnswer:"  # the template form of a model that has no chat template, as many base models
 CONTROLS = ("null", "swapped")  # of the embedded pair: its base twice, and its two roles exchanged
-NAMES = ("auto", "smol", *CONTROLS, *HUB)
+EMBEDDED = ("smol", *CONTROLS)
+NAMES = ("auto", *EMBEDDED, *HUB)
 T = TypeVar("T")
 
 
@@ -204,8 +211,10 @@ class Member:
             filled = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:  # it is a program of the model's, run in a sandbox
             raise UserError(f"{self.source}: its chat template fails ({error}): use the plain form") from error
-        opens = self.thinks and not filled.endswith("<think>\n")
-        return filled + "<think>\n" if opens else filled
+        _, asked, tail = filled.rpartition(text.strip())
+        if not asked:
+            raise UserError(f"{self.source}: its chat template leaves out what is asked: use the plain form")
+        return filled if not self.thinks or THINK[0] in tail else f"{filled}{THINK[0]}\n"
 
     def check(self, prompts: list[str]) -> None:
         """Raise UserError where there is nothing to read, or no text."""
@@ -282,7 +291,8 @@ class Pair:
 
     @classmethod
     def of(cls, base: str | Path, distilled: str | Path, *, name: str = "own", **options: Any) -> Pair:
-        """A pair of any two local folders or hub ids of one architecture and vocabulary size."""
+        """A pair of any two local folders or hub ids of one architecture and vocabulary size, whose readouts are
+        shown to be the model's own. Raises UserError where they are not."""
         pair = cls(name, load_member("base", str(base), **options), load_member("distilled", str(distilled), **options))
         one, two = (member.config for member in pair.members)
         if one.model_type != two.model_type or one.vocab_size != two.vocab_size:
@@ -290,6 +300,11 @@ class Pair:
                 f"{base} ({one.model_type}, {one.vocab_size} tokens) and {distilled} ({two.model_type}, "
                 f"{two.vocab_size} tokens) are not a pair: choose two of one architecture and vocabulary"
             )
+        if name not in EMBEDDED and True not in (pair.base.remote, pair.distilled.remote):
+            from helpers.preflight import refuse_unequal  # which reads models, and so needs this module
+
+            for member in pair.members:
+                refuse_unequal(member)
         return pair
 
     def float(self) -> Pair:
@@ -304,38 +319,61 @@ class Pair:
 
 
 def load_pair(name: str | tuple[str, str] = "auto", **options: Any) -> Pair:
-    """A pair by its name in the registry, or of two folders or hub ids. `auto` says which it took and why.
+    """A pair by its name in the registry, or of two folders or hub ids. `auto` says which it took and why. What was
+    loaded last is given again, so that a cell may run twice.
 
     Options go to `load_member`: dtype, device, attention ("eager" where weights are needed), remote.
     Raises UserError for an unknown name, an unreachable hub or a broken cache.
     """
-    if not isinstance(name, str):
-        if not isinstance(name, list | tuple):
-            raise UserError(f"a pair was named by {name!r}: give a name, or two folders or hub ids")
-        check_lengths(**{f"names in {name}": name, "models of a pair": ("base", "distilled")})
-        return Pair.of(*name, **options)
-    if name == "auto":
-        name, why = choose_pair()
-        print(f"pair {name}: {why}")
-    check_name(name)
-    if name in ("smol", *CONTROLS):
-        first = embedded.distilled_folder() if name == "swapped" else embedded.base_folder()
-        second = embedded.distilled_folder() if name == "smol" else embedded.base_folder()
-        return Pair.of(first, second, name=name, **options)
-    return Pair.of(*HUB[name], name=name, **options)
+    if not isinstance(name, str | list | tuple):
+        raise UserError(f"a pair was named by {name!r}: give a name, or two folders or hub ids")
+    chosen: str | tuple[str, ...] = tuple(name) if not isinstance(name, str) else parse_pair(name)
+    if chosen == "auto":
+        chosen, why = choose_pair()
+        print(f"pair {pair_name(chosen)}: {why}")
+    if chosen in EMBEDDED:
+        first = embedded.distilled_folder() if chosen == "swapped" else embedded.base_folder()
+        second = embedded.distilled_folder() if chosen == "smol" else embedded.base_folder()
+        sources = str(first), str(second)
+    else:
+        sources = HUB[chosen] if isinstance(chosen, str) else tuple(map(str, chosen))
+    check_lengths(**{f"names in {name}": sources, "models of a pair": ("base", "distilled")})
+    key = pair_name(chosen), *map(_state, sources), os.environ.get("R1_DEVICE"), sorted(options.items())
+    if _last.get("key") != key:
+        _last.clear()  # before the next is loaded
+        _last.update(pair=Pair.of(*sources, name=pair_name(chosen), **options), key=key)
+    return _last["pair"]
 
 
-def check_name(name: str) -> None:
-    """Raise UserError for a name that is not in the registry."""
-    if name not in NAMES:
-        raise UserError(f"unknown pair {name!r}: choose one of {', '.join(NAMES)}, or Pair.of(two folders)")
+_last: dict[str, Any] = {}  # the pair that was loaded last, and what it was loaded from
 
 
-def choose_pair() -> tuple[str, str]:
+def _state(source: str) -> tuple[str, ...]:
+    """A folder with what its files show without being read, or a hub id."""
+    folder = Path(_found(source))
+    return str(folder), *(f"{path.name} {path.stat().st_mtime_ns}" for path in sorted(folder.glob("*")))
+
+
+def parse_pair(text: str) -> str | tuple[str, ...]:
+    """A name of the registry, or the two folders or hub ids that a comma parts. Raises UserError for anything else."""
+    if "," in text:
+        return tuple(part.strip() for part in text.split(","))
+    if text not in NAMES:
+        raise UserError(
+            f"unknown pair {text!r}: choose one of {', '.join(NAMES)}, or BASE,DISTILLED (folders or hub ids)"
+        )
+    return text
+
+
+def pair_name(pair: str | tuple[str, ...]) -> str:
+    """What a pair's results are filed under: its name, or `own` for two models that have none."""
+    return pair if isinstance(pair, str) else "own"
+
+
+def choose_pair() -> tuple[str | tuple[str, ...], str]:
     """What `auto` means here: R1_PAIR if set, r1-1.5b with CUDA and the hub, else smol."""
     if (chosen := os.environ.get("R1_PAIR", "auto")) != "auto":
-        check_name(chosen)
-        return chosen, "named by R1_PAIR"
+        return parse_pair(chosen), "named by R1_PAIR"
     if not torch.cuda.is_available():
         return "smol", "no CUDA device here, so the embedded pair"
     if not hub_reachable():
@@ -376,6 +414,7 @@ def load_member(
         raise UserError(f"unknown remote {remote!r}: choose True, 'local' or False")
     device = str(device or os.environ.get("R1_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
     _check_device(device)
+    source = _found(source)
     revision, tokenizer, at = _begin(source)
     chosen = dtype or _best_dtype(device)
     placement = "auto" if device == "cuda" and torch.cuda.device_count() > 1 else device
@@ -385,14 +424,35 @@ def load_member(
         del model
         model = _whole(source, dtype=torch.float32, **how)
     model.requires_grad_(False).eval()
-    pack_linears(model)
-    groups = token_groups(tokenizer, _eos_ids(model.generation_config, tokenizer))
     _check_fit(source, model, tokenizer)
+    stops = _eos_ids(model.generation_config, tokenizer)
+    model.generation_config = _plain_generation(source, model.generation_config, stops, tokenizer.pad_token_id)
+    model.config.use_cache = True  # training with checkpoints leaves it off
+    pack_linears(model)
+    groups = token_groups(tokenizer, stops)
     with embedded.quiet():
         lm = TransformersModel(model, tokenizer=tokenizer, task="text-generation")
     if placement != "auto":
         model.to(device)  # the wrapper moves a model to the first GPU, whatever was asked for
     return Member(role, _label(source), revision, lm, tokenizer, groups, remote)
+
+
+def _found(source: str) -> str:
+    """A folder where it is: from here, from the project's root, or from home; anything else as it stands."""
+    places = (Path(source).expanduser(), ROOT / source)
+    return next((str(place) for place in places if place.is_dir()), source)
+
+
+def _plain_generation(source: str, given: GenerationConfig, stops: list[int], pad: int) -> GenerationConfig:
+    """Greedy decoding that ends at `stops`. What a model's own settings say of sampling and lengths is set aside; what
+    else they change is refused, since the study reads logits as they are."""
+    plain = GenerationConfig().to_dict()
+    rules = {name: value for name, value in given.to_diff_dict().items() if name not in SET_ASIDE}
+    if changed := {name: value for name, value in rules.items() if value not in (None, plain.get(name))}:
+        name, value = next(iter(changed.items()))
+        raise UserError(f"{source}: its generation config says {name} = {value}, but here the likeliest token is "
+                        "written: take it out of generation_config.json")  # fmt: skip
+    return GenerationConfig(eos_token_id=stops, pad_token_id=pad, bos_token_id=given.bos_token_id, max_new_tokens=20)
 
 
 def _begin(source: str) -> tuple[str, Any, dict[str, Any]]:
@@ -403,6 +463,8 @@ def _begin(source: str) -> tuple[str, Any, dict[str, Any]]:
     _refuse_kernels(source, **at)
     tokenizer = _tokenizer(source, **at)
     if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise UserError(f"the tokenizer of {source} names no end token: fetch its tokenizer_config.json")
         tokenizer.pad_token = tokenizer.eos_token
     return revision, tokenizer, at
 
@@ -412,7 +474,10 @@ def _tokenizer(source: str, **at: Any) -> Any:
     transformers 5 would take neither: it rebuilds some of them as a Llama's, which loses spaces
     (huggingface/transformers#45488), and ignores `add_bos_token` where that file is there."""
     if Path(source).is_dir() and not (Path(source) / "tokenizer.json").exists():
-        raise UserError(f"{source} has no tokenizer.json: restore it")
+        raise UserError(
+            f"{source} has no tokenizer.json: fetch it, or write it from the slow tokenizer's files with "
+            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+        )
     try:
         cached_file(source, "tokenizer.json", **at)
     except OSError as error:
@@ -421,6 +486,9 @@ def _tokenizer(source: str, **at: Any) -> Any:
     asked = get_tokenizer_config(source, **at).get("add_bos_token") and tokenizer.bos_token_id is not None
     if asked and tokenizer("a").input_ids[:1] != [tokenizer.bos_token_id]:
         tokenizer.add_bos_token = True
+    if lost := lost_mark(tokenizer):
+        raise UserError(f"{source}: its tokenizer knows {lost} as one token but reads it in a text as others: "
+                        "fetch its own tokenizer.json again")  # fmt: skip
     return tokenizer
 
 
@@ -460,16 +528,33 @@ def _refuse_kernels(source: str, **options: Any) -> None:
 
 
 def _whole(source: str, **how: Any) -> Any:
-    """A model all of whose weights are in its files: transformers would make up those that are not."""
+    """A model all of whose weights are in its files, and all of whose files' weights are in it: transformers would make
+    up those that are not, leave out those that it has no place for, and put an adapter that lies beside on top."""
     model, loaded = _load(AutoModelForCausalLM, source, output_loading_info=True, **how)
-    if missing := sorted(loaded["missing_keys"]):
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise UserError(f"{source} holds an adapter (adapter_config.json) beside weights: take its files away if it is "
+                        "merged, else merge it (peft's merge_and_unload)")  # fmt: skip
+    missing, other = sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
+    other = [name for name in other if not name.endswith("rotary_emb.inv_freq")]  # of old files, computed anew
+    if other:
+        instead = f" where {missing[0]} belongs" if missing else ""
+        raise UserError(f"the weights of {source} hold {other[0]}{instead} ({len(other)} such), for which its config "
+                        "has no place: save it again as the model that config.json names")  # fmt: skip
+    if missing:
         raise UserError(f"the weights of {source} lack {missing[0]} ({len(missing)} in all): fetch them again, whole")
     return model
 
 
+BLOCK = {"self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"), "mlp": ("gate_proj", "up_proj", "down_proj")}
+
+
 def _check_fit(source: str, model: Any, tokenizer: Any) -> None:
     """Raise UserError for an architecture that the helpers cannot read, or another model's tokenizer."""
-    if not hasattr(model, "model") or not hasattr(model.model, "layers") or not hasattr(model.model, "norm"):
+    names = {name for name, _ in model.named_modules()}
+    parts = [f"{part}.{matrix}" for part, matrices in BLOCK.items() for matrix in matrices]
+    parts += ["input_layernorm", "post_attention_layernorm"]
+    needed = {f"model.layers.{k}.{part}" for k in range(model.config.num_hidden_layers) for part in parts}
+    if not {"model.norm", "model.embed_tokens", "lm_head", *needed} <= names:
         raise UserError(f"{source} is a {model.config.model_type} model: choose one built like Llama or Qwen2")
     highest, n_vocab = max(tokenizer.get_vocab().values()), model.lm_head.weight.shape[0]
     if highest >= n_vocab:
@@ -503,13 +588,25 @@ def _advice(source: str, error: Exception) -> str:
         said = "its weights are pickles, which may hold programs"
     if "trust_remote_code" in str(error):
         return f"{source} brings code of its own, which is never run here: choose a model that transformers knows"
+    if pointer := _pointer(Path(source)):
+        return f"{pointer} is a Git LFS pointer, not the file itself: run `git lfs pull` in {source}"
+    if (Path(source) / "adapter_config.json").exists() and not (Path(source) / "config.json").exists():
+        return f"{source} is an adapter alone: merge it into its base (peft's merge_and_unload) and save both"
     if str(cache_dir()) in source:
         return f"the converted weights in {source} do not load ({said}): delete that folder and try again"
     if Path(source).is_dir():
         return f"{source} does not load ({said}): it needs config.json, a tokenizer and weights in safetensors"
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) or source.startswith("."):
         return f"there is no folder {source}, and it is no name on the model hub: check the path"
-    return f"cannot load {source} from the model hub ({said}): check name and network, or use the pair smol"
+    nor = "" if any(source in pair for pair in HUB.values()) else f", and there is no such folder here or in {ROOT}"
+    return f"cannot load {source} from the model hub ({said}){nor}: check name and network, or use the pair smol"
+
+
+def _pointer(folder: Path) -> str | None:
+    """A file of a folder that Git LFS left a pointer to."""
+    files = sorted(path for kind in ("safetensors", "json") for path in folder.glob(f"*.{kind}"))
+    heads = {path.name: path.open("rb").read(40) for path in files}
+    return next((name for name, head in heads.items() if head.startswith(b"version https://git-lfs")), None)
 
 
 def _hub_answers(source: str) -> bool:
@@ -560,3 +657,6 @@ def _eos_ids(generation: GenerationConfig, tokenizer: Any) -> list[int]:
     named = generation.eos_token_id
     ids = named if isinstance(named, list) else [named]
     return [index for index in dict.fromkeys([*ids, tokenizer.eos_token_id]) if index is not None]
+
+
+guarded(globals())

@@ -16,8 +16,10 @@ from typing import Any, Literal, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import DynamicCache
 
-from helpers.checks import check_choice, check_count, check_finite, check_lengths
+from helpers.checks import check_choice, check_count, check_finite, check_lengths, guarded, plain_torch
+from helpers.decoding import with_cache
 from helpers.generation import in_memory
 from helpers.pairs import Member, Pair
 from helpers.readouts import PLACES, Activations, Ids, activations, begin, go_on, in_batches, in_order, logit_direction
@@ -60,7 +62,7 @@ def gradients(
     def run(indices: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         batch, lm, device = member.encode([prompts[index] for index in indices]), member.lm, member.device
         full = {name: [] for name in PLACES}
-        with member.lock, lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
+        with member.lock, torch.enable_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
             start = lm.model.embed_tokens.output.detach().requires_grad_(True)
             lm.model.embed_tokens.output = start
             full["stream"].append(start)
@@ -147,8 +149,9 @@ def exact_patching(
         ids = member.encode([prompt])["input_ids"]
         begun = None
         if ids.shape[1] > 1 and not member.remote:
+            begun = DynamicCache(config=member.config)
             with member.lock, torch.no_grad():
-                begun = member.model.model(ids[:, :-1], use_cache=True).past_key_values
+                member.model.model(ids[:, :-1], **with_cache(member.model, begun))
         for place in range(0, len(nodes), batch_size - 1):
             some = list(nodes[place : place + batch_size - 1])
             metric = _patched_rows(member, ids, begun, number, source, some, direction)
@@ -199,7 +202,7 @@ def _patched_rows(
             changed[row, -1, columns] = values[name][layer, columns]
         return changed
 
-    cached = {"past_key_values": cache, "use_cache": cache is not None}
+    cached = {"use_cache": False} if cache is None else with_cache(member.model, cache)
     with member.lock, torch.no_grad(), lm.trace(**batch, **cached, remote=member.remote) as tracer:
         if ("stream", 0) in rows:
             lm.model.embed_tokens.output = replaced(lm.model.embed_tokens.output, "stream", 0)
@@ -318,10 +321,11 @@ def swapped(
     own, theirs = (_owners(member, layers, part, embedding, head, norm) for member in (target, other))
     generator = torch.Generator().manual_seed(noise or 0)
     with restored(own):
-        for (module, name), (source, _) in zip(own, theirs, strict=True):
-            if (before := module._parameters[name]) is not None:
-                value = _mixed(before, source._parameters[name], amount, None if noise is None else generator)
-                module._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
+        with plain_torch():
+            for (module, name), (source, _) in zip(own, theirs, strict=True):
+                if (before := module._parameters[name]) is not None:
+                    value = _mixed(before, source._parameters[name], amount, None if noise is None else generator)
+                    module._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
         yield target
 
 
@@ -360,3 +364,6 @@ def _mixed(own: Tensor, other: Tensor, amount: float, generator: torch.Generator
     change = torch.randn(own.shape, generator=generator).to(own)
     size = (other.float() - own.float()).norm() / change.float().norm()
     return own + float(amount) * change * size.to(own.dtype)
+
+
+guarded(globals())

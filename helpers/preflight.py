@@ -1,22 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""Checks of a loaded pair: what the study takes for granted, with what a failure would spoil."""
+"""Checks of a loaded pair: what the study takes for granted, with what a failure would spoil; and the proof that what
+the helpers read of a model is what plain transformers computes with the same weights."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
+from helpers.checks import guarded
+from helpers.generation import Completion, complete
 from helpers.pairs import QUESTION as TEMPLATE
 from helpers.pairs import Member, Pair
-from helpers.readouts import last_hidden
+from helpers.prompts import neutral_sentences
+from helpers.readouts import attribute, last_hidden_shared, lens, logprobs_of, next_logprobs
 from helpers.store import UserError
+from helpers.tokens import THINK
 
 QUESTION = "What is the capital of France?"
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
-STEPS = 5
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}  # nats
+STEPS, TOKENS = 5, 24
 
 
 def preflight(pair: Pair) -> pd.DataFrame:
@@ -58,7 +65,8 @@ def _stop_ids(pair: Pair) -> tuple[str, bool]:
 
 def _same_stop(pair: Pair) -> tuple[str, bool]:
     one, two = _both(pair, lambda m: m.groups.stop[0])
-    return f"{one} and {two}", one == two
+    advice = f"; put one that both have first in eos_token_id of the base's generation_config.json, such as {two}"
+    return f"{one} and {two}{advice * (one != two)}", one == two
 
 
 def _think(pair: Pair) -> tuple[str, bool]:
@@ -100,17 +108,6 @@ def _dtype(pair: Pair) -> tuple[str, bool]:
     return f"{one} on {pair.base.device}", one == two
 
 
-def _padding(pair: Pair) -> tuple[str, bool]:
-    worst = max(_padding_gap(member) for member in pair.members)
-    return f"largest difference {worst:.1e}", worst < TOLERANCE[pair.base.dtype]
-
-
-def _padding_gap(member: Member) -> float:
-    short, long = (member.prompt(text, "plain") for text in (QUESTION, QUESTION + " " + QUESTION * 3))
-    alone, padded = last_hidden(member, [short]), last_hidden(member, [short, long])[:1]
-    return float((alone - padded).abs().max())
-
-
 def _edits(pair: Pair) -> tuple[str, bool]:
     seen = [_edited_steps(member) for member in pair.members]
     return f"{seen[0]} and {seen[1]} of {STEPS} steps edited", seen == [STEPS, STEPS]
@@ -128,9 +125,81 @@ def _edited_steps(member: Member) -> int:
     return int((out[0, encoded["input_ids"].shape[1] :] == expected).sum())
 
 
-def _finite(pair: Pair) -> tuple[str, bool]:
-    fine = all(torch.isfinite(last_hidden(m, [m.prompt(QUESTION, "plain")])).all() for m in pair.members)
-    return "all finite" if fine else "NaN or infinity", bool(fine)
+def refuse_unequal(member: Member) -> None:
+    """Raise UserError for a model that the helpers would misread, naming what differs and by how much."""
+    for name, gap in differences(member).items():
+        if not gap <= TOLERANCE[member.dtype]:  # NaN is not
+            raise UserError(
+                f"{member.source} ({member.config.model_type}): {name} is {gap:.2g} off what transformers computes "
+                "with the same weights: choose a model built like Llama or Qwen2"
+            )
+
+
+def differences(member: Member) -> dict[str, float]:
+    """How far the helpers' readouts are from plain transformers, in nats, and prompts from the tokenizer's own, in
+    tokens; on two short texts and one longer than any attention window, together, so that padding is in it too."""
+    window, texts = getattr(member.config, "sliding_window", None) or 0, [QUESTION, "Name a river."]
+    longest = max(40, min(window + 8, member.max_length - 2 * TOKENS))
+    long = " ".join(neutral_sentences() * (1 + longest // 400))
+    long = member.tokenizer.decode(member.tokenizer(long, add_special_tokens=False).input_ids[:longest])
+    prompts = [member.prompt(text, "plain") for text in (*texts, long)]
+    own = [_plain_logits(member, member.encode([prompt])["input_ids"]) for prompt in prompts]
+    last = torch.stack([logits[-1] for logits in own])
+    ids = sorted({*range(0, member.n_vocab, max(1, member.n_vocab // 50)), *member.groups.stop, *member.groups.wait})
+    wanted = last.log_softmax(-1)[:, ids]
+    shared = logprobs_of(member, last_hidden_shared(member, [prompts[0], f"{prompts[0]} the", f"{prompts[0]} a"]), ids)
+    found = {
+        "a prompt": max(_other_tokens(member, text) for text in texts),
+        "the log-probability of the next token": next_logprobs(member, prompts, ids) - wanted,
+        "the lens at the last depth": lens(member, prompts, ids).logprobs[:, 0, -1] - wanted,
+        "the sum of the attribution": attribute(member, prompts, ids[:1], ids[1:2], rounded=True).total
+        - (last[:, ids[0]] - last[:, ids[1]]),
+        "the readout behind a shared beginning": shared[:1] - wanted[:1],
+        "a greedy token": max(
+            map(_greedy_gap, itertools.repeat(member), complete(member, prompts, max_new_tokens=TOKENS))
+        ),
+    }
+    return {name: float(torch.as_tensor(gap).abs().max()) for name, gap in found.items()}
+
+
+def _plain_logits(member: Member, ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        return member.model(ids, use_cache=False).logits[0].float().cpu()
+
+
+def _other_tokens(member: Member, text: str) -> float:
+    """In how many tokens a prompt of ours differs from what its tokenizer makes of text and chat by itself."""
+    chat = [{"role": "user", "content": text}]
+    wanted = {"plain": member.tokenizer(text).input_ids}
+    if member.tokenizer.chat_template:
+        filled = member.tokenizer.apply_chat_template(
+            chat, tokenize=True, add_generation_prompt=True, return_dict=False
+        )
+        opened = member.prompt(text, "template").endswith(f"{THINK[0]}\n") and THINK[0] not in member.tokenizer.decode(
+            filled
+        )
+        wanted["template"] = filled + member.tokenizer(f"{THINK[0]}\n", add_special_tokens=False).input_ids * opened
+    ours = {form: member.encode([member.prompt(text, form)])["input_ids"][0].tolist() for form in wanted}
+    gaps = [
+        sum(a != b for a, b in zip(ours[f], wanted[f], strict=False)) + abs(len(ours[f]) - len(wanted[f]))
+        for f in wanted
+    ]
+    return float(max(gaps))
+
+
+def _greedy_gap(member: Member, done: Completion) -> float:
+    """How far, at most, a token that the helpers wrote lies below the likeliest one."""
+    ids = member.encode([done.prompt])["input_ids"]
+    logits = _plain_logits(member, torch.cat([ids, ids.new_tensor([done.tokens])], dim=1))[ids.shape[1] - 1 :]
+    written = [[token] for token in done.tokens] + [list(member.groups.stop)] * (done.stop != "limit")
+    return max(float(row.max() - row[tokens].max()) for row, tokens in zip(logits, written, strict=False))
+
+
+def _equal(pair: Pair) -> tuple[str, bool]:
+    found = {member.role: differences(member) for member in pair.members if not member.remote}
+    worst = {role: max(gaps.items(), key=lambda item: item[1]) for role, gaps in found.items()}
+    seen = "; ".join(f"{role}: at most {gap:.0e} ({name})" for role, (name, gap) in worst.items())
+    return seen or "not tried: remote", all(gap <= TOLERANCE[pair.base.dtype] for _, gap in worst.values())
 
 
 CHECKS: list[tuple[str, Callable[[Pair], tuple[str, bool]], str]] = [
@@ -145,7 +214,8 @@ CHECKS: list[tuple[str, Callable[[Pair], tuple[str, bool]], str]] = [
     ("head as the config says", _head, "swaps of embedding or head"),
     ("positions", _positions, "long thoughts"),
     ("one dtype", _dtype, "differences smaller than rounding"),
-    ("left padding changes nothing", _padding, "everything batched"),
+    ("readouts equal plain transformers", _equal, "everything"),
     ("an edit fires on every generated step", _edits, "steering and value-vector edits"),
-    ("logits are finite", _finite, "everything"),
 ]
+
+guarded(globals())

@@ -52,7 +52,7 @@ def load_questions(n: int | None = None, *, split: Split | None = None, path: Pa
     if split is not None:
         check_choice(split, "split", get_args(Split))
     try:
-        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        lines = enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1)
     except (OSError, UnicodeDecodeError) as error:
         said = getattr(error, "strerror", None) or error
         raise UserError(
@@ -139,7 +139,8 @@ def neutral_sentences(n: int | None = None) -> list[str]:
     """Plain statements that ask and answer nothing, each ending in a period. Used in notebooks 02 and 03."""
     if n is not None:
         check_count(n, "sentences")
-    return (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8").split("\n")[:n]
+    lines = (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8-sig").splitlines()
+    return [line for line in lines if line.strip()][:n]
 
 
 # Template of R1-Zero's training (DeepSeek-AI 2025, table 1), with its two tags left open

@@ -19,9 +19,10 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import BatchEncoding
+from transformers import BatchEncoding, DynamicCache
 
-from helpers.checks import check_choice, check_count, check_lengths
+from helpers.checks import check_choice, check_count, check_lengths, guarded
+from helpers.decoding import with_cache
 from helpers.generation import in_memory
 from helpers.pairs import Member
 from helpers.store import UserError
@@ -141,14 +142,16 @@ def last_hidden_shared(member: Member, prompts: list[str], *, batch_size: int = 
     every = [member.encode([prompt])["input_ids"][0].tolist() for prompt in prompts]
     shortest = min(map(len, every)) - 1
     shared = next((k for k in range(shortest) if len({ids[k] for ids in every}) > 1), shortest)
-    if not shared or member.remote:
+    window = getattr(member.config, "sliding_window", None)  # which the tree's own mask knows nothing of
+    if not shared or member.remote or (window and window < max(map(len, every))):
         return last_hidden(member, prompts)
     start, lm, parts = torch.tensor([every[0][:shared]], device=member.device), member.lm, []
     for place in range(0, len(prompts), batch_size):
         batch, last = _tree([ids[shared:] for ids in every[place : place + batch_size]], shared, member)
+        cached = with_cache(member.model, DynamicCache(config=member.config))
         with member.lock, torch.no_grad():
-            cache = member.model.model(start, use_cache=True).past_key_values
-        with member.lock, torch.no_grad(), lm.trace(**batch, past_key_values=cache, use_cache=True) as tracer:
+            member.model.model(start, **cached)
+        with member.lock, torch.no_grad(), lm.trace(**batch, **cached) as tracer:
             hidden = lm.model.norm.output[0, last].clone().save()
             tracer.stop()
         parts.append(hidden.float().to(member.device))
@@ -584,14 +587,21 @@ def _direction(model: Any, plus: list[int], minus: list[int]) -> Tensor:
 
 
 def attribute(
-    member: Member, prompts: list[str], plus: Ids, minus: Ids = (), *, neurons: bool = False, batch_size: int = 64
+    member: Member,
+    prompts: list[str],
+    plus: Ids,
+    minus: Ids = (),
+    *,
+    neurons: bool = False,
+    rounded: bool = False,
+    batch_size: int = 64,
 ) -> Attribution:
     """Direct logit attribution at the last position: what each component writes towards the mean logit of `plus`
     minus that of `minus`, the final norm's scale frozen and its weight folded in. Every query head counts, also
     where heads share keys and values. Raises UserError unless the model is in float32; a remote one is in what its
     server holds, and its parts add up within that rounding. Used in notebooks 03 to 05.
     """
-    if member.dtype != torch.float32 and not member.remote:
+    if member.dtype != torch.float32 and not (member.remote or rounded):
         raise UserError(f"attribution must add up, but {member.source} is in {member.dtype}: call pair.float() first")
     folded = logit_direction(member, plus, minus) * member.norm_weight.float()
     member.check(prompts)
@@ -679,3 +689,6 @@ def attention_pattern(
         tracer.stop()
     tokens = [member.tokenizer.decode([token]) for token in batch["input_ids"][0].tolist()]
     return tokens, torch.stack([weights[layer, head] for layer, head in heads])
+
+
+guarded(globals())

@@ -22,7 +22,7 @@ from nnsight.intervention.iterator import Iterations
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from helpers.checks import check_choice, check_count
+from helpers.checks import check_choice, check_count, guarded
 from helpers.generation import Change, Completion, in_memory
 from helpers.pairs import CONTROLS, Member
 from helpers.readouts import Begun, Ids, begin, go_on, last_hidden, logprobs_of
@@ -480,3 +480,6 @@ def context(member: Member, text: Completion, at: int, *, before: int = 12, afte
     parts = ids[max(0, at - before) : at], ids[at : at + 1], ids[at + 1 : at + 1 + after]
     left, here, right = (decode(part) for part in parts)
     return f"{left}[{here}]{right}"
+
+
+guarded(globals())

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dis
 import hashlib
 import inspect
+import itertools
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import textwrap
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -26,7 +30,8 @@ from safetensors.numpy import load_file, save
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "transformers", "nnsight")
-SHOWS = ("__init__", "__main__", "explorers", "figures", "findings", "stats")  # modules that compute no stored array
+SAMPLE = 2  # rows of a stored result that are computed again where package versions differ
+TOLERANCE = 1e-3  # relative and absolute, within which they must be the stored ones
 
 
 KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "NDIF_API_KEY")  # variables whose values are nobody else's business
@@ -178,30 +183,55 @@ def say(text: str) -> None:
         print(text)
 
 
-def is_fresh_run(sidecar: dict[str, Any]) -> bool:
-    """Whether a stored result may be reused by this process (`run --fresh` sets R1_FRESH)."""
-    run = os.environ.get("R1_FRESH")
-    return not run or sidecar.get("run") == run
-
-
 def sidecar_path(path: Path) -> Path:
     """`NN_name.json` -> `NN_name.meta.json`."""
     return path.with_suffix(".meta.json")
 
 
 def reusable(path: Path, provenance: dict[str, Any]) -> bool:
-    """Whether `path` exists and was made from exactly this provenance."""
-    meta = sidecar_path(path)
+    """Whether `path` exists and was made from exactly this provenance, whatever the package versions (see `drifted`);
+    `run --fresh` sets R1_FRESH, and then only what this run made counts."""
+    meta, run = sidecar_path(path), os.environ.get("R1_FRESH")
     if not (path.exists() and meta.exists()):
         return False
     sidecar = read_json(meta)
-    return isinstance(sidecar, dict) and sidecar.get("provenance") == provenance and is_fresh_run(sidecar)
+    return (
+        isinstance(sidecar, dict)
+        and _agree(sidecar.get("provenance"), provenance)
+        and run in (None, "", sidecar.get("run"))
+    )
+
+
+def _agree(stored: Any, asked: dict[str, Any]) -> bool:
+    """Equal but for digests of arrays, which another machine's rounding moves."""
+    if not isinstance(stored, dict) or stored.keys() != asked.keys():
+        return False
+    arrays = [np.array(one.get("arrays", []), dtype=float) for one in (stored, asked)]
+    close = arrays[0].shape == arrays[1].shape and np.allclose(*arrays, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+    return close and all(stored[key] == asked[key] for key in asked if key != "arrays")
+
+
+def drifted(path: Path) -> str:
+    """Nothing, or, where other package versions made a stored result than are here, which and which."""
+    made, here = read_json(sidecar_path(path)).get("versions", {}), package_versions()
+    other = [name for name in here if made.get(name) != here[name]]
+    return (
+        "made with {}, here {}".format(*(", ".join(f"{n} {v.get(n)}" for n in other) for v in (made, here)))
+        if other
+        else ""
+    )
+
+
+def sampled(n: int, name: str) -> list[int]:
+    """The few of n rows of a stored result that are computed again where package versions differ, by its name."""
+    return sorted(np.random.default_rng(int(sha256(name)[:8], 16)).permutation(n)[:SAMPLE].tolist())
 
 
 def write_sidecar(path: Path, provenance: dict[str, Any], device: str) -> None:
-    """Write what a result was made from beside it; date and device are told, not compared."""
+    """Write what a result was made from beside it; versions, date and device are told, not compared."""
     sidecar = {
         "provenance": provenance,
+        "versions": package_versions(),
         "device": device,
         "date": datetime.now(UTC).date().isoformat(),
         "run": os.environ.get("R1_FRESH"),
@@ -209,59 +239,177 @@ def write_sidecar(path: Path, provenance: dict[str, Any], device: str) -> None:
     write_text(sidecar_path(path), json.dumps(sidecar, indent=1, ensure_ascii=False) + "\n")
 
 
-def kept(
-    pair: Any, name: str, make: Callable[[], Mapping[str, Any]], *made_from: Any, fresh: bool = False
-) -> dict[str, np.ndarray]:
-    """Arrays that `make` computes from the pair and from `made_from` (texts, numbers, functions), stored as
-    `data/<pair>/<name>.safetensors` and reused as long as models, inputs, the code of `make`, of functions among the
-    inputs and of the helpers, and package versions are the same. Says which; `fresh` computes in any case.
+def take(values: Sequence[Any], rows: Sequence[int]) -> list[Any]:
+    """Those of the values that these rows name, as far as there are."""
+    return [values[row] for row in rows if row < len(values)]
 
-    Name every input: what `make` takes from elsewhere is not seen. Raises TypeError for an input that is no plain data.
+
+def kept(
+    pair: Any, name: str, make: Callable[[list[int]], Mapping[str, Any]], n: int, *more: int, fresh: bool = False
+) -> dict[str, np.ndarray]:
+    """Arrays that `make(rows)` computes for some rows (prompts), [row, ...], stored as
+    `data/<pair>/<name>.safetensors` and reused as long as the models and all that `make` reads (see `made_from`) are
+    the same. `n`, `more`: how many rows there are, of each set of prompts that `make` takes them from (see `take`).
+
+    Where package versions differ, SAMPLE rows are computed again, and all of them if those differ by more than
+    TOLERANCE. Says which; `fresh` computes in any case. Raises TypeError where `make` reads something whose content
+    cannot be told.
     """
     path = data_dir(pair.name) / f"{name}.safetensors"
-    provenance = {
-        "models": [f"{member.identity} {member.dtype}" for member in pair.members],
-        "inputs": sha256(json.dumps([_plain(one) for one in (make, *made_from)], ensure_ascii=False)),
-        "code": code_digest(),
-        "versions": package_versions(),
-    }
-    again = not fresh and reusable(path, provenance)
-    say(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {'reused' if again else 'computed'}")
-    if not again:
-        arrays = {key: np.ascontiguousarray(value) for key, value in make().items()}
+    provenance = {"models": [f"{member.identity} {member.dtype}" for member in pair.members], **made_from(make)}
+    told = "computed"
+    if not fresh and reusable(path, provenance):
+        drift, rows = drifted(path), sampled(min(n, *more, n), name)
+        told = "reused"
+        if drift:
+            same = _same_rows(_load_arrays(path), make(rows), rows)
+            told = f"reused, {drift}: {len(rows)} rows computed again, " + (
+                "the same" if same else "NOT the same, so all are"
+            )
+    say(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {told}")
+    if not told.startswith("reused") or told.endswith("all are"):
+        arrays = {key: np.ascontiguousarray(value) for key, value in make(list(range(max(n, *more, n)))).items()}
         with alone(path):
             sidecar_path(path).unlink(missing_ok=True)  # else a crash could leave new arrays under an old provenance
             with atomic(path) as temporary:
                 temporary.write_bytes(save(arrays))  # safetensors' own writer reports a full disk in its own error
             write_sidecar(path, provenance, str(pair.base.device))
+    return _load_arrays(path)  # in the file's order, whether it was just computed or not
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        return load_file(path)  # in the file's order, whether it was just computed or not
+        return load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path} does not load ({error}): delete it or restore it with git") from error
 
 
-def _plain(given: Any) -> Any:
-    """An input as JSON can hold it: a function by its source, a dataclass by its fields."""
-    if callable(given):
-        return inspect.getsource(given)
-    if is_dataclass(given):
-        return _plain({field.name: getattr(given, field.name) for field in fields(given)})
-    if isinstance(given, Mapping):
-        return [[str(key), _plain(value)] for key, value in given.items()]
-    return [_plain(one) for one in given] if isinstance(given, list | tuple | range) else given
+def _same_rows(stored: Mapping[str, np.ndarray], again: Mapping[str, Any], rows: list[int]) -> bool:
+    """Whether rows computed again are those that are stored; ranks and counts may differ by one."""
+    for key, values in again.items():
+        known, found = (np.asarray(one) for one in (stored.get(key, np.empty(0)), values))
+        picked = known[[row for row in rows if row < len(known)]] if len(known) else known
+        least = TOLERANCE if found.dtype.kind == "f" else 1
+        if picked.shape != found.shape or not np.allclose(picked, found, rtol=TOLERANCE, atol=least, equal_nan=True):
+            return False
+    return True
+
+
+def made_from(make: Callable[..., Any]) -> dict[str, Any]:
+    """What a function's result depends on besides models: `code`, digests of its source and of all functions of the
+    helpers and of its own module that it reaches; `inputs`, of the values that these read; `arrays`, three numbers of
+    each float array among them, compared within TOLERANCE."""
+    code, inputs, arrays, seen = {}, [], [], {id(make): make}
+    waiting, own = [("make", make)], {"helpers", (make.__module__ or "").partition(".")[0]}
+    while waiting:
+        name, value = waiting.pop()
+        value = inspect.unwrap(value) if inspect.isroutine(value) else value
+        if inspect.isfunction(value) or inspect.isclass(value):
+            if (value.__module__ or "").partition(".")[0] in own:
+                code[f"{value.__module__}.{value.__qualname__}"] = sha256(plain_source(_source(value)))[:12]
+                found = {at: one for function in _functions(value) for at, one in reads(function).items()}
+                waiting += [(at, one) for at, one in sorted(found.items(), reverse=True) if id(one) not in seen]
+                seen |= {id(one): one for one in found.values()}
+            continue
+        for part in _parts(name, value, arrays):
+            if isinstance(part, str):
+                inputs.append(part)
+            elif id(part) not in seen:
+                seen[id(part)] = part
+                waiting.append((name, part))
+    return {
+        "code": dict(sorted(code.items())),
+        "inputs": sha256(json.dumps(sorted(inputs))),
+        "arrays": arrays,
+    }
+
+
+def reads(function: Any) -> dict[str, Any]:
+    """The global and enclosing variables that a function reads, by name, those of functions inside it too; of a module
+    only the attributes that it reads."""
+    function, found = inspect.unwrap(function), {}
+    around = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    waiting = [function.__code__]
+    while waiting:
+        code = waiting.pop()
+        waiting += [const for const in code.co_consts if inspect.iscode(const)]
+        steps = list(dis.get_instructions(code))
+        for step, after in itertools.pairwise(steps):
+            name = step.argval
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and name in function.__globals__:
+                value = function.__globals__[name]
+            elif "DEREF" in step.opname and name in around and around[name] != types.CellType():
+                value = around[name].cell_contents
+            else:
+                continue
+            if not inspect.ismodule(value):
+                found[name] = value
+            elif value.__name__.startswith("helpers") and after.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+                found[f"{name}.{after.argval}"] = getattr(value, after.argval)
+    return found
+
+
+def _functions(value: Any) -> list[Any]:
+    """A function, or those that a class's body defines."""
+    if inspect.isfunction(value):
+        return [value]
+    inner = [
+        getattr(one, "fget", None) or getattr(one, "func", None) or getattr(one, "__func__", one)
+        for one in vars(value).values()
+    ]
+    return [
+        one for one in inner if inspect.isfunction(one) and not inspect.unwrap(one).__code__.co_filename.startswith("<")
+    ]
 
 
 @cache
-def code_digest() -> str:
-    """SHA-256 of the helpers that compute, their docstrings, comments and blank lines left out."""
-    modules = sorted(path for path in Path(__file__).parent.glob("*.py") if path.stem not in SHOWS)
-    return sha256("\n".join(line for path in modules for line in _code_lines(path.read_text(encoding="utf-8"))))
+def _source(value: Any) -> str:
+    return textwrap.dedent(inspect.getsource(value))
 
 
-def _code_lines(source: str) -> list[str]:
-    told = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            told |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-    lines = (line.rstrip() for number, line in enumerate(source.splitlines(), start=1) if number not in told)
-    return [line for line in lines if line and not line.lstrip().startswith("#")]
+def plain_source(text: str) -> str:
+    """Code without comments, docstrings and layout."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:  # a lambda within a larger expression
+        return text
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _parts(name: str, value: Any, arrays: list[list[float]]) -> Iterator[Any]:
+    """What tells a value apart, as texts, and the functions and classes in it; float arrays are added to `arrays`."""
+    if inspect.isfunction(value) or inspect.isclass(value):
+        yield value
+    elif hasattr(value, "identity"):  # a model of the pair
+        yield f"{name} {value.identity} {value.dtype}"
+        yield type(value)
+    elif hasattr(value, "members"):
+        for member in value.members:
+            yield from _parts(name, member, arrays)
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _parts(f"{name}[{key}]", one, arrays)
+    elif isinstance(value, list | tuple):
+        yield f"{name} {type(value).__name__} {len(value)}"
+        for k, one in enumerate(value):
+            yield from _parts(f"{name}[{k}]", one, arrays)
+    elif is_dataclass(value):
+        yield type(value)
+        for field in fields(value):
+            yield from _parts(f"{name}.{field.name}", getattr(value, field.name), arrays)
+    elif hasattr(value, "shape") and hasattr(value, "dtype"):
+        array = np.asarray(value.detach().float().cpu() if hasattr(value, "detach") else value)
+        yield f"{name} {array.shape}"
+        if array.dtype.kind == "f":
+            probes = np.random.default_rng(0).standard_normal((2, array.size))
+            size = float(np.linalg.norm(array))
+            arrays.append([round(float(one), 6) for one in (size, *(probes @ array.ravel() / max(size, 1e-12)))])
+        else:
+            yield sha256(array.tobytes())
+    elif value is None or isinstance(value, str | int | float | bool | range | set | frozenset | re.Pattern | Path):
+        yield f"{name} {sorted(value) if isinstance(value, set | frozenset) else value!r}"
+    elif not (inspect.isroutine(value) or inspect.ismodule(value) or type(value).__module__ in ("typing", "types")):
+        raise TypeError(f"{name} is a {type(value).__name__}, whose content is not known: let make read what it holds")

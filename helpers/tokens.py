@@ -88,9 +88,29 @@ def single_id(tokenizer: Any, text: str) -> int | None:
     return ids[0] if len(ids) == 1 and tokenizer.decode(ids) == text else None
 
 
+def lost_mark(tokenizer: Any) -> str | None:
+    """A mark that has an id of its own but is read as something else inside a text, as when a conversion forgot that
+    it is an added token."""
+    known = tokenizer.get_vocab()
+    for mark in dict.fromkeys([*THINK, *END_MARKS, *map(str, tokenizer.added_tokens_decoder.values())]):
+        ids = tokenizer(f"It is so.\n{mark}\n\nYes.", add_special_tokens=False).input_ids
+        if mark in known and ids.count(known[mark]) != 1:
+            return mark
+    return None
+
+
+def _in_text(tokenizer: Any, word: str) -> int | None:
+    """Id of a word that is one token alone and at the end of a text as well, else None."""
+    index = single_id(tokenizer, word)
+    before = "It is so." if word.startswith(" ") else "It is so.\n\n"
+    if index is None or not word.strip().isalpha():
+        return index
+    return index if tokenizer(before + word, add_special_tokens=False).input_ids[-1] == index else None
+
+
 def token_groups(tokenizer: Any, eos_ids: list[int]) -> TokenGroups:
     """Look every group up in one tokenizer. `eos_ids` are those that end its generation."""
-    found = {text: single_id(tokenizer, text) for text in (*WAIT, *REASONING, *THINK)}
+    found = {text: _in_text(tokenizer, text) for text in (*WAIT, *REASONING, *THINK)}
     special = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
     ends = [tokenizer.convert_tokens_to_ids(mark) for mark in END_MARKS if mark in special]
     reasoning = tuple(index for text in REASONING if (index := found[text]) is not None)

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from nnsight.intervention.iterator import Iterations
 from torch import Tensor
 
-from helpers.checks import check_count, check_finite
+from helpers.checks import check_count, check_finite, guarded, plain_torch
 from helpers.pairs import Member, Pair
 from helpers.store import UserError
 
@@ -30,6 +30,7 @@ READS_FROM = dict.fromkeys(("q_proj", "k_proj", "v_proj"), "input_layernorm") | 
     ("gate_proj", "up_proj"), "post_attention_layernorm"
 )
 ROWS = 8192  # rows of an embedding compared at once
+TARGETS = 64  # tokens explained at once: each holds a number for every word of the vocabulary
 Neuron = tuple[int, int]  # layer, column of its down_proj
 
 
@@ -231,14 +232,15 @@ def edited_weights(
     layers = sorted({layer for edit in edits for layer, _ in edit.neurons} | set(vectors))
     matrices = {layer: member.model.model.layers[layer].mlp.down_proj for layer in layers}
     with restored([(matrix, name) for matrix in matrices.values() for name in ("weight", "bias")]):
-        for layer, matrix in matrices.items():
-            index, factor, added = (part.to(matrix.weight.device) for part in _layer_change(member, layer, edits))
-            weight, columns = matrix.weight.clone(), matrix.weight[:, index]
-            weight[:, index] = columns * factor.to(weight)
-            bias = columns.float() @ added + vectors.get(layer, torch.zeros(len(weight))).to(weight.device).float()
-            bias = bias if matrix.bias is None else bias + matrix.bias.float()
-            for name, value in (("weight", weight), ("bias", bias.to(weight))):
-                matrix._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
+        with plain_torch():
+            for layer, matrix in matrices.items():
+                index, factor, added = (part.to(matrix.weight.device) for part in _layer_change(member, layer, edits))
+                weight, columns = matrix.weight.clone(), matrix.weight[:, index]
+                weight[:, index] = columns * factor.to(weight)
+                bias = columns.float() @ added + vectors.get(layer, torch.zeros(len(weight))).to(weight.device).float()
+                bias = bias if matrix.bias is None else bias + matrix.bias.float()
+                for name, value in (("weight", weight), ("bias", bias.to(weight))):
+                    matrix._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
         yield member
 
 
@@ -268,32 +270,41 @@ def _layer_change(member: Member, layer: int, edits: Sequence[NeuronEdit]) -> tu
     return tuple(part.to(member.device) for part in (index, factor[index], added[index]))
 
 
-def _unit_unembeddings(member: Member) -> Float[np.ndarray, "vocab d_model"]:
-    """Mean-centred unembeddings of unit length."""
+def _unit_unembeddings(member: Member) -> Float[Tensor, "vocab d_model"]:
+    """Mean-centred unembeddings of unit length, float32 on the CPU."""
     every = member.unembedding.float().cpu()
-    return torch.nn.functional.normalize(every - every.mean(0), dim=-1).numpy()
+    return torch.nn.functional.normalize(every - every.mean(0), dim=-1)
 
 
 def sparse_shares(
     member: Member, token_ids: Sequence[int], *, k: int = 32, below: float = 1.0
 ) -> Float[np.ndarray, "token step"]:
     """How much of each token's unembedding (mean-centred) 1 to k others explain, chosen one by one: share of its
-    squared norm, by orthogonal matching pursuit. `below` leaves out others of that cosine and more: near copies."""
-    from sklearn.linear_model import orthogonal_mp
-
+    squared norm, by orthogonal matching pursuit (Pati et al. 1993); a row that adds nothing, as untrained ones that are
+    equal, changes nothing. `below` leaves out others of that cosine and more: near copies."""
     member.check_ids(token_ids)
     check_count(k, "other tokens", min(member.unembedding.shape) - 1)
     check_finite(below, "below")
-    every, shares = _unit_unembeddings(member), []
-    for token in token_ids:
-        target, others = every[token], every.copy()
-        others[np.abs(every @ target) >= below] = 0.0
-        others[token] = 0.0
-        path = orthogonal_mp(others.T, target, n_nonzero_coefs=k, return_path=True)
-        used = np.flatnonzero(path.any(axis=1))
-        left = target[:, None] - others[used].T.astype(float) @ path[used]
-        shares.append(1 - (left**2).sum(axis=0))
-    return np.array(shares)
+    every = _unit_unembeddings(member)
+    return torch.cat([_pursuit(every, some, k, below) for some in torch.tensor(list(token_ids)).split(TARGETS)]).numpy()
+
+
+def _pursuit(every: Tensor, tokens: Tensor, k: int, below: float) -> Float[Tensor, "token step"]:
+    """`sparse_shares` of a block of tokens: the row nearest to what is left, made orthogonal to those before it."""
+    rows, left = torch.arange(len(tokens)), every[tokens].double()
+    barred = (every[tokens] @ every.T).abs() >= (below if below < 1 else torch.inf)  # equal rows may be at 1.0000001
+    barred[rows, tokens] = True
+    basis, shares = torch.zeros(len(tokens), k, every.shape[1], dtype=torch.float64), torch.zeros(len(tokens), k)
+    for step in range(k):
+        nearest = (left.float() @ every.T).abs().masked_fill(barred, -1).argmax(1)
+        barred[rows, nearest] = True
+        new = every[nearest].double()
+        new = new - torch.einsum("tsd,ts->td", basis, torch.einsum("tsd,td->ts", basis, new))
+        size = new.norm(dim=1, keepdim=True)
+        basis[:, step] = torch.where(size > 1e-5, new / size.clamp(min=1e-5), 0.0)
+        left = left - basis[:, step] * (basis[:, step] * left).sum(1, keepdim=True)
+        shares[:, step] = 1 - left.pow(2).sum(1)
+    return shares
 
 
 def least_squares_shares(
@@ -303,9 +314,14 @@ def least_squares_shares(
     all others, which span the whole space wherever the vocabulary is larger than d_model."""
     member.check_ids([*token_ids, *(others or ())])
     every, shares = _unit_unembeddings(member), []
+    together = every if others is None else every[list(dict.fromkeys(others))]
+    gram = (together.T @ together).double()
     for token in token_ids:
-        chosen = np.delete(every, token, axis=0) if others is None else every[[o for o in others if o != token]]
-        values, basis = np.linalg.eigh((chosen.T @ chosen).astype(float))
-        span = basis[:, values > 1e-6 * values.max()]
-        shares.append(float(((every[token] @ span) ** 2).sum()))
+        own = every[token].double()
+        counted = others is None or token in others
+        values, basis = torch.linalg.eigh(gram - torch.outer(own, own) * counted)
+        shares.append(float((own @ basis[:, values > 1e-6 * values.max()]).pow(2).sum()))
     return np.array(shares)
+
+
+guarded(globals())

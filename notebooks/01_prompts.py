@@ -51,7 +51,7 @@ from helpers.prompts import echo_share, is_right, load_questions
 from helpers.store import data_dir, write_records
 
 pd.set_option("display.max_colwidth", None)
-pair = load_pair(PAIR) if "pair" not in globals() else pair
+pair = load_pair(PAIR)
 Markdown(findings.claim(pair.name, "F01", "F02", "F03", "F04"))
 
 # %% [markdown]

@@ -54,10 +54,10 @@ from helpers.generation import load_combined
 from helpers.pairs import load_pair
 from helpers.prompts import ask, combine, neutral_sentences
 from helpers.readouts import bigram_logits, last_hidden, log_normaliser, logits_of, next_logprobs, stop_parts, top_tokens
-from helpers.store import data_dir, kept, write_text
+from helpers.store import data_dir, kept, take, write_text
 from helpers.tokens import single_id
 
-pair = load_pair(PAIR) if "pair" not in globals() else pair
+pair = load_pair(PAIR)
 Markdown(findings.claim(pair.name, "F05", "F06", "F07", "F08"))
 
 # %% [markdown]
@@ -109,16 +109,16 @@ names = {"stop": figures.STOP, "</think>": figures.THIRD, "<think>": figures.PAL
          "new line": figures.LINE, "rest": figures.REST}  # fmt: skip
 
 
-def read_parts() -> dict:
+def read_parts(rows: list[int]) -> dict:
     """P(next token) in parts for each model, form and state, [prompt, part]."""
-    found = {}
+    found, chosen = {}, take(asked, rows)
     for (role, m), form, (state, texts) in itertools.product(members.items(), ("plain", "template"), states.items()):
-        rows = ask(m, asked, form=form) if texts is None else combine(m, asked, texts, form=form)
-        found[f"{role} {form} {state}"] = stop_parts(m, rows)[list(names)]
+        shown = ask(m, chosen, form=form) if texts is None else combine(m, chosen, take(texts, rows), form=form)
+        found[f"{role} {form} {state}"] = stop_parts(m, shown)[list(names)]
     return found
 
 
-parts = kept(pair, "02_parts", read_parts, asked, states, list(names), fresh=RECOMPUTE)
+parts = kept(pair, "02_parts", read_parts, len(asked), fresh=RECOMPUTE)
 
 # %%
 p_stop = {key: parts[" ".join(key)][:, 0] for key in itertools.product(members, ("plain", "template"), states)}
@@ -192,14 +192,14 @@ groups, decode = pair.base.groups, pair.base.tokenizer.decode
 ids = list(dict.fromkeys([groups.stop[0], *groups.reasoning, *groups.wait, *groups.control]))
 
 
-def read_logits() -> dict:
+def read_logits(rows: list[int]) -> dict:
     """Logits of the chosen tokens, [prompt, token], and the log of what normalises them, by model."""
-    hidden = {role: last_hidden(m, prompts[role, "plain"]) for role, m in members.items()}
+    hidden = {role: last_hidden(m, take(prompts[role, "plain"], rows)) for role, m in members.items()}
     found = {role: logits_of(m, hidden[role], ids) for role, m in members.items()}
     return found | {f"{role}, all": log_normaliser(m, hidden[role]) for role, m in members.items()}
 
 
-read = kept(pair, "02_shift", read_logits, prompts, ids, fresh=RECOMPUTE)
+read = kept(pair, "02_shift", read_logits, len(asked), fresh=RECOMPUTE)
 logit = {role: read[role] for role in members}
 logprob = {role: logit[role] - read[f"{role}, all"][:, None] for role in logit}
 place = {token: k for k, token in enumerate(ids)}
@@ -282,19 +282,22 @@ pieces = {
     "periods": lambda k: "." * k,
     "<answer></answer>": lambda k: "<answer></answer>" * k,
 }
-longer = {(role, kind): [prompt + piece(k) for k in REPEATS for prompt in prompts[role, "plain"][:few]] for role in members for kind, piece in pieces.items()}
 words = [*groups.wait, *groups.control]
 
 
-def read_longer() -> dict:
-    """Log-probabilities of the Wait set and the control words after each text, by model and kind, [text, token]."""
-    return {f"{role} {kind}": next_logprobs(members[role], some, words) for (role, kind), some in longer.items()}
+def read_longer(rows: list[int]) -> dict:
+    """Log-probabilities of the Wait set and the control words, by model and kind, [prompt, pieces appended, token]."""
+    found = {}
+    for role, kind in itertools.product(members, pieces):
+        texts = [prompt + pieces[kind](k) for prompt in take(prompts[role, "plain"], rows) for k in REPEATS]
+        found[f"{role} {kind}"] = next_logprobs(members[role], texts, words).unflatten(0, (-1, len(REPEATS)))
+    return found
 
 
-read = kept(pair, "02_growth", read_longer, longer, words, fresh=RECOMPUTE)
+read = kept(pair, "02_growth", read_longer, few, fresh=RECOMPUTE)
 grown = {}
-for role, kind in longer:
-    of_wait, of_control = np.split(read[f"{role} {kind}"].reshape(len(REPEATS), few, -1), [len(groups.wait)], axis=-1)
+for role, kind in itertools.product(members, pieces):
+    of_wait, of_control = np.split(read[f"{role} {kind}"].transpose(1, 0, 2), [len(groups.wait)], axis=-1)
     grown[role, kind] = np.logaddexp.reduce(of_wait, -1), of_control.mean(-1)
 
 # %%
@@ -354,12 +357,12 @@ bare = [sentence.rstrip(".") for sentence in neutral_sentences()]
 ended = {(role, end): [m.prompt(sentence + end, "plain") for sentence in bare] for role, m in members.items() for end in (".", ",", "!", "")}
 
 
-def read_ends() -> dict:
+def read_ends(rows: list[int]) -> dict:
     """log P(stop) after each statement, by model and mark."""
-    return {f"{role} {end}": next_logprobs(members[role], some, list(members[role].groups.stop)).logsumexp(1) for (role, end), some in ended.items()}
+    return {f"{role} {end}": next_logprobs(members[role], take(texts, rows), list(members[role].groups.stop)).logsumexp(1) for (role, end), texts in ended.items()}
 
 
-log_stop = kept(pair, "02_ends", read_ends, ended, fresh=RECOMPUTE)
+log_stop = kept(pair, "02_ends", read_ends, len(bare), fresh=RECOMPUTE)
 gain = {(role, end): log_stop[f"{role} {end}"] - log_stop[f"{role} "] for role, end in ended if end}
 
 # %%

@@ -54,12 +54,12 @@ from helpers.generation import load_combined
 from helpers.pairs import load_pair
 from helpers.prompts import neutral_sentences, shuffle_words
 from helpers.readouts import (
-    attention_pattern, attribute, lens_map, next_logits, promoted, read_stream, residuals, vocabulary_scores,
+    Lens, attention_pattern, attribute, lens, lens_map, next_logits, promoted, read_stream, residuals, vocabulary_scores,
 )  # fmt: skip
-from helpers.store import data_dir, kept, write_text
+from helpers.store import data_dir, kept, take, write_text
 
 pd.set_option("display.max_colwidth", None)
-pair = load_pair(PAIR) if "pair" not in globals() else pair
+pair = load_pair(PAIR)
 Markdown(findings.claim(pair.name, "F09", "F10", "F11"))
 
 # %% [markdown]
@@ -113,8 +113,21 @@ for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
 ids = [*stop, *wait, *control]
 at_stop, at_wait, at_control = slice(0, 1), slice(1, 1 + len(wait)), slice(1 + len(wait), None)
 states = ("plain", "template", "shuffled")
+sets = dict(texts)  # of prompts, by model and form
+
+
+def read_lens(rows: list[int]) -> dict:
+    """Logits, log-probabilities and ranks of the chosen tokens through the lens, [prompt, depth, token]."""
+    found = {}
+    for (role, state), prompts in sets.items():
+        read = lens(members[role], take(prompts, rows), ids)
+        found |= {f"{role} {state} {name}": values[:, 0] for name, values in vars(read).items()}
+    return found
+
+
+through = kept(pair, "03_lens", read_lens, len(asked), fresh=RECOMPUTE)
+seen = {key: Lens(*(torch.from_numpy(through[f"{' '.join(key)} {name}"]) for name in ("logits", "logprobs", "ranks"))) for key in sets}
 streams = {key: residuals(members[key[0]], texts[key])[:, 0].cpu() for key in texts}
-seen = {key: read_stream(members[key[0]], stream, ids) for key, stream in streams.items()}
 
 
 def against_control(lens, chosen: slice) -> np.ndarray:
@@ -319,12 +332,13 @@ figures.save_figure(fig, "03_shape_of_rise", pair=pair.name, alt=title, note=f"n
 # **Control.** The same sums on shuffled prompts.
 
 # %%
-def parts_of(state: str, plus: list[int], minus: list[int]) -> dict:
+def parts_of(state: str, plus: list[int], minus: list[int], rows: list[int]) -> dict:
     """What layers and heads of both models write on one set of prompts, checked against the true logits."""
     found = {}
     for role, m in members.items():
-        parts = attribute(m, texts[role, state], plus, minus)
-        logits = next_logits(m, texts[role, state][:8], [*plus, *minus])
+        prompts = take(texts[role, state], rows)
+        parts = attribute(m, prompts, plus, minus)
+        logits = next_logits(m, prompts[:8], [*plus, *minus])
         true = logits[:, : len(plus)].mean(1) - logits[:, len(plus) :].mean(1)
         assert (parts.total[:8] - true).abs().max() < 1e-3, "the parts must sum to the logit"
         assert (parts.heads.sum(-1) + parts.attention_bias - parts.attention).abs().max() < 1e-3
@@ -332,13 +346,13 @@ def parts_of(state: str, plus: list[int], minus: list[int]) -> dict:
     return found
 
 
-def read_rise() -> dict:
+def read_rise(rows: list[int]) -> dict:
     """What each layer's attention and MLP write towards the stop token, [prompt, layer]."""
-    found = {state: parts_of(state, stop, control) for state in ("plain", "shuffled")}
+    found = {state: parts_of(state, stop, control, rows) for state in ("plain", "shuffled")}
     return {f"{state} {role} {kind}": found[state][f"{role} {kind}"] for state in found for role in members for kind in ("attention", "mlp")}
 
 
-rise = kept(pair, "03_rise", read_rise, parts_of, texts, stop, control, fresh=RECOMPUTE)
+rise = kept(pair, "03_rise", read_rise, len(asked), fresh=RECOMPUTE)
 late = slice(n_layers - n_layers // 3, None)
 late_sum = {(s, r): [rise[f"{s} {r} {kind}"][:, late].sum(1) for kind in ("attention", "mlp")] for s in ("plain", "shuffled") for r in members}
 attention_lead = {key: stats.paired(*both) for key, both in late_sum.items()}
@@ -517,14 +531,14 @@ figures.save_figure(fig, "03_activation_difference", pair=pair.name, alt=title, 
 # **Question.** Which query heads write more towards stopping, and away from waiting, in one model than in the other? Metric: direct contribution to $z(\text{stop}) - \overline{z(\text{Wait})}$, distilled minus base, per head. The strongest by absolute mean are chosen on `explore`, told on `confirm`. **Controls.** As many random heads; all heads of `confirm` are tested by flipping signs over prompts, corrected over layers × heads (Benjamini-Hochberg).
 
 # %%
-def read_heads() -> dict:
-    """What layers and heads write to stop − Wait on confirm, and the mean change of each head on explore."""
-    heads = {role: attribute(m, combined["explore"].prompts(m, "plain"), stop, wait).heads for role, m in members.items()}
-    return parts_of("plain", stop, wait) | {"explore": (heads["distilled"] - heads["base"]).mean(0)}
+def read_heads(rows: list[int]) -> dict:
+    """What layers and heads write to stop − Wait on confirm, and the change of each head on explore, [prompt, ...]."""
+    heads = {role: attribute(m, take(combined["explore"].prompts(m, "plain"), rows), stop, wait).heads for role, m in members.items()}
+    return parts_of("plain", stop, wait, rows) | {"explore": heads["distilled"] - heads["base"]}
 
 
-contrast = kept(pair, "03_heads", read_heads, parts_of, texts, combined, stop, wait, fresh=RECOMPUTE)
-chosen_on = torch.from_numpy(contrast["explore"])
+contrast = kept(pair, "03_heads", read_heads, len(asked), len(combined["explore"].questions), fresh=RECOMPUTE)
+chosen_on = torch.from_numpy(contrast["explore"].mean(0))
 n_heads = chosen_on.shape[1]
 top = [divmod(int(k), n_heads) for k in chosen_on.flatten().abs().argsort(descending=True)[:TOP_HEADS]]
 others = [k for k in range(chosen_on.numel()) if divmod(k, n_heads) not in top]

@@ -49,6 +49,8 @@ N_DRAWS = 5  # draws of matched random neurons at the chosen dose
 TERMS = 16  # unembeddings in a sparse combination
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
+import itertools
+
 import numpy as np
 import pandas as pd
 import torch
@@ -59,12 +61,12 @@ from helpers.generation import Change, answers, cut_short, load_combined
 from helpers.pairs import load_pair
 from helpers.prompts import load_questions
 from helpers.readouts import activations, attribute, last_hidden, logits_of, logprobs_of, promoted
-from helpers.store import data_dir, kept, write_text
+from helpers.store import data_dir, kept, take, write_text
 from helpers.tokens import control_ids
 from helpers.weights import NeuronEdit, with_neurons
 
 pd.set_option("display.max_colwidth", None)
-pair = load_pair(PAIR) if "pair" not in globals() else pair
+pair = load_pair(PAIR)
 Markdown(findings.claim(pair.name, "F12", "F13", "F14"))
 
 # %% [markdown]
@@ -275,9 +277,9 @@ figures.save_figure(fig, "04_activations", pair=pair.name, alt=title, note=f"n =
 # **Question.** Silence (× 0) more and more of these neurons: what share of the whole difference between the models, in $c = z(\text{stop}) - \overline{z(\text{Wait})}$, does that make? In the base the stop neurons, in the distilled model the Wait neurons. **Controls.** Matched random neurons; and, as the best case, the neurons whose direct contribution to $c$ is largest in size on `explore`. Readouts on `confirm`.
 
 # %%
-def contrast(role: str, split: str, lm=None) -> np.ndarray:
+def contrast(role: str, split: str, lm=None, rows=range(10**6)) -> np.ndarray:
     """Logit of stop minus mean logit of the Wait set at the last position, one a prompt."""
-    read = logits_of(members[role], last_hidden(members[role], texts[role, split], lm=lm), [*stop, *wait]).numpy()
+    read = logits_of(members[role], last_hidden(members[role], take(texts[role, split], rows), lm=lm), [*stop, *wait]).numpy()
     return read[:, 0] - read[:, 1:].mean(1)
 
 
@@ -297,13 +299,13 @@ for role, kind in (("base", "stop"), ("distilled", "Wait")):
     rivals |= {(role, "nearest columns"): ranked, (role, "most attributed"): attributed[role], (role, "matched random"): weights.alike(ranked, size[role], seed=SEED)}
 
 
-def silence() -> dict:
-    """The contrast with more and more neurons silenced, [count, prompt]."""
-    return {f"{role} {name}": np.stack([contrast(role, "confirm", with_neurons(members[role], NeuronEdit(neurons[:count], factor=0.0))) for count in COUNTS]) for (role, name), neurons in rivals.items()}
+def silence(rows: list[int]) -> dict:
+    """The contrast with more and more neurons silenced, [prompt, count]."""
+    return {f"{role} {name}": np.stack([contrast(role, "confirm", with_neurons(members[role], NeuronEdit(neurons[:count], factor=0.0)), rows) for count in COUNTS], axis=1) for (role, name), neurons in rivals.items()}
 
 
-after = kept(pair, "04_silenced", silence, contrast, texts, rivals, COUNTS, stop, wait, fresh=RECOMPUTE)
-silenced = {(role, name): [stats.ratio_of_means(toward[role] * (c - before[role, "confirm"]), whole["confirm"]) for c in after[f"{role} {name}"]] for role, name in rivals}
+after = kept(pair, "04_silenced", silence, len(whole["confirm"]), fresh=RECOMPUTE)
+silenced = {(role, name): [stats.ratio_of_means(toward[role] * (c - before[role, "confirm"]), whole["confirm"]) for c in after[f"{role} {name}"].T] for role, name in rivals}
 needed = {role: next((count for count, share in zip(COUNTS, silenced[role, "most attributed"], strict=True) if share.estimate > 0.5), None) for role in members}
 lower = dict(zip(COUNTS, [0, *COUNTS], strict=False))
 told = {role: f"more than {lower[count]} and at most {count} neurons" if (count := needed[role]) else f"more than {COUNTS[-1]} neurons" for role in needed}
@@ -359,27 +361,34 @@ def edit(role: str, way: str, name: str, alpha: float) -> tuple[NeuronEdit, ...]
     return (scaled if way == "scaled" else shifted)(role, alpha, sets[name])
 
 
-def sweep() -> dict:
-    """The contrast under every edit, [alpha, prompt], on confirm; and scaled on explore, where alpha is chosen."""
-    found = {f"{role} {way} {name}": [contrast(role, "confirm", with_neurons(members[role], *edit(role, way, name, alpha))) for alpha in ALPHAS] for role, way, name in doses}
-    on_explore = {f"explore {role} {name}": [contrast(role, "explore", with_neurons(members[role], *edit(role, "scaled", name, alpha))) for alpha in ALPHAS] for role in members for name in ("nearest columns", "matched random")}
-    return {key: np.stack(values) for key, values in (found | on_explore).items()}
+def sweep(rows: list[int]) -> dict:
+    """The contrast under every edit, [prompt, alpha], on confirm; and scaled on explore, where alpha is chosen."""
+    found = {f"{role} {way} {name}": [contrast(role, "confirm", with_neurons(members[role], *edit(role, way, name, alpha)), rows) for alpha in ALPHAS] for role, way, name in doses}
+    on_explore = {f"explore {role} {name}": [contrast(role, "explore", with_neurons(members[role], *edit(role, "scaled", name, alpha)), rows) for alpha in ALPHAS] for role in members for name in ("nearest columns", "matched random")}
+    return {key: np.stack(values, axis=1) for key, values in (found | on_explore).items()}
 
 
-swept = kept(pair, "04_dose", sweep, contrast, edit, scaled, shifted, texts, list(sets.values()), ALPHAS, stop, wait, fresh=RECOMPUTE)
-dose = {(role, way, name): (swept[f"{role} {way} {name}"] - before[role, "confirm"]).T for role, way, name in doses}
+swept = kept(pair, "04_dose", sweep, *map(len, whole.values()), fresh=RECOMPUTE)
+dose = {(role, way, name): swept[f"{role} {way} {name}"] - before[role, "confirm"][:, None] for role, way, name in doses}
 
 # %%
 best = {}
 for role in members:
-    ahead = toward[role] * (swept[f"explore {role} nearest columns"] - swept[f"explore {role} matched random"]).mean(1)
+    ahead = toward[role] * (swept[f"explore {role} nearest columns"] - swept[f"explore {role} matched random"]).mean(0)
     best[role] = ALPHAS[int(ahead.argmax())]
 at = {role: ALPHAS.index(best[role]) for role in members}
 effect = {(role, name): toward[role] * dose[role, "scaled", name][:, at[role]] for role in members for name in sets}
 draws = [{key: weights.alike(neurons, size[key[0]], seed=SEED + draw) for key, neurons in chosen.items()} for draw in range(N_DRAWS)]
-after = kept(pair, "04_draws", lambda: {role: np.stack([contrast(role, "confirm", with_neurons(members[role], *scaled(role, best[role], neurons))) for neurons in draws]) for role in members}, contrast, scaled, texts, draws, best, stop, wait, fresh=RECOMPUTE)
+
+
+def read_draws(rows: list[int]) -> dict:
+    """The contrast with matched random neurons scaled, [prompt, draw]."""
+    return {role: np.stack([contrast(role, "confirm", with_neurons(members[role], *scaled(role, best[role], neurons)), rows) for neurons in draws], axis=1) for role in members}
+
+
+after = kept(pair, "04_draws", read_draws, len(whole["confirm"]), fresh=RECOMPUTE)
 for role in members:
-    effect[role, "matched random"] = toward[role] * (after[role].mean(0) - before[role, "confirm"])
+    effect[role, "matched random"] = toward[role] * (after[role].mean(1) - before[role, "confirm"])
 share = {key: stats.ratio_of_means(value, whole["confirm"]) for key, value in effect.items()}
 beyond = {(role, name): stats.ratio_of_means(effect[role, "nearest columns"] - effect[role, name], whole["confirm"]) for role in members for name in sets if name != "nearest columns"}
 Markdown(f"Chosen on explore: α = {best['base']:g} on the base, {best['distilled']:g} on the distilled. Share of the difference made on confirm: base {share['base', 'nearest columns']}, matched random {share['base', 'matched random']}, two words {share['base', 'of two words']}; distilled {share['distilled', 'nearest columns']}, matched random {share['distilled', 'matched random']}, two words {share['distilled', 'of two words']}.")
@@ -388,13 +397,18 @@ Markdown(f"Chosen on explore: α = {best['base']:g} on the base, {best['distille
 # $c$ is not P(stop): it can fall because "Wait" rises while stopping stays as likely as before. So P(stop) itself, at the same doses (matched random: one draw):
 
 # %%
-def p_stop(role: str, *edits: NeuronEdit) -> stats.Interval:
-    """P(stop) at the last position of the confirm prompts, under edits."""
-    states = last_hidden(members[role], texts[role, "confirm"], lm=with_neurons(members[role], *edits) if edits else None)
-    return stats.bootstrap(logprobs_of(members[role], states, members[role].groups.stop).exp().sum(1).numpy())
+def read_stopping(rows: list[int]) -> dict:
+    """P(stop) at the last position of the confirm prompts, as they are and under each set's edits."""
+    found = {}
+    for (role, m), name in itertools.product(members.items(), ("before", *sets)):
+        lm = None if name == "before" else with_neurons(m, *scaled(role, best[role], sets[name]))
+        states = last_hidden(m, take(texts[role, "confirm"], rows), lm=lm)
+        found[f"{role} {name}"] = logprobs_of(m, states, m.groups.stop).exp().sum(1)
+    return found
 
 
-stopping = {role: {"before": p_stop(role)} | {name: p_stop(role, *scaled(role, best[role], neurons)) for name, neurons in sets.items()} for role in members}
+p_stop = kept(pair, "04_stopping", read_stopping, len(whole["confirm"]), fresh=RECOMPUTE)
+stopping = {role: {name: stats.bootstrap(p_stop[f"{role} {name}"]) for name in ("before", *sets)} for role in members}
 pd.DataFrame(stopping).T.map(format)
 
 # %%

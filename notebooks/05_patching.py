@@ -58,10 +58,10 @@ from helpers.pairs import load_pair
 from helpers.patching import Node, attribution_patching, exact_patching, patch_streams, single_swaps, streams_at_all_positions, swapped
 from helpers.prompts import ask, shuffle_words
 from helpers.readouts import activations, attribute, kl_nats, logit_direction, next_distribution, next_logits, read_stream, top_tokens
-from helpers.store import data_dir, kept, write_text
+from helpers.store import data_dir, kept, take, write_text
 
 pd.set_option("display.max_colwidth", None)
-pair = load_pair(PAIR) if "pair" not in globals() else pair
+pair = load_pair(PAIR)
 Markdown(findings.claim(pair.name, "F15", "F16"))
 
 # %% [markdown]
@@ -109,20 +109,21 @@ for index in np.random.default_rng(SEED).choice(len(texts["base", "confirm"]), 3
 # **Controls.** A run patched into itself changes nothing, asserted here. Random nodes beside those that the estimate names. **Rule, written before the result.** F15 holds if, patching the base's values into the distilled model, (a) estimate and exact effect correlate with an interval above 0.8 over the 30 nodes (heads and MLPs) of largest estimate on `explore` and 60 random ones together, and (b) the mean size of the exact effect of those 30 lies above that of the 60 random ones.
 
 # %%
-def source_for(role: str, run: str, split: str):
+def source_for(role: str, run: str, split: str, rows=range(10**6)):
     """Activations to be patched into a model: of the other model, or of itself on another prompt."""
     m, questions = members[role], combined[split].questions
     if run == "other model":
         other = "distilled" if role == "base" else "base"
-        return activations(members[other], texts[other, split])
+        return activations(members[other], take(texts[other, split], rows))
     bare = [prompt.removeprefix(m.bos) for prompt in texts[role, split]]
     shuffled = [m.bos + shuffle_words(text, SEED + k) for k, text in enumerate(bare)]
-    return activations(m, {"answer cut": ask(m, questions, form="plain"), "words shuffled": shuffled, "itself": texts[role, split]}[run])
+    runs = {"answer cut": ask(m, questions, form="plain"), "words shuffled": shuffled, "itself": texts[role, split]}
+    return activations(m, take(runs[run], rows))
 
 
-def effects(role: str, run: str, split: str = "confirm"):
+def effects(role: str, run: str, rows: list[int], split: str = "confirm"):
     """Estimated effects of every node of a model, patched from another run."""
-    return attribution_patching(members[role], texts[role, split], source_for(role, run, split), stop, wait)
+    return attribution_patching(members[role], take(texts[role, split], rows), source_for(role, run, split, rows), stop, wait)
 
 
 # %%
@@ -132,17 +133,17 @@ heads = [Node("head", layer, head) for layer in range(n_layers) for head in rang
 nodes = [*parts, *heads, *(Node("stream", point) for point in range(n_layers + 1))]
 
 
-def estimate() -> dict:
-    """The mean effect of each head in every run, [layer, head]; of the first run all nodes, [prompt, node]."""
-    itself = effects("base", "itself")
+def estimate(rows: list[int]) -> dict:
+    """The effect of each head in every run, [prompt, layer, head]; of the first run all nodes, [prompt, node]."""
+    itself = effects("base", "itself", rows)
     assert max(float(getattr(itself, kind).abs().max()) for kind in ("stream", "attention", "mlp", "head", "neuron")) < 1e-3, "itself must change nothing"
-    found = {name: effects(*run) for name, run in named.items()}
-    both = {"confirm": found["distilled ← base"], "explore": effects("distilled", "other model", "explore")}
-    return {name: each.head.mean(0) for name, each in found.items()} | {split: each.of(nodes) for split, each in both.items()}
+    found = {name: effects(*run, rows) for name, run in named.items()}
+    both = {"confirm": found["distilled ← base"], "explore": effects("distilled", "other model", rows, "explore")}
+    return {name: each.head for name, each in found.items()} | {split: each.of(nodes) for split, each in both.items()}
 
 
-guesses = kept(pair, "05_estimate", estimate, source_for, effects, texts, combined, named, nodes, stop, wait, SEED, fresh=RECOMPUTE)
-maps = {name: torch.from_numpy(guesses[name]) for name in named}
+guesses = kept(pair, "05_estimate", estimate, *(len(texts["base", split]) for split in combined), fresh=RECOMPUTE)
+maps = {name: torch.from_numpy(guesses[name]).mean(0) for name in named}
 title = "Estimated effect of each head on c; no head is beyond " + ", ".join(f"{matrix.abs().max():.1f} ({name})" for name, matrix in maps.items()) + " nats"
 fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="nats")
 figures.save_figure(fig, "05_head_attribution", pair=pair.name, alt=title, note=f"n = {len(own['base', 'confirm'])} combined prompts, confirm")
@@ -157,7 +158,14 @@ figures.save_figure(fig, "05_head_attribution", pair=pair.name, alt=title, note=
 into = members["distilled"]
 few = texts["distilled", "confirm"][:N_EXACT]
 given_few = activations(pair.base, texts["base", "confirm"][:N_EXACT])
-exact = kept(pair, "05_exact", lambda: {"effect": exact_patching(into, few, given_few, nodes, stop, wait)}, few, nodes, stop, wait, fresh=RECOMPUTE)["effect"]
+
+
+def patch_exactly(rows: list[int]) -> dict:
+    """The effect of each node, run for run, [prompt, node]."""
+    return {"effect": exact_patching(into, take(few, rows), source_for("distilled", "other model", "confirm", rows), nodes, stop, wait)}
+
+
+exact = kept(pair, "05_exact", patch_exactly, len(few), fresh=RECOMPUTE)["effect"]
 guessed = guesses["confirm"][:N_EXACT]
 itself = exact_patching(into, few, activations(into, few), [*parts[:3], heads[0], nodes[-1]], stop, wait)
 assert float(itself.abs().max()) < 1e-3, "itself must change nothing"
@@ -256,22 +264,22 @@ stages = sorted({round(k * n_layers / N_STEPS) for k in range(N_STEPS + 1)})
 orders = {"from the bottom": list(range(n_layers)), "from the top": list(range(n_layers))[::-1], "at random": list(map(int, np.random.default_rng(SEED).permutation(n_layers)))}
 
 # %%
-def read_hybrids() -> dict:
-    """Of each hybrid and prompt: c, P(stop), and the KL divergence from either model, [order and stage, prompt]."""
-    target = {role: next_distribution(m, texts[role, "confirm"][:n_read]) for role, m in members.items()}
-    rows = {"c": [], "P(stop)": [], "base": [], "distilled": []}
+def read_hybrids(rows: list[int]) -> dict:
+    """Of each prompt and hybrid: c, P(stop), and the KL divergence from either model, [prompt, order and stage]."""
+    target = {role: next_distribution(m, take(texts[role, "confirm"][:n_read], rows)) for role, m in members.items()}
+    columns = {"c": [], "P(stop)": [], "base": [], "distilled": []}
     for name, k in hybrids:
         with swapped(pair, "base", orders[name.removeprefix("noise, ")][:k], noise=SEED if "noise" in name else None) as hybrid:
-            found = next_distribution(hybrid, read["confirm"])
-        rows["c"].append(found[:, stop].mean(1) - found[:, wait].mean(1))
-        rows["P(stop)"].append(found[:, list(base.groups.stop)].exp().sum(1))
+            found = next_distribution(hybrid, take(read["confirm"], rows))
+        columns["c"].append(found[:, stop].mean(1) - found[:, wait].mean(1))
+        columns["P(stop)"].append(found[:, list(base.groups.stop)].exp().sum(1))
         for role in members:
-            rows[role].append(kl_nats(target[role], found))
-    return {key: np.stack(values) for key, values in rows.items()}
+            columns[role].append(kl_nats(target[role], found))
+    return {key: np.stack(values, axis=1) for key, values in columns.items()}
 
 
 hybrids = [(name, k) for name in (*orders, "noise, from the bottom") for k in stages]
-measured = kept(pair, "05_gradual", read_hybrids, texts, n_read, hybrids, orders, stop, wait, SEED, fresh=RECOMPUTE)
+measured = {key: values.T for key, values in kept(pair, "05_gradual", read_hybrids, n_read, fresh=RECOMPUTE).items()}
 reached = dict(zip(hybrids, at_base["confirm"] - measured["c"], strict=True))
 gradual = {hybrid: stats.ratio_of_means(moved_by, whole["confirm"]) for hybrid, moved_by in reached.items()}
 p_stop = {hybrid: stats.bootstrap(values) for hybrid, values in zip(hybrids, measured["P(stop)"], strict=True)}
@@ -325,15 +333,17 @@ display(Markdown(f"`{chosen[0].text} Just give the answer.`, the base's template
 # **Question.** What does a single layer of the distilled model do in the base? And what is missing when all layers but that one are taken? **Controls.** Noise of the same norm in the same layer.
 
 # %%
-def one_by_one() -> dict:
+def one_by_one(rows: list[int]) -> dict:
     """How far c falls with one layer taken, with noise in it, and with all but it taken, [prompt, layer]."""
-    found = {split: single_swaps(pair, "base", read[split], stop, wait) for split in read}
-    found["noise"] = single_swaps(pair, "base", read["confirm"], stop, wait, noise=SEED)
-    found["all but"] = single_swaps(pair, "base", read["confirm"], stop, wait, all_but=True)
-    return {name: (at_base["explore" if name == "explore" else "confirm"][:, None] - c.numpy()) for name, c in found.items()}
+    prompts = {split: take(read[split], rows) for split in read}
+    found = {split: single_swaps(pair, "base", prompts[split], stop, wait) for split in read}
+    found["noise"] = single_swaps(pair, "base", prompts["confirm"], stop, wait, noise=SEED)
+    found["all but"] = single_swaps(pair, "base", prompts["confirm"], stop, wait, all_but=True)
+    before = {split: np.array(take(at_base[split], rows))[:, None] for split in read}
+    return {name: before["explore" if name == "explore" else "confirm"] - c.numpy() for name, c in found.items()}
 
 
-single = kept(pair, "05_single", one_by_one, read, stop, wait, SEED, fresh=RECOMPUTE)
+single = kept(pair, "05_single", one_by_one, *map(len, read.values()), fresh=RECOMPUTE)
 everything, noise = moved(range(n_layers)), single["noise"]
 assert np.allclose(single["confirm"][:, n_layers // 2], moved([n_layers // 2]), atol=1e-3), "sharing the layers below must change nothing"
 all_but = everything[:, None] - single["all but"]
@@ -452,14 +462,15 @@ figures.save_figure(fig, "05_direct_and_total", pair=pair.name, alt=title, note=
 # **Question.** Is the decision made at the last position, or carried in from the text before it? The base's stream replaces the distilled model's at one depth: at the last token only, at all earlier positions only, or everywhere. **Control.** The same with the distilled model's own stream changes nothing (asserted).
 
 # %%
-def replace_streams() -> dict:
+def replace_streams(rows: list[int]) -> dict:
     """What the base's stream does to c in the distilled model, by positions, [prompt, point]."""
-    streams = {role: streams_at_all_positions(members[role], texts[role, "confirm"][:N_EXACT]) for role in members}
-    assert float(patch_streams(into, few[:2], streams["distilled"][:2], stop, wait, where="all").abs().max()) < 1e-3
-    return {where: patch_streams(into, few, streams["base"], stop, wait, where=where) for where in ("last", "earlier", "all")}
+    prompts = take(few, rows)
+    streams = {role: streams_at_all_positions(members[role], take(texts[role, "confirm"][:N_EXACT], rows)) for role in members}
+    assert float(patch_streams(into, prompts[:2], streams["distilled"][:2], stop, wait, where="all").abs().max()) < 1e-3
+    return {where: patch_streams(into, prompts, streams["base"], stop, wait, where=where) for where in ("last", "earlier", "all")}
 
 
-replaced = kept(pair, "05_positions", replace_streams, texts, N_EXACT, stop, wait, fresh=RECOMPUTE)
+replaced = kept(pair, "05_positions", replace_streams, len(few), fresh=RECOMPUTE)
 share_of = {where: [stats.ratio_of_means(column, difference) for column in values.T] for where, values in replaced.items()}
 colours = {"all": figures.BASE, "last": figures.WAIT, "earlier": figures.THIRD}
 names = {"all": "all positions", "last": "last token only", "earlier": "all but the last"}

@@ -68,11 +68,11 @@ from helpers.patching import Node, attribution_patching, exact_patching
 from helpers.prompts import ask, load_questions
 from helpers.readouts import activations, promoted, stop_parts
 from helpers.steering import NOTHING, Steering, steered
-from helpers.store import kept
+from helpers.store import kept, take
 from helpers.tokens import KEYWORDS, count_keywords
 
 pd.set_option("display.max_colwidth", None)
-pair = load_pair(PAIR) if "pair" not in globals() else pair
+pair = load_pair(PAIR)
 Markdown(findings.claim(pair.name, "F17", "F18", "F19", "F20"))
 
 # %% [markdown]
@@ -332,10 +332,10 @@ def unit(name: str, layer: int, role: str) -> torch.Tensor:
     return torch.nn.functional.normalize(raw[name][layer], dim=0) * reach[role][layer]
 
 
-def read(role: str, part: str, steerings: list[Steering], n: int, target: str) -> np.ndarray:
-    """Log-probability of the target, [steering, prompt]."""
+def read(role: str, part: str, steerings: list[Steering], n: int, target: str, rows=range(10**6)) -> np.ndarray:
+    """Log-probability of the target, [prompt, steering]."""
     ids = wait if target == "wait" else stop[role]
-    return steering.steered_logprobs(members[role], plain[role, part][:n], steerings, ids).logsumexp(2).numpy()
+    return steering.steered_logprobs(members[role], take(plain[role, part][:n], rows), steerings, ids).logsumexp(2).numpy().T
 
 
 raw["random"] = steering.random_directions(n_layers, pair.base.config.hidden_size, seed=SEED)
@@ -347,19 +347,19 @@ grid = [(layer, strength) for layer in layers for strength in STRENGTHS]
 tasks = {task: [name for (other, name), aim in aims.items() if (other, aim) == task] for task in ((role, aim) for (role, _), aim in aims.items())}
 
 
-def read_map() -> dict:
-    """The target's mean log-probability as it is, then with each vector at each setting, by model and target."""
+def read_map(rows: list[int]) -> dict:
+    """The target's log-probability as it is, then with each vector at each setting, [prompt, setting]."""
     found = {}
     for (role, target), names in tasks.items():
-        rows = [NOTHING, *(Steering(name, {layer: unit(name, layer, role)}, strength) for name in names for layer, strength in grid)]
-        found[f"{role} {target}"] = read(role, "explore", rows, N_MAP, target).mean(1)
+        tried = [NOTHING, *(Steering(name, {layer: unit(name, layer, role)}, strength) for name in names for layer, strength in grid)]
+        found[f"{role} {target}"] = read(role, "explore", tried, N_MAP, target, rows)
     return found
 
 
-read_maps = kept(pair, "06_map", read_map, read, unit, plain, sources, picked, tasks, grid, N_MAP, N_HEADS, SEED, fresh=RECOMPUTE)
+read_maps = kept(pair, "06_map", read_map, min(N_MAP, len(combined["explore"].questions)), fresh=RECOMPUTE)
 maps, best = {}, {}
 for (role, target), names in tasks.items():
-    nothing, *change = read_maps[f"{role} {target}"]
+    nothing, *change = read_maps[f"{role} {target}"].mean(0)
     for name, changed in zip(names, np.reshape(change, (len(names), len(layers), len(STRENGTHS))) - nothing, strict=True):
         maps[label[role, name]] = changed
         best[role, name] = grid[int(changed.argmax())]
@@ -387,20 +387,24 @@ doses = [-STRENGTHS[-1], 0.0, *STRENGTHS]
 few = min(len(plain["base", "confirm"]), N_MAP)
 
 
-def dose_and_controls(use: tuple[str, str]) -> tuple[np.ndarray, ...]:
+def dose_and_controls(use: tuple[str, str], rows: list[int]) -> tuple[np.ndarray, ...]:
     """The target's log-probability at every dose; under random directions; and under the other two controls."""
     (role, name), (layer, strength), target = use, best[use], aims[use]
     drawn = steering.random_directions(N_CONTROLS, pair.base.config.hidden_size, seed=SEED + 1) * reach[role][layer]
     kinds = [name.replace(", function", ", random heads") if "function" in name else f"{name}, shuffled", "ordering" if target == "wait" else "doubting"]
     own = [Steering(name, {layer: unit(name, layer, role)}, dose) for dose in doses]
     return (
-        read(role, "confirm", own, N_COMBINED, target), read(role, "confirm", [Steering("random", {layer: vector}, strength) for vector in drawn], few, target),
-        read(role, "confirm", [Steering(kind, {layer: unit(kind, layer, role)}, strength) for kind in kinds], N_COMBINED, target),
+        read(role, "confirm", own, N_COMBINED, target, rows), read(role, "confirm", [Steering("random", {layer: vector}, strength) for vector in drawn], few, target, rows),
+        read(role, "confirm", [Steering(kind, {layer: unit(kind, layer, role)}, strength) for kind in kinds], N_COMBINED, target, rows),
     )  # fmt: skip
 
 
-used = [Steering(name, {best[role, name][0]: unit(name, best[role, name][0], role)}).key for role, name in aims]  # digests of the vectors
-read_doses = kept(pair, "06_doses", lambda: {f"{label[use]}, {kind}": values for use in aims for kind, values in zip(("own", "random", "other"), dose_and_controls(use), strict=True)}, dose_and_controls, read, unit, plain, sources, picked, aims, best, doses, used, N_MAP, N_HEADS, N_CONTROLS, SEED, fresh=RECOMPUTE)
+def read_each(rows: list[int]) -> dict:
+    """Doses and controls of every use, [prompt, steering]."""
+    return {f"{label[use]}, {kind}": values for use in aims for kind, values in zip(("own", "random", "other"), dose_and_controls(use, rows), strict=True)}
+
+
+read_doses = {key: values.T for key, values in kept(pair, "06_doses", read_each, len(combined["confirm"].questions), few, fresh=RECOMPUTE).items()}
 seen = {use: read_doses[f"{label[use]}, own"] for use in aims}
 null = {use: read_doses[f"{label[use]}, random"] - seen[use][1, :few] for use in aims}
 other = {use: read_doses[f"{label[use]}, other"] - seen[use][1] for use in aims}
@@ -449,7 +453,7 @@ for (role, name), target in aims.items():
     near = [at for at in (layer - 1, layer, layer + 1) if 0 <= at < n_layers]
     tried = {where: Steering(name, {layer: unit(name, layer, role)}, strength, where) for where in ("all", "prompt", "last", "generated")}
     tried["three layers, a third each"] = Steering(name, {at: unit(name, at, role) / len(near) for at in near}, strength)
-    change = read(role, "confirm", [NOTHING, *tried.values()], N_MAP, target)
+    change = read(role, "confirm", [NOTHING, *tried.values()], N_MAP, target).T
     rows[label[role, name]] = dict(zip(tried, (change[1:] - change[0]).mean(1), strict=True))
 assert all(abs(row["generated"]) < 1e-3 for row in rows.values()), "nothing is generated yet, so nothing changes"
 pd.DataFrame(rows).T.round(2)
@@ -543,22 +547,22 @@ if known is not None:
     few = min(N_MAP, len(plain["base", "confirm"]))
     fires = float(before[:, latent][before[:, latent] > 0].mean()) if (before[:, latent] > 0).any() else 1.0
 
-    def read_latent() -> dict:
-        """log P(Wait set): by strength on explore; on confirm by dose, under random latents, and clamped."""
-        found = {"explore": read("base", "explore", [Steering("latent", {coder.layer: row_of(latent, "base")}, dose) for dose in STRENGTHS], N_MAP, "wait").mean(1)}
-        dose_chosen = STRENGTHS[int(found["explore"].argmax())]
+    on_explore = read("base", "explore", [Steering("latent", {coder.layer: row_of(latent, "base")}, dose) for dose in STRENGTHS], N_MAP, "wait").mean(0)
+    latent_strength = STRENGTHS[int(on_explore.argmax())]
+
+    def read_latent(rows: list[int]) -> dict:
+        """log P(Wait set) on confirm by dose, under random latents, and clamped, [prompt, ...]."""
+        found = {}
         for role, m in members.items():
-            prompts = plain[role, "confirm"]
-            found[f"{role} seen"] = read(role, "confirm", [Steering("latent", {coder.layer: row_of(latent, role)}, dose) for dose in (0.0, *STRENGTHS)], len(prompts), "wait")
-            found[f"{role} null"] = read(role, "confirm", [Steering("latents", {coder.layer: row_of(k, role)}, dose_chosen) for k in drawn], few, "wait")
+            prompts = take(plain[role, "confirm"], rows)
+            found[f"{role} seen"] = read(role, "confirm", [Steering("latent", {coder.layer: row_of(latent, role)}, dose) for dose in (0.0, *STRENGTHS)], 10**6, "wait", rows)
+            found[f"{role} null"] = read(role, "confirm", [Steering("latents", {coder.layer: row_of(k, role)}, latent_strength) for k in drawn], few, "wait", rows)
             found |= {f"{role} x{times}": np.log(stop_parts(m, prompts, lm=steering.with_latent(m, coder, latent, times * fires))["Wait set"].to_numpy()) for times in (0, 1, 4)}
         return found
 
 # %%
 if known is not None:
-    rows_used = coder.decoder[[latent, *drawn]].tolist(), coder.encoder[latent].tolist()
-    of_latent = kept(pair, "06_latent", read_latent, read, row_of, plain, sources, picked, latent, drawn, rows_used, coder.layer, STRENGTHS, N_MAP, SEED, fresh=RECOMPUTE)
-    latent_strength = STRENGTHS[int(of_latent["explore"].argmax())]
+    of_latent = {key: values.T for key, values in kept(pair, "06_latent", read_latent, len(combined["confirm"].questions), few, fresh=RECOMPUTE).items()}
     latent_seen = {role: of_latent[f"{role} seen"] for role in members}
     latent_null = {role: of_latent[f"{role} null"] - latent_seen[role][0, :few] for role in members}
     lift = {role: latent_seen[role][1 + STRENGTHS.index(latent_strength)] - latent_seen[role][0] for role in members}

@@ -69,11 +69,11 @@ from helpers.pairs import load_pair
 from helpers.prompts import R1_ZERO, Ending, ask, end, ending_materials, endings_grid, final_answer, is_right, load_questions, normalise
 from helpers.readouts import attention_pattern, hidden_without, last_hidden, last_hidden_shared, lens, log_normaliser, logits_of, read_stream
 from helpers.patching import streams_at_all_positions
-from helpers.store import data_dir, kept, write_text
+from helpers.store import data_dir, kept, take, write_text
 from helpers.tokens import count_keywords, nonsense_tag, plain_words, single_id
 
 pd.set_option("display.max_colwidth", None)
-pair = load_pair(PAIR) if "pair" not in globals() else pair
+pair = load_pair(PAIR)
 Markdown(findings.claim(pair.name, "F21", "F22", "F23", "F24", "F25"))
 
 # %% [markdown]
@@ -132,17 +132,22 @@ for index in np.random.default_rng(SEED).choice(len(questions), min(3, len(quest
 # **Question.** Which parts of an ending decide, alone and together? All combinations of `<think>`, thought (none, the answer, a real one), `</think>`, gap (none, space, one or two new lines), answer (sentence, without period, word with and without period, wrong, another question's) and answer tags, plain form, both models. Metric: logit of P(stop), a linear model of its main effects and two-way interactions for each question, then mean and bootstrap over questions.
 
 # %%
-def p_each(member, jobs: list[tuple[Ending, str]], form: str, some: int | None = None) -> np.ndarray:
+def p_each(member, jobs: list[tuple[Ending, str]], form: str, rows: list[int]) -> np.ndarray:
     """P(stop) after each of many endings (with their marks), [question, ending]; a question's endings share its text."""
-    rows = []
-    for question, material in zip(questions[:some], materials, strict=False):
+    found = []
+    for question, material in zip(take(questions, rows), take(materials, rows), strict=True):
         prompts = [end(member, [question], [material], ending, form=form, mark=mark)[0] for ending, mark in jobs]
-        rows.append(p_stop(member, last_hidden_shared(member, prompts)))
-    return np.stack(rows)
+        found.append(p_stop(member, last_hidden_shared(member, prompts)))
+    return np.stack(found)
+
+
+def read_grid(rows: list[int]) -> dict:
+    """P(stop) of both models after every ending, [question, ending]."""
+    return {role: p_each(m, [(ending, "</think>") for ending in grid], "plain", rows) for role, m in members.items()}
 
 
 grid = endings_grid()
-seen = kept(pair, "07_grid", lambda: {role: p_each(m, [(ending, "</think>") for ending in grid], "plain", N_GRID) for role, m in members.items()}, p_each, p_stop, questions, materials, grid, N_GRID, fresh=RECOMPUTE)
+seen = kept(pair, "07_grid", read_grid, min(N_GRID, len(questions)), fresh=RECOMPUTE)
 table = pd.DataFrame([vars(ending) for ending in grid]).assign(**{f"P(stop) {role}": seen[role].mean(0) for role in members})
 write_text(data_dir(pair.name) / "07_grid.csv", table.to_csv(index=False, float_format="%.4f"))
 table.sort_values("P(stop) distilled", ascending=False).head(8).round(3)
@@ -217,7 +222,12 @@ def jobs_of(role: str) -> dict:
     return {(name, kind): (ending, mark) for name, ending in endings.items() for kind, mark in marks.items()}
 
 
-seen_after = kept(pair, "07_endings", lambda: {f"{role} {form}": p_each(m, list(jobs_of(role).values()), form) for role, m in members.items() for form in ("plain", "template")}, p_each, p_stop, jobs_of, questions, materials, endings, nonsense, plain_mark, fresh=RECOMPUTE)
+def read_endings(rows: list[int]) -> dict:
+    """P(stop) of both models in both forms after every ending with every mark, [question, ending and mark]."""
+    return {f"{role} {form}": p_each(m, list(jobs_of(role).values()), form, rows) for role, m in members.items() for form in ("plain", "template")}
+
+
+seen_after = kept(pair, "07_endings", read_endings, len(questions), fresh=RECOMPUTE)
 read = {(role, name, form, kind): column for role in members for form in ("plain", "template") for (name, kind), column in zip(jobs_of(role), seen_after[f"{role} {form}"].T, strict=True)}
 
 
@@ -457,21 +467,24 @@ figures.save_figure(fig, "07_attention", pair=pair.name, alt=title, note=f"n = {
 # **What it does not show.** What is done with what is seen; attention is not effect. So the tag is hidden:
 
 # %%
-def hide() -> dict:
-    """P(stop) as the prompts stand, with the tag hidden, and with as many random tokens hidden, [draw, question]."""
-    prompts, rng = tagged_prompts["tag"], np.random.default_rng(SEED)
-    plainly = {kind: p_stop(distilled, last_hidden(distilled, some)) for kind, some in tagged_prompts.items()}
-    assert np.allclose(p_stop(distilled, hidden_without(distilled, prompts[:3], [[]] * 3)), plainly["tag"][:3], atol=1e-4), "hiding nothing changes nothing"
-    spans = [[list(range(k, k + width)) for k in begins["tag"]]]
-    for _ in range(N_HIDDEN):
-        away = [[k for k in range(1, len(distilled.encode([p])["input_ids"][0]) - width) if abs(k - place) >= width] for p, place in zip(prompts, begins["tag"], strict=True)]
-        spans.append([list(range(k, k + width)) for k in (int(rng.choice(places)) for places in away)])
-    hidden, *random = (p_stop(distilled, hidden_without(distilled, prompts, some)) for some in spans)
-    return plainly | {"hidden": hidden, "random": np.stack(random)}
+rng, spans = np.random.default_rng(SEED), [[list(range(k, k + width)) for k in begins["tag"]]]
+for _ in range(N_HIDDEN):
+    away = [[k for k in range(1, len(distilled.encode([p])["input_ids"][0]) - width) if abs(k - place) >= width] for p, place in zip(tagged_prompts["tag"], begins["tag"], strict=True)]
+    spans.append([list(range(k, k + width)) for k in (int(rng.choice(places)) for places in away)])
 
 
-plainly = kept(pair, "07_hidden", hide, p_stop, tagged_prompts, begins, width, N_HIDDEN, SEED, fresh=RECOMPUTE)
-hidden_tag, random_hidden = plainly["hidden"], plainly["random"]
+def hide(rows: list[int]) -> dict:
+    """P(stop) as the prompts stand, with the tag hidden, and with as many random tokens hidden, [question, draw]."""
+    prompts = {kind: take(every, rows) for kind, every in tagged_prompts.items()}
+    plainly = {kind: p_stop(distilled, last_hidden(distilled, chosen)) for kind, chosen in prompts.items()}
+    few = prompts["tag"][:3]
+    assert np.allclose(p_stop(distilled, hidden_without(distilled, few, [[]] * len(few))), plainly["tag"][: len(few)], atol=1e-4), "hiding nothing changes nothing"
+    hidden, *random = (p_stop(distilled, hidden_without(distilled, prompts["tag"], take(span, rows))) for span in spans)
+    return plainly | {"hidden": hidden, "random": np.stack(random, axis=1)}
+
+
+plainly = kept(pair, "07_hidden", hide, len(questions), fresh=RECOMPUTE)
+hidden_tag, random_hidden = plainly["hidden"], plainly["random"].T
 rows = [("</think> seen", stats.bootstrap(plainly["tag"]), figures.DISTILLED), ("</think> hidden from later tokens", stats.bootstrap(hidden_tag), figures.DISTILLED), ("random token hidden", stats.bootstrap(np.mean(random_hidden, axis=0)), figures.CONTROL), ("nonsense tag", stats.bootstrap(plainly["nonsense"]), figures.CONTROL), ("no tag", stats.bootstrap(plainly["none"]), figures.THIRD)]  # fmt: skip
 title = f"Hiding </think> from later tokens changes P(stop) from {plainly['tag'].mean():.2f} to {hidden_tag.mean():.2f}; without the tag it is {plainly['none'].mean():.2f}"
 fig = figures.interval_rows({"": rows}, title=title, unit="P(stop)", span=(-0.03, 1.03))
@@ -484,12 +497,12 @@ figures.save_figure(fig, "07_hidden", pair=pair.name, alt=title, note=f"n = {len
 # **What it does not show.** Which head is needed: all are cut at once. And a hidden tag is not an absent one: a new line stands before it and two after it, and without the tag only two are left, since three in a row would be other tokens. Where P(stop) hardly falls with the tag hidden, but is low without it, the new lines around the tag may carry what it seems to do, and the triangles of figure 3 share that flaw.
 
 # %%
-def read_depths() -> dict:
+def read_depths(rows: list[int]) -> dict:
     """log P of all stop tokens through the lens, [question, point]."""
-    return {kind: lens(distilled, prompts, distilled.groups.stop).logprobs[:, 0].logsumexp(-1) for kind, prompts in tagged_prompts.items()}
+    return {kind: lens(distilled, take(prompts, rows), distilled.groups.stop).logprobs[:, 0].logsumexp(-1) for kind, prompts in tagged_prompts.items()}
 
 
-depths = kept(pair, "07_depths", read_depths, tagged_prompts, fresh=RECOMPUTE)
+depths = kept(pair, "07_depths", read_depths, len(questions), fresh=RECOMPUTE)
 colours = {"tag": figures.DISTILLED, "nonsense": figures.CONTROL, "none": figures.THIRD}
 names = {"tag": "</think>", "nonsense": "nonsense tag", "none": "no tag"}
 parted = depths["tag"].mean(0) - depths["none"].mean(0)
@@ -517,20 +530,21 @@ first = {name: len(distilled.encode([own.loc[name, "prompt"]])["input_ids"][0]) 
 cuts = [0, 0.125, 0.25, 0.5, 0.75, 1]
 
 
-def read_traces() -> dict:
-    """P(stop) at every token of each trace, and if the thought is cut, first with the tag, [question, mark and cut]."""
-    found, cut_read = {}, []
-    for name, stream in zip(traces, streams_at_all_positions(distilled, list(traces.values())), strict=True):
-        found[name] = read_stream(distilled, stream[first[name] :, -1], distilled.groups.stop).logprobs.logsumexp(-1).exp()
-    for prompt, material in zip(ask(distilled, questions, form="template"), materials, strict=True):
+def read_traces(rows: list[int]) -> dict:
+    """P(stop) if each thought is cut, first with the tag, [question, mark and cut]."""
+    cut_read = []
+    for prompt, material in zip(ask(distilled, take(questions, rows), form="template"), take(materials, rows), strict=True):
         words = material.thought.split(" ")
         shorter = [f"{prompt}{' '.join(words[: round(cut * len(words))])}\n{mark}\n\n{material.sentence}" for mark in ("</think>", nonsense["distilled"]) for cut in cuts]
         cut_read.append(p_stop(distilled, last_hidden_shared(distilled, shorter)))
-    return found | {"if cut": np.stack(cut_read)}
+    return {"if cut": np.stack(cut_read)}
 
 
-read_on = kept(pair, "07_traces", read_traces, p_stop, traces, first, questions, materials, nonsense, cuts, fresh=RECOMPUTE)
-along = [read_on[name] for name in traces]
+read_on = kept(pair, "07_traces", read_traces, len(questions), fresh=RECOMPUTE)
+along = [  # P(stop) at every token of each trace
+    read_stream(distilled, stream[first[name] :, -1], distilled.groups.stop).logprobs.logsumexp(-1).exp().numpy()
+    for name, stream in zip(traces, streams_at_all_positions(distilled, list(traces.values())), strict=True)
+]
 cut_at = dict(zip(("tag", "nonsense"), (stats.bands(half_of) for half_of in np.split(read_on["if cut"], 2, axis=1)), strict=True))
 
 # %%
@@ -624,17 +638,18 @@ def tag_logprob(member, opened: str, tag: str) -> float:
     return float(read.diagonal().sum())
 
 
-def read_zero() -> dict:
+def read_zero(rows: list[int]) -> dict:
     """log P of the opening and of the answer tag under both names of the tags, one a question."""
     found = {}
     for (role, m), (think, answer) in itertools.product(members.items(), (("think", "answer"), ("plan", "reply"))):
-        filled = [m.prompt(R1_ZERO.format(think=think, answer=answer, question=q.text), "plain") for q in questions]
+        filled = [m.prompt(R1_ZERO.format(think=think, answer=answer, question=q.text), "plain") for q in take(questions, rows)]
         found[f"{role} open {think}"] = np.array([tag_logprob(m, prompt, f" <{think}>") for prompt in filled])
         found[f"{role} answer {think}"] = np.array([tag_logprob(m, f"{prompt} <{think}> I think so. </{think}>", f" <{answer}>") for prompt in filled])
     return found
 
 
-zero = kept(pair, "07_r1_zero", read_zero, tag_logprob, R1_ZERO, questions, fresh=RECOMPUTE)
+zero = kept(pair, "07_r1_zero", read_zero, len(questions), fresh=RECOMPUTE)
+
 # %% [markdown]
 # How much likelier R1-Zero's names are than other names, in each model, and the difference between the models:
 

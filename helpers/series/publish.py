@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -37,10 +38,17 @@ def publish(repository: str, *, branch: str = "main", root: Path = ROOT) -> str:
 
 
 def current_commit(root: Path) -> str:
-    """The commit that is checked out. Raises UserError where there is none."""
-    done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    """The commit that is checked out. Raises UserError where there is none, or git does not tell it."""
+    command, english = ["git", "-C", str(root), "rev-parse", "HEAD"], {**os.environ, "LC_ALL": "C"}
+    try:
+        done = subprocess.run(command, env=english, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise UserError(f"git does not start here ({error.strerror}): install it, then publish") from error
     if done.returncode:
-        raise UserError(f"{root} is not a git repository with a commit: commit first, then publish")
+        said = done.stderr.partition("\n")[0]
+        trust = f"run `git config --global --add safe.directory {root}`, if you trust that folder"
+        how = trust if "dubious ownership" in said else "commit first, then publish"
+        raise UserError(f"git tells no commit of {root} ({said}): {how}")
     return done.stdout.strip()
 
 

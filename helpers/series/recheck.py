@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from helpers.findings import read_ledger
+from helpers.series.run import run_command
 from helpers.store import ROOT, UserError, atomic
 
 # Of one machine in float32 every digit repeats; of another, sums differ in their last bits, and the ledger keeps four
@@ -31,7 +32,7 @@ def committed(pair: str, *, quick: bool, only: str | None = None, root: Path = R
     """The ledger to compare with, or its part of some notebooks. Raises UserError where there is none."""
     path = ledger_path(pair, quick=quick, root=root)
     if not path.exists():
-        how = f"python -m helpers run --pair {pair}" + " --quick --keep" * quick
+        how = run_command(pair) + " --quick --keep" * quick
         raise UserError(f"no {path.relative_to(root)} to compare with: write it with `{how}`")
     return [row for row in read_ledger(path) if row["notebook"].startswith(only or "")]
 

@@ -23,6 +23,7 @@ from pygments.lexers import PythonLexer
 
 from helpers.checks import check_choice
 from helpers.findings import load_findings, sentence
+from helpers.series.run import run_command
 from helpers.series.summary import between, findings_table, summary
 from helpers.store import ROOT, UserError, atomic, data_dir, read_json, sha256, write_text
 
@@ -41,7 +42,7 @@ def report(pair: str = "smol", *, to: str = "all", out: Path | None = None, root
     """
     check_choice(to, "format", (*FORMATS, "all"))
     if not load_findings(pair):
-        raise UserError(f"pair {pair!r} has no findings yet: run `python -m helpers run --pair {pair}` first")
+        raise UserError(f"pair {pair!r} has no findings yet: run `{run_command(pair)}` first")
     refuse_stale(pair)
     folder, chapters = out or data_dir(pair), list(read_chapters(root, pair))
     written = []
@@ -70,8 +71,8 @@ def page(pair: str, chapters: list[Chapter], root: Path, *, code: bool = True) -
 
 
 def read_chapters(root: Path, pair: str) -> Iterator[Chapter]:
-    """The executed notebooks, each as a chapter. Raises UserError for one that was not executed on this pair, or that
-    tells other findings than the ledger."""
+    """The executed notebooks, each as a chapter. Raises UserError for one that was not executed, tells of another pair
+    alone, or tells other findings than the ledger."""
     ledger = load_findings(pair)
     for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         chapter, notebook = Chapter(path.stem, root), nbformat.read(path, as_version=4)
@@ -85,13 +86,15 @@ def read_chapters(root: Path, pair: str) -> Iterator[Chapter]:
             for cell in notebook.cells
             for output in cell.get("outputs", [])
         ]
-        if not chapter.pictures or not any(f"pair `{pair}`" in text for text in said):
-            raise UserError(f"{path.name} has no outputs on {pair}: run `python -m helpers run --pair {pair}` first")
+        ran = any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+        told = {name for text in said for name in re.findall(r"\bpair `([^`]+)`", text)}
+        if not ran or (told and pair not in told):  # a notebook of one's own may tell of no pair
+            raise UserError(f"{path.name} has no outputs on {pair}: run `{run_command(pair)}` first")
         own = [row for row in ledger if row["notebook"] == path.stem]
         if untold := [row["id"] for row in own if not any(sentence(row) in text for text in said)]:
             raise UserError(
                 f"{path.name} and the ledger are of different runs ({', '.join(untold)}): "
-                f"run `python -m helpers run --pair {pair} --only {path.name[:2]}` again"
+                f"run `{run_command(pair)} --only {path.name[:2]}` again"
             )
         yield chapter
 
@@ -105,7 +108,7 @@ def refuse_stale(pair: str) -> None:
         if other := [name for name in models if name and name not in named]:
             raise UserError(
                 f"{path.name} is of {other[0]}, the findings are of {', '.join(sorted(named))}: "
-                f"run `python -m helpers run --pair {pair}` again"
+                f"run `{run_command(pair)}` again"
             )
 
 
@@ -141,7 +144,8 @@ class Chapter:
     def _output(self, output: Any) -> tuple[str, str]:
         data = output.get("data", {})
         if "image/png" in data:
-            picture = self._picture(data["image/png"].strip(), output["metadata"]["image/png"]["alt"])
+            told = output["metadata"].get("image/png", {})  # nothing, where matplotlib shows a figure in its own way
+            picture = self._picture(data["image/png"].strip(), told.get("alt", "a figure without a description"))
             return "figure", f"<figure>{picture}<figcaption></figcaption></figure>"
         if "text/markdown" in data:
             return "text", self._markdown(data["text/markdown"], trusted=False)
@@ -149,10 +153,9 @@ class Chapter:
             return "text", "".join(f"<div class='wide'>{table}</div>" for table in tables)
         return "text", f"<pre>{html.escape(data.get('text/plain', output.get('text', '')))}</pre>"
 
-    def _picture(self, encoded: str, alt: str, *, width: int | None = None) -> str:
+    def _picture(self, encoded: str, alt: str) -> str:
         self.pictures += 1
-        wide = f" width='{width}'" if width else ""
-        return f"<img{wide} src='data:image/png;base64,{encoded}' alt='{html.escape(alt, quote=True)}'>"
+        return f"<img src='data:image/png;base64,{encoded}' alt='{html.escape(alt, quote=True)}'>"
 
     def _markdown(self, source: str, *, trusted: bool) -> str:
         """HTML of Markdown. What comes from an output is not trusted: tags, links and pictures in it are
@@ -172,7 +175,7 @@ class Chapter:
         return parser.render(source)
 
     def _heading(self, tokens: Any, index: int, *_: Any) -> str:
-        level, text = int(tokens[index].tag[1]), tokens[index + 1].content
+        level, text = int(tokens[index].tag[1]), "".join(part.content for part in tokens[index + 1].children)
         found = re.findall(r"\bF\d\d\b", text.partition(" · ")[0]) if level == 2 else []
         names = [self.name] if level == 1 else found or [f"{self.name}-{len(self.headings)}"]
         self.headings.append((level, names[0], text))
@@ -181,7 +184,7 @@ class Chapter:
 
     def _image(self, tokens: Any, index: int, *_: Any) -> str:
         encoded = base64.b64encode((self.root / tokens[index].attrs["src"]).read_bytes()).decode()
-        return self._picture(encoded, tokens[index].content, width=350)
+        return self._picture(encoded, tokens[index].content)
 
     def _link(self, tokens: Any, index: int, *_: Any) -> str:
         """Links to notebooks lead to their chapters; other files are not in the document, so theirs lead nowhere."""

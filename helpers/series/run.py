@@ -3,24 +3,31 @@
 
 from __future__ import annotations
 
+import ast
+import atexit
+import contextlib
 import os
 import re
 import shutil
 import tempfile
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from traitlets import default
 
-from helpers.findings import frame, read_ledger
+from helpers.findings import read_ledger
+from helpers.pairs import pair_name, parse_pair
 from helpers.store import ROOT, NotebookFailed, Stopped, UserError, atomic, sha256
 
 QUICK = {  # limits on new tokens stay as they are where stored answers can then be used
@@ -59,7 +66,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 def run(
     *,
-    pair: str = "smol",
+    pair: str | tuple[str, ...] = "smol",
     quick: bool = False,
     fresh: bool = False,
     only: str | None = None,
@@ -69,8 +76,8 @@ def run(
 ) -> Path:
     """Execute the notebooks on a pair and return the folder that holds the results.
 
-    `scratch` works in a copy, `quick` in a copy with small knobs. Raises UserError, or NotebookFailed for a failing
-    cell.
+    `scratch` works in a copy, `quick` in a copy with small knobs; it is gone when this process ends. Raises UserError,
+    or NotebookFailed for a failing cell.
     """
     console, started = Console(), time.time()
     root = root or ROOT
@@ -84,18 +91,53 @@ def run(
         knobs = {**QUICK, **(knobs or {})}
     log = Path(tempfile.mkstemp(prefix="r1-said-")[1])
     path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    environment = {"R1_PAIR": pair, "R1_SAY": str(log), "PYTHONPATH": path, "TQDM_DISABLE": "1"}
+    named = pair if isinstance(pair, str) else ",".join(map(_from_anywhere, pair))
+    environment = {"R1_PAIR": named, "R1_SAY": str(log), "PYTHONPATH": path, "TQDM_DISABLE": "1"}
     if fresh:
         environment["R1_FRESH"] = uuid.uuid4().hex
     try:
         _execute_all(chosen, environment, knobs or {}, console)
-        for line in dict.fromkeys(log.read_text(encoding="utf-8").splitlines()):
-            console.print(f"  {line}", highlight=False)
     finally:
         log.unlink(missing_ok=True)
-    show_findings(pair, root, console)
-    console.print(f"{len(chosen)} notebooks in {time.time() - started:.0f} s; outputs in {root}", highlight=False)
+    for name in pairs_of(chosen, pair):
+        show_findings(name, root, console)
+    where = "in a scratch copy" if quick or scratch else f"outputs in {root}"
+    _plainly(console)(f"{len(chosen)} notebooks in {time.time() - started:.0f} s; {where}")
     return root
+
+
+def run_command(pair: str) -> str:
+    """The command that runs a pair, by its ledger's name."""
+    return f"python -m helpers run --pair {'BASE,DISTILLED' if pair == 'own' else pair}"
+
+
+def pairs_of(chosen: list[Path], pair: str | tuple[str, ...]) -> list[str]:
+    """Names of the ledgers that notebooks write, in order: a notebook's own knob comes before the pair of the run."""
+    named = [own_pair(source) for source in chosen]
+    return list(dict.fromkeys(pair_name(pair if name == "auto" else name) for name in named))
+
+
+def own_pair(source: Path) -> str | tuple[str, ...]:
+    """What a notebook's knob PAIR says, or "auto". Raises UserError for an unknown name."""
+    for cell in jupytext.read(source).cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            with contextlib.suppress(SyntaxError, ValueError, TypeError):  # not known before it is executed
+                for line in ast.parse(cell.source).body:
+                    if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "PAIR":
+                        named = ast.literal_eval(line.value)
+                        return parse_pair(named) if isinstance(named, str) else tuple(named)
+    return "auto"
+
+
+def _from_anywhere(source: str) -> str:
+    """A model's folder by its whole path, for kernels run elsewhere; or a hub id."""
+    folder = Path(source).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else source
+
+
+def _plainly(console: Console) -> Any:
+    """How a line is printed as it is, at once."""
+    return partial(console.print, highlight=False, markup=False, soft_wrap=True)
 
 
 def find_notebooks(root: Path, only: str | None = None) -> list[Path]:
@@ -133,8 +175,9 @@ def source_hash(cells: list[Any]) -> str:
 
 
 def scratch_copy(root: Path) -> Path:
-    """A copy of the project without its figures and outputs, in a temporary folder."""
+    """A copy of the project without its figures and outputs, in a temporary folder, until this process ends."""
     scratch = Path(tempfile.mkdtemp(prefix="r1-quick-"))
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     for name in ("notebooks", "helpers", "data"):
         shutil.copytree(root / name, scratch / name, ignore=shutil.ignore_patterns("__pycache__", "*.ipynb"))
     shutil.copy2(root / "requirements.txt", scratch)
@@ -165,13 +208,30 @@ def build(source: Path, knobs: dict[str, str]) -> Any:
 
 def _execute_all(chosen: list[Path], environment: dict[str, str], knobs: dict[str, str], console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
+    log, tell = Path(environment["R1_SAY"]), _plainly(console)
+    with Progress(*columns, console=console, disable=not console.is_interactive) as progress:
         for source in chosen:
+            began = time.time()
+            if progress.disable:
+                tell(f"{source.stem} begins")
             notebook = build(source, knobs)
             task = progress.add_task(source.stem, total=len(notebook.cells))
             execute(source, notebook, environment, lambda task=task: progress.advance(task))
             with atomic(source.with_suffix(".ipynb")) as temporary:
                 nbformat.write(notebook, temporary)
+            if progress.disable:
+                tell(f"{source.stem} ends after {time.time() - began:.0f} s")
+            for line in dict.fromkeys(log.read_text(encoding="utf-8").splitlines()):
+                tell(f"  {line}")
+            log.write_text("")
+
+
+class ThisPython(AsyncKernelManager):
+    """A kernel of the Python that runs, whatever other kernels named python3 are installed."""
+
+    @default("kernel_spec_manager")
+    def _native(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])
 
 
 def execute(source: Path, notebook: Any, environment: dict[str, str], advance: Any = lambda: None) -> None:
@@ -182,6 +242,7 @@ def execute(source: Path, notebook: Any, environment: dict[str, str], advance: A
         notebook,
         timeout=CELL_SECONDS,
         kernel_name="python3",
+        kernel_manager_class=ThisPython,
         record_timing=False,
         extra_arguments=["--log-level=CRITICAL"],  # a kernel that is told to end would complain of its closed sockets
         resources={"metadata": {"path": str(source.parent)}},
@@ -233,11 +294,10 @@ def repeat_claims(client: NotebookClient) -> None:
 
 
 def show_findings(pair: str, root: Path, console: Console) -> None:
-    """Print the ledger of the run."""
-    entries = frame(read_ledger(root / "data" / pair / "findings.json"))
-    grid = Table(title=f"Findings on {pair}")
-    for name in entries.columns:
-        grid.add_column(name)
-    for row in entries.itertuples(index=False):
-        grid.add_row(*(str(value) for value in row))
-    console.print(grid)
+    """Print the ledger of the run, a line of at most 80 columns a finding."""
+    tell, rows = _plainly(console), read_ledger(root / "data" / pair / "findings.json")
+    tell(f"Findings on {pair} (claims, controls and rules are in the report):" if rows else f"No findings on {pair}.")
+    for row in rows:
+        numbers = f"{row['estimate']:.3g} ({row['low']:.3g} to {row['high']:.3g}) {row['unit']}"
+        line = f"{row['id']}  {row['verdict']:13}  {numbers}"
+        tell(line if len(line) <= 80 else f"{line[:77]}...")

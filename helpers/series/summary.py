@@ -133,7 +133,11 @@ def findings_table(pair: str, root: Path = ROOT) -> str:
 
 def cell_link(finding: str, notebook: str, root: Path = ROOT) -> str:
     """Where a finding's experiment begins: the notebook at its heading, as Jupyter names headings."""
-    for cell in jupytext.read(root / "notebooks" / f"{notebook}.py").cells:
+    path = root / "notebooks" / f"{notebook}.py"
+    if not path.exists():
+        how = f"restore it with git, or write it with `jupytext --to py:percent notebooks/{notebook}.ipynb`"
+        raise UserError(f"there is no {path}, which {finding} is of: {how}")
+    for cell in jupytext.read(path).cells:
         heading = cell.source.partition("\n")[0]
         if cell.cell_type == "markdown" and re.match(rf"## .*\b{finding}\b.* · ", heading):
             return f"notebooks/{notebook}.ipynb#{quote(heading.lstrip('# ').replace(' ', '-'))}"

@@ -78,7 +78,7 @@ def make_checkpoint(folder: Path, role: str, *, family: str = "qwen2", tied: boo
         bos_token_id=tokenizer.bos_token_id,
     )
     config, kind = (Qwen2Config, Qwen2ForCausalLM) if family == "qwen2" else (LlamaConfig, LlamaForCausalLM)
-    model = kind(config(**shape, **extra))
+    model = kind(config(**{**shape, **extra}))
     for name, value in model.named_parameters():
         if name.endswith(("bias", "norm.weight")):
             torch.nn.init.normal_(value, mean=float("norm" in name), std=0.1)

@@ -90,7 +90,7 @@ def generate(pair: Pair, seed: int) -> None:
 def keep_arrays(pair: Pair, seed: int) -> None:
     """Two files of arrays."""
     for name in ("one", "two"):
-        store.kept(pair, name, lambda: {"a": np.random.default_rng(seed).normal(size=(30, 4))}, name, seed)
+        store.kept(pair, name, lambda rows: {"a": np.random.default_rng(seed).normal(size=(30, 4))}, 30)
 
 
 def record(pair: Pair, seed: int) -> None:

@@ -138,7 +138,7 @@ class Desk:
         return self.file(text, f"{self.pair.name}/told.json")
 
     def kept(self) -> Any:
-        return store.kept(self.pair, "array", lambda: {"a": np.zeros(200_000)})
+        return store.kept(self.pair, "array", lambda rows: {"a": np.zeros(200_000)}, 200_000)
 
     def record(self, **changed: Any) -> Any:
         entry: dict[str, Any] = dict(notebook="01", quantity="q", unit="u", interval=INTERVAL, control=INTERVAL)
@@ -320,19 +320,19 @@ PAIRS = [
          make=own_code),
     case("a config that is no JSON", lambda d: d.load(d.given), "config.json", "needs config.json",
          make=broken_config),
-    case("no tokenizer", lambda d: d.load(d.given), "has no tokenizer.json", "restore it",
+    case("no tokenizer", lambda d: d.load(d.given), "has no tokenizer.json", "fetch it",
          make=lambda d: d.model(but=("tokenizer*", "special*"))),
     case("a pair of nothing", lambda d: load_pair(None), "named by None", "two folders or hub ids"),
     case("a pair of a number", lambda d: load_pair(5), "named by 5", "two folders or hub ids"),
     case("the tokenizer of a larger model", lambda d: d.load(d.given), "ids to 803", "restore its own",
          make=more_words),
     case("another kind of model", lambda d: d.load(d.given), "a gpt2 model", "choose one built like", make=gpt2),
-    case("an adapter as a model", lambda d: d.load(embedded.adapter_dir()), "adapter does not load", "needs config"),
+    case("an adapter as a model", lambda d: d.load(embedded.adapter_dir()), "adapter alone", "merge it"),
     case("an adapter for a wider base", lambda d: embedded.distilled_folder(d.given), "smol/adapter does not fit",
          "git checkout", make=lambda d: adapter(d, layers=0)),
     case("an adapter for a deeper base", lambda d: embedded.distilled_folder(d.given), "adapter does not fit",
          "git checkout", make=lambda d: adapter(d, layers=9)),
-    case("special tokens that differ", lambda d: commands.check("own"), "same first stop token",
+    case("special tokens that differ", lambda d: commands.check("a,b"), "same first stop token",
          "says what each spoils", make=other_marks),
     case("an unknown device", lambda d: d.load(d.folders[0], device="gpu"), "no device 'gpu'", "use cpu"),
     case("a device that is not here", lambda d: d.load(d.folders[0], device="cuda:99"), "'cuda:99'", "use cpu"),

@@ -49,6 +49,21 @@ def test_every_shape_has_title_and_units_and_saves_the_same_bytes(index, tmp_pat
     plt.close("all")
 
 
+def test_a_users_own_settings_and_ours_keep_apart(tmp_path):
+    """Neither a dark style and other fonts of the user's reach a figure, nor does one change what the user draws."""
+    own = {"axes.facecolor": "black", "text.color": "white", "font.family": "serif", "font.size": 17, "savefig.dpi": 50}
+    written = []
+    for settings in ({}, own):
+        with plt.rc_context(settings):
+            before = plt.rcParams.copy()
+            for index, fig in enumerate(shapes()):
+                figures.save_figure(fig, f"{index}", pair="p", alt="a", folder=tmp_path)
+            assert plt.rcParams == before
+        written.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
+    assert len(written[0]) == 2 * len(list(shapes())) and written[0] == written[1]
+    plt.close("all")
+
+
 def test_colours_are_those_of_the_series():
     assert figures.ROLE == {"base": "#0072B2", "distilled": "#D55E00"} and figures.CONTROL == "#8C8C8C"
 

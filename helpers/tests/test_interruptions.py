@@ -23,7 +23,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from helpers import embedded, findings, generation
+from helpers import embedded, findings, generation, store
 from helpers.generation import complete, stored_completions
 from helpers.pairs import Pair, load_pair
 from helpers.series.run import build, refuse_unsynced
@@ -56,7 +56,7 @@ print(pair.name)
 PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
 how = dict(max_new_tokens=6, temperature=1.0, seed=SEED, batch_size=2)
 done = [stored_completions(pair, m, PROMPTS, name=f"answers_{{m.role}}_{number}", **how) for m in pair.members]
-arrays = kept(pair, "arrays_{number}", lambda: {{"a": np.random.default_rng(SEED).normal(size=(30, 4))}}, SEED)
+arrays = kept(pair, "arrays_{number}", lambda rows: {{"a": np.random.default_rng(SEED).normal(size=(30, 4))}}, 30)
 mean = float(arrays["a"].mean())
 print([text.tokens for texts in done for text in texts], mean)
 
@@ -240,6 +240,25 @@ def test_a_kernel_that_dies_is_told_in_one_line(third, tmp_path):
     assert said == "error: 03_x.py failed and keeps its old outputs: its kernel died, as for want of memory\n"
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["well", "failed"])
+def test_a_scratch_copy_is_gone_when_the_run_ends(tmp_path, qwen_folders, fails):
+    """After its ledger was read."""
+    folder = project(tmp_path / "project", qwen_folders)
+    for path in (folder / "notebooks").glob("0[12]*"):
+        path.unlink()
+    ledger = "../data/smol/findings.json"
+    work = "1 / 0" if fails else f"open({ledger!r}, 'w').write('[]')"
+    (folder / "notebooks" / "03_x.py").write_text(f"# %%\n{work}\n")
+    (folder / "requirements.txt").touch()
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-m", "helpers", "run", "--quick", "--keep"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == fails, done.stderr
+    assert not list((tmp_path / "temporary").iterdir())
+    assert (folder / "data" / "smol" / "quick_findings.json").exists() is not fails
+
+
 # A cache that vanishes
 
 
@@ -319,17 +338,16 @@ def test_stored_results_are_reused_by_what_they_are_made_from(qwen, data_here, m
         made.append("texts")
         return batch(*args, **options)
 
-    def draw(seed: int) -> dict[str, np.ndarray]:
-        made.append("arrays")
-        return {"a": np.random.default_rng(seed).normal(size=4)}
-
+    write = store.write_sidecar
+    monkeypatch.setattr(store, "write_sidecar", lambda *told: (made.append("arrays"), write(*told)))
     monkeypatch.setattr(generation, "_complete_batch", count)
 
     def work(seed: int) -> list[str]:
         made.clear()
         how = dict(name="answers", max_new_tokens=4, temperature=1.0, seed=seed)
         texts = [text.tokens for text in stored_completions(qwen, qwen.base, ["A cat"], **how)]
-        results.append((texts, kept(qwen, "arrays", lambda: draw(seed), seed)["a"].tolist()))
+        arrays = kept(qwen, "arrays", lambda rows: {"a": np.random.default_rng(seed).normal(size=4)}, 4)
+        results.append((texts, arrays["a"].tolist()))
         dated(data_here, written)
         return list(made)
 
@@ -359,7 +377,7 @@ def test_work_goes_on_while_the_clock_runs_backwards(qwen, data_here, monkeypatc
     def work() -> None:
         pair = load_pair("smol", device="cpu")
         stored_completions(pair, pair.base, ["A cat", "Two"], name="answers", max_new_tokens=3, batch_size=1)
-        kept(pair, "arrays", lambda: {"a": np.zeros(3)}, 1)
+        kept(pair, "arrays", lambda rows: {"a": np.zeros(3)}, 3)
         what = dict(notebook="01", quantity="q", unit="u", interval=one, control=one, control_name="c", rule="r")
         for name in ("F01", "F02", "F01"):
             findings.record(pair, name, **what, verdict="holds")

@@ -4,21 +4,27 @@
 from __future__ import annotations
 
 import ast
-import builtins
+import inspect
+import io
 import json
+import os
+import pydoc
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import warnings
 
 import jupytext
 import nbformat
 import pytest
 
+from helpers import __main__ as commands
 from helpers.findings import load_findings
+from helpers.series import run as running
 from helpers.series.run import build, execute, find_notebooks, refuse_unsynced, same_cells, scratch_copy, source_hash
-from helpers.store import ROOT, UserError, code_digest, read_json
+from helpers.store import ROOT, UserError, plain_source, read_json, sha256
 
 SOURCES = find_notebooks(ROOT)
 NAMES = [source.stem for source in SOURCES]
@@ -138,64 +144,6 @@ def test_docstrings_name_the_notebooks_that_use_them():
     assert not wrong
 
 
-# What `make` of a kept readout uses without naming it: the models, which are always compared, and what is worked out
-# from the inputs that it does name.
-DERIVED = {
-    "02_parts": {"members"},
-    "02_shift": {"members"},
-    "02_growth": {"members"},
-    "02_ends": {"members"},
-    "03_rise": {"members"},
-    "03_heads": {"members"},
-    "04_silenced": {"members"},
-    "04_dose": {"members", "chosen", "doses", "near", "size"},
-    "04_draws": {"members"},
-    "05_estimate": {"members"},
-    "05_exact": {"into", "given_few"},
-    "05_gradual": {"base", "members", "pair", "read"},
-    "05_single": {"at_base", "pair"},
-    "05_positions": {"few", "into", "members"},
-    "06_map": {"members", "raw", "reach", "stop", "wait"},
-    "06_latent": {"few", "fires", "members", "reach", "stop", "wait"},
-    "06_doses": {"N_COMBINED", "few", "label", "members", "pair", "raw", "reach", "stop", "wait"},
-    "07_grid": {"members"},
-    "07_endings": {"members"},
-    "07_hidden": {"distilled"},
-    "07_r1_zero": {"members"},
-    "07_depths": {"distilled"},
-    "07_traces": {"distilled"},
-}
-
-
-def test_kept_readouts_name_what_they_are_made_from():
-    """Every variable of the notebook that `make` reads, through the notebook's own functions too, stands among the
-    inputs of `kept`, so that another prompt, seed or knob is seen."""
-    found = {}
-    for source in SOURCES:
-        tree = ast.parse(source.read_text(encoding="utf-8"))
-        nodes = list(ast.walk(tree))
-        functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
-        imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
-        elsewhere = {alias.asname or alias.name for node in imports for alias in node.names} | set(dir(builtins))
-        for call in (n for n in nodes if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "kept"):
-            make, *inputs = call.args[2:]
-            given = set().union(*(variables(one, ast.Load) for one in inputs))
-            used, waiting = set(), [functions.get(getattr(make, "id", ""), make)]
-            while waiting:
-                node = waiting.pop()
-                arguments = {argument.arg for argument in ast.walk(node) if isinstance(argument, ast.arg)}
-                fresh = variables(node, ast.Load) - variables(node, ast.Store) - arguments - elsewhere - used
-                used |= fresh
-                waiting += [functions[name] for name in fresh if name in functions]
-            found[call.args[1].value] = used - given - {getattr(make, "id", "")}
-    assert found == DERIVED, {name: found[name] ^ DERIVED.get(name, set()) for name in found}
-
-
-def variables(node, context):
-    """Names that a piece of code reads (ast.Load) or binds (ast.Store)."""
-    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, context)}
-
-
 def test_ledger_holds_every_finding_of_these_notebooks():
     entries = {row["id"]: row for row in load_findings("smol")}
     text = "".join(source.read_text(encoding="utf-8") for source in SOURCES)
@@ -208,9 +156,20 @@ def test_ledger_holds_every_finding_of_these_notebooks():
 
 def test_kept_readouts_are_of_this_code():
     """They would be computed again in any case; this says so before a reader has to wait for it."""
-    sidecars = [path.with_suffix(".meta.json") for path in (ROOT / "data" / "smol").glob("0*.safetensors")]
-    stale = [path.name for path in sidecars if read_json(path)["provenance"]["code"] != code_digest()]
-    assert sidecars and not stale, f"run `python -m helpers run`: {stale}"
+    stale, seen = [], 0
+    for path in sorted((ROOT / "data" / "smol").glob("0*.meta.json")):
+        code = read_json(path)["provenance"].get("code", {})
+        text = next(source for source in SOURCES if source.name[:2] == path.name[:2]).read_text(encoding="utf-8")
+        own = {
+            n.name: ast.get_source_segment(text, n) for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)
+        }
+        for name, digest in code.items():
+            module, _, function = name.partition(".")
+            found = own.get(function) if module == "__main__" else inspect.getsource(inspect.unwrap(pydoc.locate(name)))
+            seen += 1
+            if "lambda" not in name and (not found or sha256(plain_source(textwrap.dedent(found)))[:12] != digest):
+                stale.append(f"{path.name}: {name}")
+    assert seen and not stale, f"run `python -m helpers run`: {stale}"
 
 
 def test_figures_are_those_of_the_notebooks():
@@ -262,8 +221,6 @@ def test_an_edited_notebook_is_not_overwritten(tmp_path):
     source = tmp_path / "01_x.py"
     source.write_text("# %%\na = 1\n")
     jupytext.write(jupytext.reads("# %%\na = 2\n", fmt="py:percent"), tmp_path / "01_x.ipynb")
-    import os
-
     os.utime(source, (0, 0))
     with pytest.raises(UserError, match="jupytext --sync"):
         refuse_unsynced(source)
@@ -286,3 +243,117 @@ def test_sync_leaves_committed_pairs_as_they_are(tmp_path):
         built = source.with_suffix(".ipynb")
         assert (tmp_path / source.name).read_bytes() == source.read_bytes()
         assert nbformat.read(tmp_path / built.name, as_version=4).cells == nbformat.read(built, as_version=4).cells
+
+
+def small_series(root, *knobs):
+    """A project of notebooks with nothing but their knobs, and two ledgers: of smol, and of a pair of one's own."""
+    (root / "notebooks").mkdir()
+    for number, knob in enumerate(knobs, start=1):
+        (root / "notebooks" / f"0{number}_x.py").write_text(f'# %% tags=["parameters"]\n{knob}\nSEED = 0\n')
+    for pair, rows in (("smol", load_findings("smol")), ("own", load_findings("smol")[:2])):
+        (root / "data" / pair).mkdir(parents=True)
+        (root / "data" / pair / "findings.json").write_text(json.dumps(rows))
+    return root
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Notebooks are not executed: each only says something twice. What their kernels would have been given."""
+    given = []
+
+    def say(source, notebook, environment, advance):
+        given.append(environment)
+        with open(environment["R1_SAY"], "a") as log:
+            log.write(f"{source.stem}: [computed]\n" * 2)
+
+    monkeypatch.setattr(running, "execute", say)
+    return given
+
+
+def test_without_a_terminal_each_notebook_is_told_as_it_begins_and_ends(tmp_path, monkeypatch, executed):
+    """In a file or the log of a service, at once, where its lines are looked for while it runs."""
+    told, say = [], running.execute
+    with open(tmp_path / "log", "w") as log:
+        monkeypatch.setattr(sys, "stdout", log)
+        monkeypatch.setattr(running, "execute", lambda *a: (told.append((tmp_path / "log").read_text()), say(*a)))
+        running.run(root=small_series(tmp_path, "A = 1", "A = 1"))
+        told.append((tmp_path / "log").read_text())
+    assert told[0] == "01_x begins\n"
+    assert re.fullmatch(r"01_x begins\n01_x ends after \d+ s\n  01_x: \[computed\]\n02_x begins\n", told[1])
+    assert re.search(r"\n02_x ends after \d+ s\n  02_x: \[computed\]\nFindings on smol", told[2])
+
+
+def test_in_a_terminal_a_bar_grows(tmp_path, monkeypatch, executed):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    running.run(root=small_series(tmp_path, "A = 1"))
+    assert "━" in sys.stdout.getvalue() and "begins" not in sys.stdout.getvalue()
+    assert sys.stdout.getvalue().count("01_x: [computed]") == 1
+
+
+def test_findings_fit_a_terminal(tmp_path, capsys, executed):
+    root = small_series(tmp_path, "A = 1")
+    path = root / "data" / "smol" / "findings.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([row | {"unit": "of what is long " * 9} if row["id"] == "F05" else row for row in rows]))
+    running.run(root=root)
+    *lines, _ = capsys.readouterr().out.partition("Findings on smol")[2].splitlines()
+    assert len(lines) <= 30 and max(map(len, lines)) <= 80
+    for row in rows:
+        (line,) = (line for line in lines if line.startswith(row["id"]))
+        assert row["verdict"] in line and f" {row['estimate']:.3g} ({row['low']:.3g} to {row['high']:.3g}) " in line
+
+
+@pytest.mark.parametrize(
+    ("knob", "names"),
+    [
+        ('PAIR = "auto"  # "smol", or ("a", "b")', ["swapped"]),
+        ('PAIR = ("a/base", "b/distilled")', ["own"]),
+        ('PAIR = [\n    "a",\n    "b",\n]', ["own"]),
+        ('PAIR = "a/base,b/distilled"', ["own"]),
+        ('PAIR = "r1-7b"', ["r1-7b"]),
+        ("PAIR = other()", ["swapped"]),
+        ("%pip install x\nA = 1", ["swapped"]),
+    ],
+)
+def test_the_pair_of_a_notebooks_own_knob_is_the_one_told_of(tmp_path, capsys, executed, knob, names):
+    root = small_series(tmp_path, knob)
+    running.run(pair="swapped", root=root)
+    said = capsys.readouterr().out
+    assert ("F02  holds" in said) is (names == ["own"]) and "F05" not in said, "smol's are not this run's"
+    assert [f"No findings on {name}.\n" in said for name in names] == [names != ["own"]]
+    assert running.pairs_of(find_notebooks(root), "swapped") == names
+
+
+def test_notebooks_of_several_pairs_cannot_be_checked_together(tmp_path, monkeypatch, capsys, executed):
+    root = small_series(tmp_path, 'PAIR = "auto"', 'PAIR = ("a", "b")')
+    monkeypatch.setattr(commands, "ROOT", root)
+    running.run(root=root)
+    assert re.search("Findings on smol.*Findings on own", capsys.readouterr().out, re.S)
+    for choice in ({"check": True}, {"verdicts": True}, {"keep": True, "quick": True}):
+        with pytest.raises(UserError, match="several pairs .smol, own.: set PAIR to one"):
+            commands.run(**choice)
+
+
+def test_two_models_are_named_to_the_kernels(tmp_path, monkeypatch, executed):
+    """A folder by its whole path, for a kernel runs elsewhere."""
+    root = small_series(tmp_path, 'PAIR = "auto"')
+    (root / "models" / "base").mkdir(parents=True)
+    monkeypatch.chdir(root)
+    running.run(pair=("models/base", "someone/distilled"), root=root)
+    assert executed[0]["R1_PAIR"] == f"{root}/models/base,someone/distilled"
+
+
+def test_the_kernel_is_this_pythons(tmp_path, monkeypatch):
+    """Though another one is installed under the same name, where it is found first."""
+    spec = tmp_path / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec.write_text(json.dumps({"argv": argv, "display_name": "x", "language": "python", "env": {"OTHER": "1"}}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    source = tmp_path / "01_x.py"
+    source.write_text("# %%\nimport os, sys\nprint(sys.executable, os.environ.get('OTHER'))\n")
+    notebook = build(source, {})
+    execute(source, notebook, {})
+    assert notebook.cells[0].outputs[0].text == f"{sys.executable} None\n"

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: MIT
 import json
 import shutil
+from pathlib import Path
 
+import pytest
 import tokenizers
 import torch
+import transformers
+from safetensors.torch import load_file, save_file
 
-from helpers import pairs
-from helpers.pairs import load_member
-from helpers.preflight import CHECKS, preflight
+from helpers import pairs, tokens
+from helpers.generation import complete
+from helpers.pairs import Pair, load_member, load_pair
+from helpers.preflight import CHECKS, TOLERANCE, differences, preflight
+from helpers.store import UserError
 
 
 def test_tiny_pair_passes_every_check(tiny):
@@ -90,8 +96,6 @@ def test_revision_follows_the_weights(qwen_folders, tmp_path):
     shutil.copytree(qwen_folders[0], copy)
     before = pairs._revision(str(copy))
     assert before == pairs._revision(str(qwen_folders[0]))
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(copy / "model.safetensors")
     weights["model.norm.weight"] += 1
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
@@ -107,3 +111,222 @@ def test_half_precision_that_overflows_falls_back(qwen_folders, monkeypatch):
     monkeypatch.setattr(pairs, "_is_finite", lambda model, tokenizer: seen.append(model.dtype))
     member = load_member("base", str(qwen_folders[0]), device="cpu", dtype=torch.float16)
     assert seen == [torch.float16] and member.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["qwen", "llama", "biased", "smol"])
+def test_readouts_are_plain_transformers(kind, request):
+    for member in request.getfixturevalue(kind).members:
+        assert max(differences(member).values()) < TOLERANCE[torch.float32]
+
+
+OTHERS = {  # architecture: what its configuration needs, and what the refusal names
+    "Gemma": ({"head_dim": 8}, "the lens at the last depth"),
+    "Granite": ({"logits_scaling": 8.0, "residual_multiplier": 0.22}, "the log-probability of the next token"),
+    "Cohere": ({"logit_scale": 0.0625}, "cohere"),
+    "Olmo2": ({}, "olmo2"),
+    "Glm4": ({"head_dim": 8, "partial_rotary_factor": 0.5}, "glm4"),
+    "Qwen3Moe": ({"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 8}, "qwen3_moe"),
+    "Phi3": ({}, "phi3"),
+    "Qwen3": ({"head_dim": 8}, None),
+    "Mistral": ({"sliding_window": 24}, None),
+}
+
+
+@pytest.fixture
+def as_kind(qwen_folders, tmp_path):
+    """The tiny pair as another architecture, with new random weights."""
+
+    def make(kind: str, **extra: object) -> list[Path]:
+        made = []
+        for seed, folder in enumerate(qwen_folders):
+            at, config = (
+                Path(shutil.copytree(folder, tmp_path / folder.name)),
+                json.loads((folder / "config.json").read_text()),
+            )
+            shape = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+                     "intermediate_size", "max_position_embeddings", "initializer_range", "eos_token_id")  # fmt: skip
+            torch.manual_seed(seed)
+            settings = {name: config[name] for name in shape} | {
+                "pad_token_id": config["eos_token_id"],
+                "bos_token_id": None,
+            }
+            model = getattr(transformers, f"{kind}ForCausalLM")(
+                getattr(transformers, f"{kind}Config")(**settings, **extra)
+            )
+            for name, value in model.named_parameters():
+                if name.endswith("norm.weight"):
+                    torch.nn.init.normal_(value, mean=1.0, std=0.1)
+            model.save_pretrained(at)
+            made.append(at)
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_another_architecture_is_read_rightly_or_refused(kind, as_kind):
+    extra, said = OTHERS[kind]
+    folders = as_kind(kind, **extra)
+    if said is None:
+        assert max(differences(Pair.of(*folders, name="t", device="cpu").base).values()) < 1e-3
+        return
+    with pytest.raises(UserError, match=said):
+        Pair.of(*folders, name="t", device="cpu")
+
+
+@pytest.fixture
+def copied(qwen_folders, tmp_path):
+    """A copy of the tiny base and of the distilled, to be changed."""
+    return [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in qwen_folders]
+
+
+def put(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_model_saved_without_its_cache_writes_the_same(copied, qwen):
+    put(copied[0] / "config.json", use_cache=False)
+    put(copied[0] / "generation_config.json", use_cache=False)
+    prompts, own = (
+        ["What is the capital of France?", "Name a river."],
+        load_member("base", str(copied[0]), device="cpu"),
+    )
+    assert complete(own, prompts, max_new_tokens=40) == complete(qwen.base, prompts, max_new_tokens=40)
+
+
+RULES = [
+    {"num_beams": 4}, {"forced_eos_token_id": 3}, {"suppress_tokens": [5]}, {"no_repeat_ngram_size": 2},
+    {"min_new_tokens": 4}, {"sequence_bias": [[[7], 2.0]]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_of_a_generation_config_that_are_not_followed_are_refused(copied, rule):
+    put(copied[0] / "generation_config.json", **rule)
+    with pytest.raises(UserError, match=next(iter(rule))):
+        load_member("base", str(copied[0]), device="cpu")
+    put(
+        copied[0] / "generation_config.json", **dict.fromkeys(rule), temperature=0.6, top_p=0.95, repetition_penalty=1.1
+    )
+    load_member("base", str(copied[0]), device="cpu")
+
+
+POINTER = (
+    "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 3554214752\n"
+)
+
+
+def renamed(at: Path, name: str) -> None:
+    weights = load_file(at / "model.safetensors")
+    save_file(
+        {name.format(key): value for key, value in weights.items()}, at / "model.safetensors", metadata={"format": "pt"}
+    )
+
+
+def extended(at: Path) -> None:
+    weights = load_file(at / "model.safetensors")
+    more = {"model.layers.0.self_attn.q_norm.weight": torch.ones(8)}
+    save_file(weights | more, at / "model.safetensors", metadata={"format": "pt"})
+
+
+def adapted(at: Path, *, alone: bool = False) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(at)
+    get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)).save_pretrained(at)
+    for path in [at / "config.json", at / "model.safetensors"] * alone:
+        path.unlink()
+
+
+def template(at: Path, text: str) -> None:
+    (at / "chat_template.jinja").write_text(text)
+
+
+def without_added(at: Path) -> None:
+    """As a conversion once wrote it: the marks are words of the vocabulary, but no added tokens."""
+    spec = json.loads((at / "tokenizer.json").read_text())
+    lost = [entry for entry in spec["added_tokens"] if "think" in entry["content"]]
+    spec["added_tokens"] = [entry for entry in spec["added_tokens"] if entry not in lost]
+    spec["model"]["vocab"] |= {entry["content"]: entry["id"] for entry in lost}
+    (at / "tokenizer.json").write_text(json.dumps(spec))
+
+
+FOLDERS = {  # what people have: what is done to the distilled model's folder, and what the one line says
+    "weights are a pointer": (lambda at: (at / "model.safetensors").write_text(POINTER), "git lfs pull"),
+    "tokenizer is a pointer": (lambda at: (at / "tokenizer.json").write_text(POINTER), "git lfs pull"),
+    "no tokenizer.json": (
+        lambda at: (at / "tokenizer.json").rename(at / "tokenizer.model"),
+        "no tokenizer.json: fetch it",
+    ),
+    "names of a DDP model": (lambda at: renamed(at, "module.{}"), "hold module.*save it again"),
+    "weights without a place": (extended, "q_norm.*no place"),
+    "an adapter beside weights": (adapted, "holds an adapter"),
+    "an adapter alone": (lambda at: adapted(at, alone=True), "an adapter alone: merge"),
+    "a template without the question": (
+        lambda at: template(at, "<｜User｜>Hello<｜Assistant｜>"),
+        "leaves out what is asked",
+    ),
+    "marks that are no tokens": (without_added, "knows <think> as one token"),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders_as_people_have_them_say_what_to_do(name, copied):
+    change, said = FOLDERS[name]
+    change(copied[1])
+    with pytest.raises(UserError, match=said) as refused:
+        Pair.of(*copied, name="t", device="cpu")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("opening", ["<think>", "<think>\n", "<think>\n\n</think>\n\n"])
+def test_a_template_that_opens_or_closes_the_thought_itself_stays(copied, opening):
+    asked = "{{ bos_token }}{% for m in messages %}<｜User｜>{{ m['content'] }}{% endfor %}<｜Assistant｜>"
+    template(copied[1], asked + opening.replace("\n", "{{ '\\n' }}"))
+    member = Pair.of(*copied, name="t", device="cpu").distilled
+    assert member.prompt("Who?", "template").endswith(f"<｜Assistant｜>{opening}")
+
+
+def test_a_folder_is_found_from_the_project_and_from_home(copied, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(pairs, "ROOT", tmp_path)
+    for source in (copied[0].name, f"~/{copied[0].name}", str(copied[0])):
+        assert load_member("base", source, device="cpu").source == copied[0].name
+    with pytest.raises(UserError, match="and there is no such folder here or in"):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        load_member("base", "nowhere/base", device="cpu")
+
+
+def test_two_stop_ids_whose_first_differs_say_what_to_do(copied):
+    put(copied[0] / "generation_config.json", eos_token_id=[702, 700])
+    put(copied[0] / "tokenizer_config.json", eos_token="<|im_end|>")
+    row = preflight(Pair.of(*copied, name="t", device="cpu")).set_index("check").loc["same first stop token"]
+    assert not row["ok"] and "eos_token_id of the base's generation_config.json, such as" in row["seen"]
+
+
+def test_a_word_counts_where_it_is_one_token_in_a_text(qwen, monkeypatch):
+    whole = qwen.base.tokenizer
+
+    class Joined:
+        """Reads a word after a blank line together with it."""
+
+        def __getattr__(self, name):
+            return getattr(whole, name)
+
+        def __len__(self):
+            return len(whole)
+
+        def __call__(self, text, **how):
+            ids = whole(text, **how)
+            return ids if not text.endswith("\n\nWait") else type(ids)({"input_ids": [*ids.input_ids[:-1], 0]})
+
+    assert "Wait" in tokens.token_groups(Joined(), [0]).missing
+
+
+def test_what_was_loaded_last_is_given_again_and_only_that(copied, qwen_folders):
+    one = load_pair(tuple(map(str, qwen_folders)), device="cpu")
+    assert load_pair(tuple(map(str, qwen_folders)), device="cpu") is one
+    two = load_pair(tuple(map(str, copied)), device="cpu")
+    assert two is not one and load_pair(f"{copied[0]},{copied[1]}", device="cpu") is two
+    put(copied[0] / "generation_config.json", eos_token_id=3)
+    assert load_pair(tuple(map(str, copied)), device="cpu") is not two, "a folder that changed is read again"

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from helpers.series import install
 from helpers.series.install import REQUIREMENTS, environment, missing
-from helpers.series.publish import publish
+from helpers.series.publish import current_commit, publish
 from helpers.series.run import build, find_notebooks, same_cells, source_hash
 from helpers.store import ROOT, UserError, cache_dir
 from helpers.tests.test_notebooks import SMALL
@@ -83,6 +83,26 @@ def test_no_repository_is_one_line(copy):
     shutil.rmtree(copy / ".git")
     with pytest.raises(UserError, match="commit first"):
         publish("someone/first", root=copy)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"PATH": "/nowhere"}, "git does not start here .No such file or directory.: install it"),
+        ({"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}, "dubious ownership in repository .* --add safe.directory /"),
+        ({"GIT_DIR": "/nowhere"}, "not a git repository: '?/nowhere'?.: commit first"),
+    ],
+    ids=["no git", "another owner", "no repository"],
+)
+def test_what_git_says_is_told_in_one_line(tmp_path, monkeypatch, environment, said):
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-qm", "empty", "--allow-empty")
+    settings = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LANG": "de_DE.UTF-8", **environment}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=said) as caught:
+        current_commit(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def set_up(folder, **form):

@@ -134,7 +134,14 @@ def test_files_of_a_full_run_are_compared_by_their_bytes(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(("--check", "--pair", "r1-7b"), "no data/r1-7b/findings.json"), (("--keep",), "--keep goes with --quick alone")],
+    [
+        (("--check", "--pair", "r1-7b"), "no data/r1-7b/findings.json"),
+        (
+            ("--check", "--pair", "a,b"),
+            "no data/own/findings.json to compare with: write it with `python -m helpers run --pair BASE,DISTILLED`",
+        ),
+        (("--keep",), "--keep goes with --quick alone"),
+    ],
 )
 def test_what_cannot_be_checked_is_one_line(arguments, said):
     done = helpers("run", *arguments)

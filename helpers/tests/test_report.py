@@ -92,6 +92,8 @@ def test_every_finding_links_to_a_heading():
     assert all(row["id"] in cell_link(row["id"], row["notebook"]) for row in rows)
     with pytest.raises(UserError, match="no heading for F99"):
         cell_link("F99", "01_prompts")
+    with pytest.raises(UserError, match="there is no .*99_x.py, which F99 is of: restore it"):
+        cell_link("F99", "99_x")
 
 
 def test_readme_is_renewed_only_between_its_marks(tmp_path):
@@ -120,6 +122,31 @@ def test_the_page_has_every_figure_with_its_text(smol_page):
     assert len(alts) == len(figures) + between(README, "summary").count("![") and all(alts)
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", smol_page, re.S)
     assert sum(map(bool, captions)) >= len(figures) - 2
+
+
+def test_the_contents_are_words_and_all_figures_as_wide_as_the_column(smol_page):
+    contents = smol_page.partition("</nav>")[0]
+    assert "</think>" not in contents and "&lt;/think&gt;" in contents and "`" not in contents
+    assert smol_page.count("<img ") == smol_page.count("<img src=")
+
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def test_a_notebook_of_ones_own_is_shown_with_what_it_holds(tmp_path, monkeypatch):
+    """Without a heading, a finding or a word on the pair, and with a figure that matplotlib showed in its own way."""
+    monkeypatch.setattr(report_module, "load_findings", lambda pair: [])
+    shown = nbformat.v4.new_output("display_data", {"image/png": PIXEL, "text/plain": "<Figure>"})
+    cells = [nbformat.v4.new_markdown_cell("no heading"), nbformat.v4.new_code_cell("plt.plot([1, 2])")]
+    (tmp_path / "notebooks").mkdir()
+    path = tmp_path / "notebooks" / "08_mine.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    with pytest.raises(UserError, match="08_mine.ipynb has no outputs on smol: run"):
+        list(read_chapters(tmp_path, "smol"))
+    cells[1].outputs = [shown]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    text = page("smol", list(read_chapters(tmp_path, "smol")), ROOT)
+    assert PIXEL in text and all(Seen(text).alts) and "no heading" in text
 
 
 def test_what_a_model_wrote_is_text():
@@ -159,6 +186,9 @@ def test_bad_requests_write_nothing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="01_prompts.ipynb has no outputs on r1-1.5b"):
         report("r1-1.5b", out=tmp_path)  # the notebooks here were executed on smol
     assert not list(tmp_path.glob("report*"))
+    monkeypatch.setattr(report_module, "load_findings", lambda pair: [])
+    with pytest.raises(UserError, match="pair 'own' has no findings yet: run `python -m helpers run --pair BASE,DIST"):
+        report("own", out=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ REFUSED = {  # what is planted -> words of the line
     an_adapter: "adapter_model.safetensors",
     unknown_model: "brings code of its own, which is never run here",
     model_elsewhere: "brings code of its own, which is never run here",
-    unknown_tokenizer: "has no tokenizer.json: restore it",
+    unknown_tokenizer: "has no tokenizer.json: fetch it",
     kernel: "brings code of its own, the kernel somebody/kernel",
 }
 IGNORED = [known_model, known_tokenizer, own_generation]
@@ -543,7 +543,7 @@ def test_stored_results_and_preflight_hold_no_key(keys, qwen_folders, data_here,
     monkeypatch.setattr("helpers.store.data_dir", lambda pair: data_here / pair)
     pair = Pair.of(*qwen_folders, device="cpu")
     stored_completions(pair, pair.base, ["A cat"], name="answers", max_new_tokens=2)
-    kept(pair, "arrays", lambda: {"a": torch.zeros(2).numpy()}, 1)
+    kept(pair, "arrays", lambda rows: {"a": torch.zeros(2).numpy()}, 2)
     one = Interval(1.0, 0.0, 2.0, 9)
     findings.record(pair, "F01", notebook="01", quantity="q", unit="u", interval=one, control=one, control_name="c",
                     rule="r", verdict="holds")  # fmt: skip

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 import json
+import sys
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from helpers import store
-from helpers.store import UserError, atomic, read_json, reusable, sha256, write_records, write_sidecar, write_text
+from helpers.store import UserError, atomic, read_json, reusable, sha256, take, write_records, write_sidecar, write_text
 
 
 def test_an_error_leaves_the_old_file_and_no_half_one(tmp_path):
@@ -93,58 +96,99 @@ class Two:
         return self.base, self.distilled
 
 
-def test_arrays_are_kept_until_anything_they_are_made_from_changes(tmp_path, monkeypatch):
+TEXTS, FACTOR, DIRECTION = ["one", "two", "three"], {"a": [2.0]}, np.array([0.3, 0.4])
+PROBE = Model("probe@1")
+
+
+class Counter:
+    """How often `make` ran: outside of what it reads, or every run would be another input."""
+
+    runs: ClassVar[list[list[int]]] = []
+
+
+def recipe(text):
+    return len(text) * FACTOR["a"][0]
+
+
+def make(rows):
+    sys.modules[__name__].Counter.runs.append(rows)
+    named = [recipe(text) for text in take(TEXTS, rows)]
+    return {"b": np.array(named), "a": np.outer(named, DIRECTION) + len(PROBE.identity)}
+
+
+def kept(pair=None, function=make, **options):
+    """Keep it, and how many runs that took."""
+    before = len(Counter.runs)
+    found = store.kept(pair or Two(), "x", function, len(TEXTS), **options)
+    return found, len(Counter.runs) - before
+
+
+@pytest.fixture
+def kept_here(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "data_dir", lambda pair: tmp_path / pair)
     monkeypatch.delenv("R1_FRESH", raising=False)
-    runs = []
+    return tmp_path / "two" / "x.safetensors"
 
-    def make():
-        runs.append(1)
-        return {"b": np.arange(6.0)[::2], "a": np.eye(2, dtype=np.float32).T}
 
-    def other():
-        return make()
-
-    first = store.kept(Two(), "x", make, ["text"], 3)
-    again = store.kept(Two(), "x", make, ["text"], 3)
-    assert len(runs) == 1 and all(np.array_equal(first[key], again[key]) for key in ("a", "b"))
+def test_arrays_are_kept_until_anything_that_make_reads_changes(kept_here, monkeypatch):
+    here = sys.modules[__name__]
+    first, runs = kept()
+    again, more = kept()
+    assert (runs, more) == (1, 0) and all(np.array_equal(first[key], again[key]) for key in ("a", "b"))
     assert list(first) == list(again), "in one order, computed or read back"
-    for change in (
-        lambda: store.kept(Two(), "x", make, ["text"], 4),
-        lambda: store.kept(Two(), "x", make, ["texts"], 3),
-        lambda: store.kept(Two(), "x", make, {("a", 1): ["text"]}, range(3), Model()),
-        lambda: store.kept(Two(), "x", make, {("a", 2): ["text"]}, range(3), Model()),
-        lambda: store.kept(Two(), "x", make, {("a", 2): ["text"]}, range(3), Model("another")),
-        lambda: store.kept(Two(base=Model("model@2")), "x", make, ["text"], 3),
-        lambda: store.kept(Two(base=Model(dtype="bfloat16")), "x", make, ["text"], 3),
-        lambda: store.kept(Two(), "x", make, ["text"], 3),
-        lambda: store.kept(Two(), "x", other, ["text"], 3),
-        lambda: store.kept(Two(), "x", make, ["text"], 3),
-        lambda: store.kept(Two(), "x", make, ["text"], 3, fresh=True),
-    ):
-        before = len(runs)
-        change()
-        assert len(runs) == before + 1
-    monkeypatch.setattr(store, "code_digest", lambda: "other helpers")
-    store.kept(Two(), "x", make, ["text"], 3)
-    assert len(runs) == 13
-    monkeypatch.setattr(store, "package_versions", lambda: {"torch": "0"})
-    store.kept(Two(), "x", make, ["text"], 3)
-    store.kept(Two(), "x", make, ["text"], 3)
-    assert len(runs) == 14, "another version computes once"
-    (tmp_path / "two" / "x.safetensors").unlink()
-    store.kept(Two(), "x", make, ["text"], 3)
-    assert len(runs) == 15, "a file that is gone computes again"
-    with pytest.raises(TypeError):
-        store.kept(Two(), "x", make, object())
+    for name, value in (
+        ("TEXTS", ["one", "two", "four"]), ("FACTOR", {"a": [3.0]}), ("DIRECTION", np.array([0.3, 0.41])),
+        ("PROBE", Model("probe@2")), ("recipe", lambda text: len(text) * FACTOR["a"][0] * 2),
+    ):  # fmt: skip
+        with monkeypatch.context() as changed:
+            changed.setattr(here, name, value)
+            assert kept()[1] == 1, f"{name} was changed"
+        assert kept()[1] == 1
+    assert kept(Two(base=Model("model@2")))[1] == kept(Two(base=Model(dtype="bfloat16")))[1] == kept()[1] == 1
+    assert kept(function=lambda rows: make(rows))[1] == kept()[1] == kept(fresh=True)[1] == 1
+    monkeypatch.setattr(here, "DIRECTION", DIRECTION * (1 + 1e-6))
+    assert kept()[1] == 0, "another machine's rounding is no other input"
+    kept_here.unlink()
+    assert kept()[1] == 1, "a file that is gone computes again"
+    monkeypatch.setattr(here, "FACTOR", {"a": [object()]})
+    with pytest.raises(TypeError, match="FACTOR"):
+        kept()
+
+
+def test_a_helper_counts_where_it_is_reached_and_nowhere_else(monkeypatch):
+    from helpers import patching, readouts, steering, weights
+
+    def reading(rows):
+        return {"x": readouts.next_logprobs(Two().base, take(TEXTS, rows), [1])}
+
+    before = store.made_from(reading)
+    reached = {(readouts, "last_hidden"): True, (readouts, "_logits"): True, (readouts, "lens"): False}
+    reached |= {(patching, "swapped"): False, (steering, "steered"): False, (weights, "closest"): False}
+    for (module, name), counts in reached.items():
+        with monkeypatch.context() as edited:
+            edited.setattr(module, name, recipe)
+            assert (store.made_from(reading) != before) == counts, name
+
+
+def test_other_versions_reuse_what_a_sample_confirms(kept_here, monkeypatch, capsys):
+    kept()
+    monkeypatch.setattr(store, "package_versions", lambda: {"torch": "99.0"})
+    assert kept()[1] == 1 and Counter.runs[-1] == store.sampled(len(TEXTS), "x")
+    assert "here torch 99.0" in (said := capsys.readouterr().out) and "the same" in said
+    stored = load_file(kept_here)
+    stored["a"][store.sampled(len(TEXTS), "x")[0], 1] += 1
+    save_file(stored, kept_here)
+    found, runs = kept()
+    assert runs == 2 and "NOT the same" in capsys.readouterr().out, "a row changed by hand is found by its sample"
+    assert found["a"][0] == pytest.approx(make([0])["a"][0]) and kept()[1] == 0, "now of these versions"
 
 
 def test_a_failing_computation_keeps_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "data_dir", lambda pair: tmp_path / pair)
-    store.kept(Two(), "x", lambda: {"a": np.ones(2)}, 1)
+    store.kept(Two(), "x", lambda rows: {"a": np.ones(2)}, 1)
     before = (tmp_path / "two" / "x.safetensors").read_bytes()
 
-    def fails():
+    def fails(rows):
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
@@ -152,49 +196,22 @@ def test_a_failing_computation_keeps_what_was_there(tmp_path, monkeypatch):
     assert (tmp_path / "two" / "x.safetensors").read_bytes() == before
 
 
-def test_arrays_without_their_provenance_are_not_taken_for_the_old_ones(tmp_path, monkeypatch):
+def test_arrays_without_their_provenance_are_not_taken_for_the_old_ones(kept_here, monkeypatch):
     """Stopped between the new arrays and their sidecar: the old inputs compute again."""
-    monkeypatch.setattr(store, "data_dir", lambda pair: tmp_path / pair)
-    monkeypatch.delenv("R1_FRESH", raising=False)
-
-    def make():
-        return {"a": np.full(2, float(next(values)))}
-
-    values = iter((1, 2, 3))
-    store.kept(Two(), "x", make, 1)
+    here = sys.modules[__name__]
+    kept()
     with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
         stopped.setattr(store, "write_sidecar", stop)
-        store.kept(Two(), "x", make, 2)
-    assert store.kept(Two(), "x", make, 1)["a"].tolist() == [3, 3]
+        stopped.setattr(here, "FACTOR", {"a": [5.0]})
+        kept()
+    assert kept()[0]["b"].tolist() == [6, 6, 10]
 
 
 def stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(
-    ("module", "line", "changes"),
-    [
-        ("readouts", "X = 1", True),
-        ("pairs", "X = 1", True),
-        ("new_module", "X = 1", True),
-        ("readouts", "# a remark", False),
-        ("figures", "X = 1", False),
-    ],
-)
-def test_the_digest_of_code_follows_the_modules_that_compute(tmp_path, monkeypatch, module, line, changes):
-    for path in (store.ROOT / "helpers").glob("*.py"):
-        (tmp_path / path.name).write_text(path.read_text())
-    monkeypatch.setattr(store, "__file__", str(tmp_path / "store.py"))
-    digest = store.code_digest.__wrapped__
-    before = digest()
-    assert before == store.code_digest()
-    with (tmp_path / f"{module}.py").open("a") as stream:
-        stream.write(f"{line}\n")
-    assert (digest() != before) is changes
-
-
-def test_the_digest_of_code_sees_code_alone():
-    one = '"""Doc."""\n\ndef f(a):\n    """Doc\n    of f."""\n    # remark\n    return a + 1\n'
-    assert store._code_lines(one) == store._code_lines("def f(a):\n    return a + 1")
-    assert store._code_lines(one) != store._code_lines(one.replace("+ 1", "+ 2"))
+def test_a_digest_sees_code_alone():
+    bare = "def f(a):\n    return a + 1\n"
+    told = 'def f(a):\n    """Doc\n    of f."""\n    # remark\n\n    return (a + 1)\n'
+    assert store.plain_source(bare) == store.plain_source(told) != store.plain_source(bare.replace("+ 1", "+ 2"))

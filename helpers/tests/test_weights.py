@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import orthogonal_mp
 
 from helpers import steering, weights
 from helpers.generation import Change, complete, cut_short, judged, stored_completions
@@ -207,6 +208,11 @@ def test_a_token_as_a_sum_of_others(tiny):
     nearest = (every @ every[3]).square()
     nearest[3] = 0
     assert shares[0, 0] == pytest.approx(float(nearest.max()), abs=1e-4)
+    rest = every.clone()
+    rest[3] = 0
+    path = orthogonal_mp(rest.T.numpy(), every[3].numpy(), n_nonzero_coefs=5, return_path=True)
+    left = every[3].numpy()[:, None] - rest.T.numpy() @ path
+    assert shares[0] == pytest.approx(1 - (left**2).sum(0), abs=1e-4), "as scikit-learn pursues it"
     assert weights.least_squares_shares(member, [3]) == pytest.approx([1.0], abs=1e-4)
     chosen = every[[5, 6, 7]].T
     solved = torch.linalg.lstsq(chosen, every[3]).solution
