@@ -9,7 +9,7 @@ import socket
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
@@ -122,10 +122,18 @@ class Member:
         from which only the result comes back. `work` is a plain function: it must know nothing of this member."""
         if not self.remote:
             return work(self.model, *given)
-        lm, token = self.lm, self.encode(["a"])
-        with self.lock, torch.no_grad(), lm.trace(token, remote=self.remote) as tracer:
-            with torch.no_grad():  # the server's own setting is another
-                found = work(lm._module, *given)
+        return self.traced(self.encode(["a"]), lambda lm: work(lm._module, *given))
+
+    def traced(
+        self, batch: Mapping[str, Any], read: Callable[[Any], T], *, lm: Any = None, grad: bool = False, **how: Any
+    ) -> T:
+        """What `read(nnsight model)` takes from one forward pass, which stops where it ends: a tensor, or tensors in a
+        list or dict. It reads and edits modules in the order in which they run, and clones what it slices: a slice
+        keeps the whole tensor. `lm`: an edited nnsight model; `grad`: for gradients."""
+        lm, how = lm or self.lm, {"use_cache": False, "remote": self.remote, **how}
+        with self.lock, torch.set_grad_enabled(grad), lm.trace(**batch, **how) as tracer:
+            with torch.set_grad_enabled(grad):  # a server's own setting is another
+                found = read(lm)
             found.save()
             tracer.stop()
         return found
@@ -300,7 +308,7 @@ class Pair:
                 f"{base} ({one.model_type}, {one.vocab_size} tokens) and {distilled} ({two.model_type}, "
                 f"{two.vocab_size} tokens) are not a pair: choose two of one architecture and vocabulary"
             )
-        if name not in EMBEDDED and True not in (pair.base.remote, pair.distilled.remote):
+        if name not in EMBEDDED and not any(member.remote for member in pair.members):
             from helpers.preflight import refuse_unequal  # which reads models, and so needs this module
 
             for member in pair.members:
@@ -438,8 +446,9 @@ def load_member(
 
 
 def _found(source: str) -> str:
-    """A folder where it is: from here, from the project's root, or from home; anything else as it stands."""
-    places = (Path(source).expanduser(), ROOT / source)
+    """A folder where it is: from here, from the project's root (R1_FROM, where notebooks run in a copy), or from home;
+    anything else as it stands."""
+    places = (Path(source).expanduser(), Path(os.environ.get("R1_FROM") or ROOT) / source)
     return next((str(place) for place in places if place.is_dir()), source)
 
 

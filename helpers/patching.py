@@ -22,7 +22,18 @@ from helpers.checks import check_choice, check_count, check_finite, check_length
 from helpers.decoding import with_cache
 from helpers.generation import in_memory
 from helpers.pairs import Member, Pair
-from helpers.readouts import PLACES, Activations, Ids, activations, begin, go_on, in_batches, in_order, logit_direction
+from helpers.readouts import (
+    PLACES,
+    Activations,
+    Ids,
+    activations,
+    begin,
+    each_place,
+    go_on,
+    in_batches,
+    in_order,
+    logit_direction,
+)  # fmt: skip
 from helpers.store import UserError
 from helpers.weights import restored
 
@@ -59,32 +70,24 @@ def gradients(
     direction = logit_direction(member, plus, minus)
     member.check(prompts)
 
-    def run(indices: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        batch, lm, device = member.encode([prompts[index] for index in indices]), member.lm, member.device
-        full = {name: [] for name in PLACES}
-        with member.lock, torch.enable_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
-            start = lm.model.embed_tokens.output.detach().requires_grad_(True)
-            lm.model.embed_tokens.output = start
-            full["stream"].append(start)
-            for layer in lm.model.layers:
-                full["z"].append(layer.self_attn.o_proj.input)
-                full["attention"].append(layer.self_attn.o_proj.output)
-                full["act"].append(layer.mlp.down_proj.input)
-                full["mlp"].append(layer.mlp.down_proj.output)
-                full["stream"].append(layer.output)
-            out = lm.model.norm.output[:, -1].float()
-            total = out @ direction.to(out)
-            found = iter(torch.autograd.grad(total.sum(), [tensor for some in full.values() for tensor in some]))
-            slopes = {n: torch.stack([next(found)[:, -1].float().to(device) for _ in full[n]], 1) for n in full}
-            slopes.save()
-            metric = total.detach().save()
-            tracer.stop()
-        return metric, slopes
+    device = member.device
 
-    indices, parts = zip(*in_batches(prompts, batch_size, run), strict=True)
-    metrics = in_order((some, metric) for some, (metric, _) in zip(indices, parts, strict=True))
-    slopes = {n: in_order((some, part[n]) for some, (_, part) in zip(indices, parts, strict=True)) for n in PLACES}
-    return metrics, Activations(**slopes)
+    def read(lm: Any) -> dict[str, Tensor]:
+        start = lm.model.embed_tokens.output.detach().requires_grad_(True)
+        lm.model.embed_tokens.output = start
+        full = each_place(lm, start, lambda tensor: tensor)
+        out = lm.model.norm.output[:, -1].float()
+        metric = out @ direction.to(out)
+        found = iter(torch.autograd.grad(metric.sum(), [tensor for some in full.values() for tensor in some]))
+        slopes = {n: torch.stack([next(found)[:, -1].float().to(device) for _ in full[n]], 1) for n in full}
+        return {"metric": metric.detach(), **slopes}
+
+    def run(indices: list[int]) -> dict[str, Tensor]:
+        return member.traced(member.encode([prompts[index] for index in indices]), read, grad=True)
+
+    parts = list(in_batches(prompts, batch_size, run))
+    found = {name: in_order((some, part[name]) for some, part in parts) for name in ("metric", *PLACES)}
+    return found.pop("metric"), Activations(**found)
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ def _patched_rows(
 ) -> Float[Tensor, " row"]:
     """The metric of one prompt, first as it is, then once for each node with that node replaced. `begun`: the keys
     and values of all its tokens but the last, else they run again."""
-    lm, n_rows, cache = member.lm, len(nodes) + 1, copy.deepcopy(begun)
+    n_rows, cache = len(nodes) + 1, copy.deepcopy(begun)
     if cache is not None:
         cache.batch_repeat_interleave(n_rows)
     read = ids if cache is None else ids[:, -1:]
@@ -202,8 +205,7 @@ def _patched_rows(
             changed[row, -1, columns] = values[name][layer, columns]
         return changed
 
-    cached = {"use_cache": False} if cache is None else with_cache(member.model, cache)
-    with member.lock, torch.no_grad(), lm.trace(**batch, **cached, remote=member.remote) as tracer:
+    def read(lm: Any) -> Tensor:
         if ("stream", 0) in rows:
             lm.model.embed_tokens.output = replaced(lm.model.embed_tokens.output, "stream", 0)
         for index, layer in enumerate(lm.model.layers):
@@ -218,9 +220,9 @@ def _patched_rows(
             if ("stream", index + 1) in rows:
                 layer.output = replaced(layer.output, "stream", index + 1)
         out = lm.model.norm.output[:, -1].float()
-        metric = (out @ direction.to(out)).detach().save()
-        tracer.stop()
-    return metric
+        return out @ direction.to(out)
+
+    return member.traced(batch, read, **({} if cache is None else with_cache(member.model, cache)))
 
 
 def streams_at_all_positions(
@@ -230,16 +232,14 @@ def streams_at_all_positions(
     member.check(prompts)
     check_count(batch_size, "prompts a batch")
 
+    def read(lm: Any) -> Tensor:
+        points = [lm.model.layers[0].input.float().cpu()]
+        return torch.stack([*points, *(layer.output.float().cpu() for layer in lm.model.layers)], dim=2)
+
     def run(some: list[int]) -> list[Tensor]:
-        lm, batch = member.lm, member.encode([prompts[index] for index in some])
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
-            points = [lm.model.layers[0].input]
-            for layer in lm.model.layers:
-                points.append(layer.output)
-            stream = torch.stack([point.detach().float().cpu() for point in points], dim=2).save()
-            tracer.stop()
+        batch = member.encode([prompts[index] for index in some])
         lengths = batch["attention_mask"].sum(1).tolist()
-        return [row[-length:] for row, length in zip(stream, lengths, strict=True)]
+        return [row[-length:] for row, length in zip(member.traced(batch, read), lengths, strict=True)]
 
     return [row for _, rows in in_memory(list(range(len(prompts))), batch_size, run) for row in rows]
 
@@ -262,11 +262,12 @@ def patch_streams(
     direction, effects = logit_direction(member, plus, minus), []
     for prompt, given in zip(prompts, source, strict=True):
         n_points = given.shape[1]
-        batch, lm = member.encode([prompt] * (n_points + 1)), member.lm
+        batch = member.encode([prompt] * (n_points + 1))
         shared = min(batch["input_ids"].shape[1], given.shape[0])
         span = {"last": slice(-1, None), "earlier": slice(-shared, -1), "all": slice(-shared, None)}[where]
         values = given.to(member.device, member.dtype)
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
+
+        def read(lm: Any, values: Tensor = values, span: slice = span) -> Tensor:
             start = lm.model.embed_tokens.output.clone()
             start[1, span] = values[span, 0]
             lm.model.embed_tokens.output = start
@@ -275,8 +276,9 @@ def patch_streams(
                 changed[index + 2, span] = values[span, index + 1]
                 layer.output = changed
             out = lm.model.norm.output[:, -1].float()
-            metric = (out @ direction.to(out)).detach().save()
-            tracer.stop()
+            return out @ direction.to(out)
+
+        metric = member.traced(batch, read)
         effects.append((metric[1:] - metric[0]).cpu())
     return torch.stack(effects)
 

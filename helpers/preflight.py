@@ -149,7 +149,7 @@ def differences(member: Member) -> dict[str, float]:
     wanted = last.log_softmax(-1)[:, ids]
     shared = logprobs_of(member, last_hidden_shared(member, [prompts[0], f"{prompts[0]} the", f"{prompts[0]} a"]), ids)
     found = {
-        "a prompt": max(_other_tokens(member, text) for text in texts),
+        "a prompt, against its tokenizer's own,": max(_other_tokens(member, text) for text in texts),
         "the log-probability of the next token": next_logprobs(member, prompts, ids) - wanted,
         "the lens at the last depth": lens(member, prompts, ids).logprobs[:, 0, -1] - wanted,
         "the sum of the attribution": attribute(member, prompts, ids[:1], ids[1:2], rounded=True).total

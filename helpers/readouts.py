@@ -59,18 +59,18 @@ def last_hidden(
     """The last position after the final norm, in float32 on the head's device; prompts batched by length. `lm`: an
     edited nnsight model of this member; `on_batch` is told which prompts are the rows of the next batch."""
     member.check(prompts)
-    lm = lm or member.lm
 
     def run(indices: list[int]) -> Tensor:
         batch = member.encode([prompts[index] for index in indices])
         if on_batch:
             on_batch(indices)
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
-            hidden = lm.model.norm.output[:, -1].detach().clone().save()
-            tracer.stop()
-        return hidden.float().to(member.device)
+        return member.traced(batch, _last_normed, lm=lm).float().to(member.device)
 
     return in_order(in_batches(prompts, batch_size, run))
+
+
+def _last_normed(lm: Any) -> Tensor:
+    return lm.model.norm.output[:, -1].clone()
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,16 @@ def begin(member: Member, prompts: list[str], layers: Iterable[int], *, batch_si
     member.check_layers(wanted, points=True)
     _check_here(member, "streams kept to go on from")
 
+    def read(lm: Any) -> dict[int, Tensor]:
+        kept = {0: lm.model.layers[0].input.clone()} if 0 in wanted else {}
+        for index, layer in enumerate(lm.model.layers, start=1):
+            if index in wanted:
+                kept[index] = layer.output.clone()
+        return kept
+
     def run(indices: list[int]) -> Begun:
-        batch, lm, kept = member.encode([prompts[index] for index in indices]), member.lm, {}
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
-            if 0 in wanted:
-                kept[0] = lm.model.layers[0].input.clone()
-            for index, layer in enumerate(lm.model.layers, start=1):
-                if index in wanted:
-                    kept[index] = layer.output.clone()
-            kept.save()
-            tracer.stop()
-        return Begun(indices, batch, kept)
+        batch = member.encode([prompts[index] for index in indices])
+        return Begun(indices, batch, member.traced(batch, read))
 
     return [begun for _, begun in in_batches(prompts, batch_size, run)]
 
@@ -117,20 +116,21 @@ def go_on(
     place of the kept one, with the prompts once or several times over; `later`: what is added to later outputs."""
     if layer not in begun.streams:
         raise UserError(f"layer {layer} was not kept: begin with it, or go on from one of {sorted(begun.streams)}")
-    stream, lm = begun.streams[layer] if stream is None else stream, member.lm
+    stream = (begun.streams[layer] if stream is None else stream).to(begun.streams[layer])
     times = len(stream) // len(begun.indices)
-    batch = BatchEncoding({name: value.repeat(times, 1) for name, value in begun.batch.items()})
-    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
+
+    def read(lm: Any) -> Tensor:
         for index, block in enumerate(lm.model.layers):
             if index < layer:
-                block.skip(stream.to(begun.streams[layer]))
+                block.skip(stream)
             elif index == 0:
-                block.input = stream.to(begun.streams[layer])
+                block.input = stream
             elif later and index in later:
                 block.output = block.output + later[index](block.output)
-        hidden = lm.model.norm.output[:, -1].clone().save()
-        tracer.stop()
-    return hidden.float().to(member.device)
+        return _last_normed(lm)
+
+    batch = {name: value.repeat(times, 1) for name, value in begun.batch.items()}
+    return member.traced(batch, read).float().to(member.device)
 
 
 def last_hidden_shared(member: Member, prompts: list[str], *, batch_size: int = 96) -> Float[Tensor, "prompt d_model"]:
@@ -145,15 +145,13 @@ def last_hidden_shared(member: Member, prompts: list[str], *, batch_size: int = 
     window = getattr(member.config, "sliding_window", None)  # which the tree's own mask knows nothing of
     if not shared or member.remote or (window and window < max(map(len, every))):
         return last_hidden(member, prompts)
-    start, lm, parts = torch.tensor([every[0][:shared]], device=member.device), member.lm, []
+    start, parts = torch.tensor([every[0][:shared]], device=member.device), []
     for place in range(0, len(prompts), batch_size):
         batch, last = _tree([ids[shared:] for ids in every[place : place + batch_size]], shared, member)
         cached = with_cache(member.model, DynamicCache(config=member.config))
         with member.lock, torch.no_grad():
             member.model.model(start, **cached)
-        with member.lock, torch.no_grad(), lm.trace(**batch, **cached) as tracer:
-            hidden = lm.model.norm.output[0, last].clone().save()
-            tracer.stop()
+        hidden = member.traced(batch, lambda lm, last=last: lm.model.norm.output[0, last].clone(), **cached)
         parts.append(hidden.float().to(member.device))
     return torch.cat(parts)
 
@@ -188,7 +186,6 @@ def hidden_without(
 ) -> Float[Tensor, "prompt d_model"]:
     """`last_hidden` where no token can attend to some tokens of its prompt, counted from its start: attention
     knocked out in all heads and layers. Raises UserError for a token that is not there. Used in notebook 07."""
-    lm = member.lm
     member.check(prompts)
     check_lengths(prompts=prompts, hide=hide)
 
@@ -200,10 +197,7 @@ def hidden_without(
             if any(not 0 <= at < length - 1 for at in hide[index]):
                 raise UserError(f"hide {list(hide[index])} of prompt {index}: give tokens from 0 to {length - 2}")
             row[[len(row) - length + at for at in hide[index]]] = 0
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
-            hidden = lm.model.norm.output[:, -1].detach().clone().save()
-            tracer.stop()
-        return hidden.float().to(member.device)
+        return member.traced(batch, _last_normed).float().to(member.device)
 
     return in_order(in_batches(prompts, batch_size, run))
 
@@ -424,26 +418,24 @@ def _residual_batches(
     *given: Any,
 ) -> Iterator[tuple[list[int], T]]:
     """What `work(transformers model, stream, *given)` makes of each batch's points, beside the weights."""
-    at, lm = list(positions), member.lm
+    at = list(positions)
     member.check(prompts)
+
+    def read(lm: Any) -> T:
+        points = [lm.model.layers[0].input[:, at]]
+        for layer in lm.model.layers:
+            if mid:
+                points.append(layer.post_attention_layernorm.input[:, at])
+            points.append(layer.output[:, at])
+        stream = torch.stack([point.to(points[-1].device) for point in points], dim=2).float()
+        return work(lm._module, stream, *given)
 
     def run(indices: list[int]) -> T:
         batch = member.encode([prompts[index] for index in indices])
         shortest = int(batch["attention_mask"].sum(1).min())
         if not at or any(not -shortest <= place < 0 for place in at):
             raise UserError(f"positions {at} asked for, but a prompt has {shortest} tokens: use -{shortest} to -1")
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
-            points = [lm.model.layers[0].input[:, at]]
-            for layer in lm.model.layers:
-                if mid:
-                    points.append(layer.post_attention_layernorm.input[:, at])
-                points.append(layer.output[:, at])
-            with torch.no_grad():
-                stream = torch.stack([point.to(points[-1].device) for point in points], dim=2).float()
-                found = work(lm._module, stream, *given)
-            found.save()
-            tracer.stop()
-        return found
+        return member.traced(batch, read)
 
     return in_batches(prompts, batch_size, run)
 
@@ -541,19 +533,26 @@ def activations(member: Member, prompts: list[str], *, batch_size: int = 64) -> 
 
 
 def _read_activations(member: Member, prompts: list[str]) -> Activations:
-    lm, batch, kept, device = member.lm, member.encode(prompts), {name: [] for name in PLACES}, member.device
-    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
-        kept["stream"].append(lm.model.layers[0].input[:, -1].clone())
-        for layer in lm.model.layers:
-            kept["z"].append(layer.self_attn.o_proj.input[:, -1].clone())
-            kept["attention"].append(layer.self_attn.o_proj.output[:, -1].clone())
-            kept["act"].append(layer.mlp.down_proj.input[:, -1].clone())
-            kept["mlp"].append(layer.mlp.down_proj.output[:, -1].clone())
-            kept["stream"].append(layer.output[:, -1].clone())
-        stacked = {name: torch.stack([one.detach().float().to(device) for one in kept[name]], 1) for name in kept}
-        stacked.save()
-        tracer.stop()
-    return Activations(**stacked)
+    device = member.device
+
+    def read(lm: Any) -> dict[str, Tensor]:
+        kept = each_place(lm, lm.model.layers[0].input, lambda tensor: tensor[:, -1].clone())
+        return {name: torch.stack([one.float().to(device) for one in kept[name]], 1) for name in kept}
+
+    return Activations(**member.traced(member.encode(prompts), read))
+
+
+def each_place(lm: Any, start: Tensor, take: Callable[[Tensor], Tensor]) -> dict[str, list[Tensor]]:
+    """What `take` makes of the activations at every place, layer by layer; `start` is the stream before them. Inside a
+    trace."""
+    kept = {"stream": [take(start)], "z": [], "attention": [], "act": [], "mlp": []}
+    for layer in lm.model.layers:
+        kept["z"].append(take(layer.self_attn.o_proj.input))
+        kept["attention"].append(take(layer.self_attn.o_proj.output))
+        kept["act"].append(take(layer.mlp.down_proj.input))
+        kept["mlp"].append(take(layer.mlp.down_proj.output))
+        kept["stream"].append(take(layer.output))
+    return kept
 
 
 @dataclass(frozen=True)
@@ -680,13 +679,13 @@ def attention_pattern(
     """One prompt's tokens, and what its last token attends to in chosen (layer, head) pairs; rows sum to one.
     Used in notebooks 03 and 07."""
     member.check_heads(heads)
-    lm, batch = member.lm, member.encode([prompt])
-    with member.lock, eager_attention(member), torch.no_grad(), lm.trace(batch, use_cache=False) as tracer:
-        rows = []
-        for layer in lm.model.layers:
-            rows.append(layer.self_attn.output[1][0, :, -1].float().cpu())
-        weights = torch.stack(rows).save()
-        tracer.stop()
+    batch = member.encode([prompt])
+
+    def read(lm: Any) -> Tensor:
+        return torch.stack([layer.self_attn.output[1][0, :, -1].float().cpu() for layer in lm.model.layers])
+
+    with eager_attention(member):
+        weights = member.traced(batch, read)
     tokens = [member.tokenizer.decode([token]) for token in batch["input_ids"][0].tolist()]
     return tokens, torch.stack([weights[layer, head] for layer, head in heads])
 

@@ -294,18 +294,18 @@ def read_places(
 
 def _read_batch(member: Member, rows: list[list[int]], places: list[Place]) -> tuple[Tensor, Tensor]:
     batch = member.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(member.device)
-    width, lm = batch["input_ids"].shape[1], member.lm
+    width = batch["input_ids"].shape[1]
     row = torch.tensor([k for k, _ in places], device=member.device)
     column = torch.tensor([width - len(rows[k]) + at for k, at in places], device=member.device)
-    with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
+
+    def read(lm: Any) -> list[Tensor]:
         streams, heads = [], []
         for layer in lm.model.layers:
-            heads.append(layer.self_attn.o_proj.input[row, column].detach().float().cpu())
-            streams.append(layer.output[row, column].detach().float().cpu())
-        stream = torch.stack(streams, 1).save()
-        of_heads = torch.stack(heads, 1).save()
-        tracer.stop()
-    return stream, of_heads
+            heads.append(layer.self_attn.o_proj.input[row, column].float().cpu())
+            streams.append(layer.output[row, column].float().cpu())
+        return [torch.stack(streams, 1), torch.stack(heads, 1)]
+
+    return tuple(member.traced(batch, read))
 
 
 def function_vector(
@@ -430,12 +430,13 @@ def autoencoder_states(
     def run(some: list[int]) -> tuple[list[list[int]], Tensor, int]:
         rows = [_all_ids(member, texts[k]) for k in some]
         batch = member.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(member.device)
-        lm, width, at, on_mlp = member.lm, batch["input_ids"].shape[1], coder.layer, coder.on_mlp
-        with member.lock, torch.no_grad(), lm.trace(batch, use_cache=False, remote=member.remote) as tracer:
+        at, on_mlp = coder.layer, coder.on_mlp
+
+        def read(lm: Any) -> Tensor:
             block = lm.model.layers[at]
-            hidden = (block.mlp.output if on_mlp else block.output).detach().float().cpu().save()
-            tracer.stop()
-        return rows, hidden, width
+            return (block.mlp.output if on_mlp else block.output).float().cpu()
+
+        return rows, member.traced(batch, read), batch["input_ids"].shape[1]
 
     for some, (rows, hidden, width) in in_memory(list(range(len(texts))), batch_size, run):
         for k, row, states_of in zip(some, rows, hidden, strict=True):

@@ -3,22 +3,14 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import dis
 import hashlib
-import inspect
-import itertools
 import json
 import os
 import re
 import tempfile
-import textwrap
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,6 +19,8 @@ import numpy as np
 from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
+
+from helpers.provenance import made_from
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "transformers", "nnsight")
@@ -293,123 +287,3 @@ def _same_rows(stored: Mapping[str, np.ndarray], again: Mapping[str, Any], rows:
         if picked.shape != found.shape or not np.allclose(picked, found, rtol=TOLERANCE, atol=least, equal_nan=True):
             return False
     return True
-
-
-def made_from(make: Callable[..., Any]) -> dict[str, Any]:
-    """What a function's result depends on besides models: `code`, digests of its source and of all functions of the
-    helpers and of its own module that it reaches; `inputs`, of the values that these read; `arrays`, three numbers of
-    each float array among them, compared within TOLERANCE."""
-    code, inputs, arrays, seen = {}, [], [], {id(make): make}
-    waiting, own = [("make", make)], {"helpers", (make.__module__ or "").partition(".")[0]}
-    while waiting:
-        name, value = waiting.pop()
-        value = inspect.unwrap(value) if inspect.isroutine(value) else value
-        if inspect.isfunction(value) or inspect.isclass(value):
-            if (value.__module__ or "").partition(".")[0] in own:
-                code[f"{value.__module__}.{value.__qualname__}"] = sha256(plain_source(_source(value)))[:12]
-                found = {at: one for function in _functions(value) for at, one in reads(function).items()}
-                waiting += [(at, one) for at, one in sorted(found.items(), reverse=True) if id(one) not in seen]
-                seen |= {id(one): one for one in found.values()}
-            continue
-        for part in _parts(name, value, arrays):
-            if isinstance(part, str):
-                inputs.append(part)
-            elif id(part) not in seen:
-                seen[id(part)] = part
-                waiting.append((name, part))
-    return {
-        "code": dict(sorted(code.items())),
-        "inputs": sha256(json.dumps(sorted(inputs))),
-        "arrays": arrays,
-    }
-
-
-def reads(function: Any) -> dict[str, Any]:
-    """The global and enclosing variables that a function reads, by name, those of functions inside it too; of a module
-    only the attributes that it reads."""
-    function, found = inspect.unwrap(function), {}
-    around = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    waiting = [function.__code__]
-    while waiting:
-        code = waiting.pop()
-        waiting += [const for const in code.co_consts if inspect.iscode(const)]
-        steps = list(dis.get_instructions(code))
-        for step, after in itertools.pairwise(steps):
-            name = step.argval
-            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and name in function.__globals__:
-                value = function.__globals__[name]
-            elif "DEREF" in step.opname and name in around and around[name] != types.CellType():
-                value = around[name].cell_contents
-            else:
-                continue
-            if not inspect.ismodule(value):
-                found[name] = value
-            elif value.__name__.startswith("helpers") and after.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-                found[f"{name}.{after.argval}"] = getattr(value, after.argval)
-    return found
-
-
-def _functions(value: Any) -> list[Any]:
-    """A function, or those that a class's body defines."""
-    if inspect.isfunction(value):
-        return [value]
-    inner = [
-        getattr(one, "fget", None) or getattr(one, "func", None) or getattr(one, "__func__", one)
-        for one in vars(value).values()
-    ]
-    return [
-        one for one in inner if inspect.isfunction(one) and not inspect.unwrap(one).__code__.co_filename.startswith("<")
-    ]
-
-
-@cache
-def _source(value: Any) -> str:
-    return textwrap.dedent(inspect.getsource(value))
-
-
-def plain_source(text: str) -> str:
-    """Code without comments, docstrings and layout."""
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:  # a lambda within a larger expression
-        return text
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
-
-
-def _parts(name: str, value: Any, arrays: list[list[float]]) -> Iterator[Any]:
-    """What tells a value apart, as texts, and the functions and classes in it; float arrays are added to `arrays`."""
-    if inspect.isfunction(value) or inspect.isclass(value):
-        yield value
-    elif hasattr(value, "identity"):  # a model of the pair
-        yield f"{name} {value.identity} {value.dtype}"
-        yield type(value)
-    elif hasattr(value, "members"):
-        for member in value.members:
-            yield from _parts(name, member, arrays)
-    elif isinstance(value, Mapping):
-        for key, one in value.items():
-            yield from _parts(f"{name}[{key}]", one, arrays)
-    elif isinstance(value, list | tuple):
-        yield f"{name} {type(value).__name__} {len(value)}"
-        for k, one in enumerate(value):
-            yield from _parts(f"{name}[{k}]", one, arrays)
-    elif is_dataclass(value):
-        yield type(value)
-        for field in fields(value):
-            yield from _parts(f"{name}.{field.name}", getattr(value, field.name), arrays)
-    elif hasattr(value, "shape") and hasattr(value, "dtype"):
-        array = np.asarray(value.detach().float().cpu() if hasattr(value, "detach") else value)
-        yield f"{name} {array.shape}"
-        if array.dtype.kind == "f":
-            probes = np.random.default_rng(0).standard_normal((2, array.size))
-            size = float(np.linalg.norm(array))
-            arrays.append([round(float(one), 6) for one in (size, *(probes @ array.ravel() / max(size, 1e-12)))])
-        else:
-            yield sha256(array.tobytes())
-    elif value is None or isinstance(value, str | int | float | bool | range | set | frozenset | re.Pattern | Path):
-        yield f"{name} {sorted(value) if isinstance(value, set | frozenset) else value!r}"
-    elif not (inspect.isroutine(value) or inspect.ismodule(value) or type(value).__module__ in ("typing", "types")):
-        raise TypeError(f"{name} is a {type(value).__name__}, whose content is not known: let make read what it holds")

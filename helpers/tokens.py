@@ -94,7 +94,7 @@ def lost_mark(tokenizer: Any) -> str | None:
     known = tokenizer.get_vocab()
     for mark in dict.fromkeys([*THINK, *END_MARKS, *map(str, tokenizer.added_tokens_decoder.values())]):
         ids = tokenizer(f"It is so.\n{mark}\n\nYes.", add_special_tokens=False).input_ids
-        if mark in known and ids.count(known[mark]) != 1:
+        if mark in known and known[mark] not in ids:
             return mark
     return None
 

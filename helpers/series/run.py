@@ -80,7 +80,7 @@ def run(
     or NotebookFailed for a failing cell.
     """
     console, started = Console(), time.time()
-    root = root or ROOT
+    root = home = root or ROOT
     chosen = find_notebooks(root, only)
     for source in chosen:
         refuse_unsynced(source)
@@ -92,7 +92,7 @@ def run(
     log = Path(tempfile.mkstemp(prefix="r1-said-")[1])
     path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     named = pair if isinstance(pair, str) else ",".join(map(_from_anywhere, pair))
-    environment = {"R1_PAIR": named, "R1_SAY": str(log), "PYTHONPATH": path, "TQDM_DISABLE": "1"}
+    environment = {"R1_PAIR": named, "R1_FROM": str(home), "R1_SAY": str(log), "PYTHONPATH": path, "TQDM_DISABLE": "1"}
     if fresh:
         environment["R1_FRESH"] = uuid.uuid4().hex
     try:

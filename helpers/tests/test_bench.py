@@ -4,38 +4,50 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import pytest
 
 from helpers.series import bench as benchmark
 
+TINY = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2}
+TINY |= {"intermediate_size": 80, "vocab_size": 736}
+
 
 @pytest.fixture
-def measured(qwen_folders, tmp_path, monkeypatch):
+def options(tmp_path, monkeypatch):
+    """A benchmark of two models with random weights, small ones here."""
     monkeypatch.setattr(benchmark, "REPEATS", 2)
-    options = {"models": qwen_folders[0].parent, "folder": tmp_path, "name": "tiny"}
-    benchmark.bench(rows=["search"], others={"transformer_lens": sys.executable}, **options)
-    return benchmark.bench(rows=["exact"], **options), options
+    monkeypatch.setattr(benchmark, "QWEN", benchmark.QWEN | TINY)
+    return {"shapes": True, "folder": tmp_path, "name": "tiny"}
 
 
-def test_rows_are_measured_in_turns_and_gathered_in_one_file(measured, capsys):
-    record = json.loads(measured[0].read_text())
+def test_rows_are_measured_in_turns_and_gathered_in_one_file(options, capsys):
+    benchmark.bench(rows=["search"], **options)
+    path = benchmark.bench(rows=["exact"], others={"transformer_lens": sys.executable}, **options)
+    record = json.loads(path.read_text())
     assert [entry["row"] for entry in record["rows"]] == ["exact", "search"]
+    assert "exact: no transformer_lens (ModuleNotFoundError" in capsys.readouterr().out
     for entry in record["rows"]:
         assert set(entry["libraries"]) == {"plain", "helpers"}, "what another environment lacks is left out"
         assert entry["libraries"]["plain"]["ratio"] == [1, 1, 1]
         assert all(one["seconds"] > 0 and one["mib"] >= 0 for one in entry["libraries"].values())
     assert record["machine"]["torch"] and record["machine"]["cores"]
-    text = benchmark.table(measured[0])
+    text = benchmark.table(path)
     seconds = record["rows"][0]["libraries"]["plain"]["seconds"]
     assert f"| {seconds * 1000:.0f} ms" in text and "exact patching of all layers" in text
 
 
-def test_decoding_rates_stand_beside_what_bandwidth_allows(qwen_folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "REPEATS", 1)
+def test_a_row_that_cannot_be_measured_is_left_out(options, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    record = json.loads(benchmark.bench(rows=["search"], **options).read_text())
+    assert record["rows"] == [] and "search is left out: the helpers could not begin" in capsys.readouterr().out
+
+
+def test_decoding_rates_stand_beside_what_bandwidth_allows(options, monkeypatch):
     monkeypatch.setattr(benchmark, "BATCHES", (2,))
-    path = benchmark.bench(rows=["decoding"], models=qwen_folders[0].parent, folder=tmp_path, name="tiny")
+    path = benchmark.bench(rows=["decoding"], **options)
     (found,) = json.loads(path.read_text())["decoding"].values()
     assert 0 < found["share"] < 1 and min(found["plain"], found["helpers"], found["gb_a_second"], found["peak"]) > 0
     assert (
@@ -59,7 +71,7 @@ def test_under_a_cap_the_table_tells_memory(tmp_path):
 
 def test_the_growth_figure_is_drawn_from_the_committed_benchmark(monkeypatch):
     shown = {}
-    monkeypatch.setattr(benchmark.figures, "save_figure", lambda fig, name, **how: shown.update(how, name=name))
+    monkeypatch.setattr("helpers.figures.save_figure", lambda fig, name, **how: shown.update(how, name=name))
     path = benchmark.ROOT / "data" / "bench" / "cpu.json"
     benchmark.growth_figure(path)
     growth = json.loads(path.read_text())["growth"]

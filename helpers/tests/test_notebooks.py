@@ -22,9 +22,10 @@ import pytest
 
 from helpers import __main__ as commands
 from helpers.findings import load_findings
+from helpers.provenance import digest, plain_source
 from helpers.series import run as running
 from helpers.series.run import build, execute, find_notebooks, refuse_unsynced, same_cells, scratch_copy, source_hash
-from helpers.store import ROOT, UserError, plain_source, read_json, sha256
+from helpers.store import ROOT, UserError, read_json
 
 SOURCES = find_notebooks(ROOT)
 NAMES = [source.stem for source in SOURCES]
@@ -163,11 +164,11 @@ def test_kept_readouts_are_of_this_code():
         own = {
             n.name: ast.get_source_segment(text, n) for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)
         }
-        for name, digest in code.items():
+        for name, told in code.items():
             module, _, function = name.partition(".")
             found = own.get(function) if module == "__main__" else inspect.getsource(inspect.unwrap(pydoc.locate(name)))
             seen += 1
-            if "lambda" not in name and (not found or sha256(plain_source(textwrap.dedent(found)))[:12] != digest):
+            if "lambda" not in name and (not found or digest(plain_source(textwrap.dedent(found)))[:12] != told):
                 stale.append(f"{path.name}: {name}")
     assert seen and not stale, f"run `python -m helpers run`: {stale}"
 

@@ -13,6 +13,7 @@ from helpers import pairs, tokens
 from helpers.generation import complete
 from helpers.pairs import Pair, load_member, load_pair
 from helpers.preflight import CHECKS, TOLERANCE, differences, preflight
+from helpers.prompts import load_questions, neutral_sentences
 from helpers.store import UserError
 
 
@@ -330,3 +331,22 @@ def test_what_was_loaded_last_is_given_again_and_only_that(copied, qwen_folders)
     assert two is not one and load_pair(f"{copied[0]},{copied[1]}", device="cpu") is two
     put(copied[0] / "generation_config.json", eos_token_id=3)
     assert load_pair(tuple(map(str, copied)), device="cpu") is not two, "a folder that changed is read again"
+
+
+def test_a_tokenizer_whose_first_word_changes_behind_its_bos_is_refused(copied):
+    """sentencepiece's mark before the first word: BOS written as text comes before it, and it is another word."""
+    words = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>", byte_fallback=True))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")
+    marks = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    texts = [" ".join(neutral_sentences()), " ".join(question.text for question in load_questions(60))]
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=600, special_tokens=marks, show_progress=False)
+    words.train_from_iterator(texts * 9, trainer)
+    decoders = tokenizers.decoders
+    words.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    words.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    marked = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
+    for folder in copied:
+        (folder / "tokenizer_config.json").unlink()
+        transformers.PreTrainedTokenizerFast(tokenizer_object=words, **marked).save_pretrained(folder)
+    with pytest.raises(UserError, match="a prompt, against its tokenizer's own, is"):
+        Pair.of(*copied, name="t", device="cpu")

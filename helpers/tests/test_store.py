@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from helpers import store
+from helpers import provenance, store
 from helpers.store import UserError, atomic, read_json, reusable, sha256, take, write_records, write_sidecar, write_text
 
 
@@ -161,13 +161,13 @@ def test_a_helper_counts_where_it_is_reached_and_nowhere_else(monkeypatch):
     def reading(rows):
         return {"x": readouts.next_logprobs(Two().base, take(TEXTS, rows), [1])}
 
-    before = store.made_from(reading)
+    before = provenance.made_from(reading)
     reached = {(readouts, "last_hidden"): True, (readouts, "_logits"): True, (readouts, "lens"): False}
     reached |= {(patching, "swapped"): False, (steering, "steered"): False, (weights, "closest"): False}
     for (module, name), counts in reached.items():
         with monkeypatch.context() as edited:
             edited.setattr(module, name, recipe)
-            assert (store.made_from(reading) != before) == counts, name
+            assert (provenance.made_from(reading) != before) == counts, name
 
 
 def test_other_versions_reuse_what_a_sample_confirms(kept_here, monkeypatch, capsys):
@@ -214,4 +214,5 @@ def stop(*_: object) -> None:
 def test_a_digest_sees_code_alone():
     bare = "def f(a):\n    return a + 1\n"
     told = 'def f(a):\n    """Doc\n    of f."""\n    # remark\n\n    return (a + 1)\n'
-    assert store.plain_source(bare) == store.plain_source(told) != store.plain_source(bare.replace("+ 1", "+ 2"))
+    other = provenance.plain_source(bare.replace("+ 1", "+ 2"))
+    assert provenance.plain_source(bare) == provenance.plain_source(told) != other

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What a live kernel and its user may have changed around the helpers: torch's settings, the helpers' own files."""
+"""What a user may have changed around the helpers: torch's settings, the helpers' own files, a text in an editor, the
+size of the vocabulary."""
 
 import contextlib
 import resource
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import generation, patching, readouts, steering, weights
+from helpers import generation, patching, prompts, readouts, steering, weights
 from helpers.pairs import Pair
 from helpers.store import ROOT
 from helpers.tests.conftest import make_checkpoint
@@ -144,3 +145,37 @@ except Exception as error:
         if edit == "comment"
         else "(1, 4, 48)"
     )
+
+
+@pytest.mark.parametrize(
+    "change", [lambda text: text.rstrip("\n") + "\n", lambda text: "\ufeff" + text, lambda text: text + "\n\n"]
+)
+def test_an_editors_marks_add_no_sentence(change, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    committed = prompts.neutral_sentences()
+    text = (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8")
+    (tmp_path / "data" / "neutral.txt").write_text(change(text), encoding="utf-8")
+    monkeypatch.setattr(prompts, "ROOT", tmp_path)
+    assert prompts.neutral_sentences() == committed and len(committed) == 48
+
+
+def test_progress_counts_batches_so_that_the_time_left_is_not_of_one_row(qwen, data_here, monkeypatch):
+    counted = []
+
+    class Bar:
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, n=1):
+            counted.append(n)
+
+    monkeypatch.setattr(generation, "tqdm", Bar)
+    texts = [f"{prompt} {k}" for prompt in PROMPTS for k in range(3)]
+    generation.stored_completions(qwen, qwen.base, texts, name="x", max_new_tokens=2, batch_size=4)
+    assert counted == [4, 2]
