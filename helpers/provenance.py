@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dis
 import hashlib
 import inspect
@@ -30,28 +31,26 @@ def made_from(make: Callable[..., Any]) -> dict[str, Any]:
     """What a function's result depends on besides models: `code`, digests of its source and of all functions of the
     helpers and of its own module that it reaches; `inputs`, of the values that these read; `arrays`, three numbers of
     each float array among them, compared within TOLERANCE."""
-    code, inputs, arrays, seen = {}, [], [], {id(make): make}
+    code: dict[str, str] = {}
+    inputs: set[str] = set()
+    arrays: dict[str, list[float]] = {}
     waiting, own = [("make", make)], {"helpers", (make.__module__ or "").partition(".")[0]}
     while waiting:
         name, value = waiting.pop()
         value = inspect.unwrap(value) if inspect.isroutine(value) else value
-        if inspect.isfunction(value) or inspect.isclass(value):
-            if (value.__module__ or "").partition(".")[0] in own:
-                code[f"{value.__module__}.{value.__qualname__}"] = digest(plain_source(_source(value)))[:12]
-                found = {at: one for function in _functions(value) for at, one in reads(function).items()}
-                waiting += [(at, one) for at, one in sorted(found.items(), reverse=True) if id(one) not in seen]
-                seen |= {id(one): one for one in found.values()}
+        if not (inspect.isfunction(value) or inspect.isclass(value)):
+            parts = list(_parts(name, value, arrays))
+            inputs |= {part for part in parts if isinstance(part, str)}
+            waiting += [(name, part) for part in parts if not isinstance(part, str)]
             continue
-        for part in _parts(name, value, arrays):
-            if isinstance(part, str):
-                inputs.append(part)
-            elif id(part) not in seen:
-                seen[id(part)] = part
-                waiting.append((name, part))
+        place = f"{value.__module__}.{value.__qualname__}"
+        if (value.__module__ or "").partition(".")[0] in own and place not in code:
+            code[place] = digest(plain_source(_source(value)))[:12]
+            waiting += [found for function in _functions(value) for found in reads(function).items()]
     return {
         "code": dict(sorted(code.items())),
         "inputs": digest(*sorted(inputs)),
-        "arrays": arrays,
+        "arrays": dict(sorted(arrays.items())),
     }
 
 
@@ -99,18 +98,17 @@ def _source(value: Any) -> str:
 
 
 def plain_source(text: str) -> str:
-    """Code without comments, docstrings and layout."""
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:  # a lambda within a larger expression
-        return text
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    """Code without docstrings, lines of comment and blank lines: the same for every version of Python."""
+    told: set[int] = set()
+    with contextlib.suppress(SyntaxError):  # a lambda within a larger expression
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+                told |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    lines = (line.rstrip() for number, line in enumerate(text.splitlines(), start=1) if number not in told)
+    return "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))
 
 
-def _parts(name: str, value: Any, arrays: list[list[float]]) -> Iterator[Any]:
+def _parts(name: str, value: Any, arrays: dict[str, list[float]]) -> Iterator[Any]:
     """What tells a value apart, as texts, and the functions and classes in it; float arrays are added to `arrays`."""
     if inspect.isfunction(value) or inspect.isclass(value):
         yield value
@@ -137,7 +135,7 @@ def _parts(name: str, value: Any, arrays: list[list[float]]) -> Iterator[Any]:
         if array.dtype.kind == "f":
             probes = np.random.default_rng(0).standard_normal((2, array.size))
             size = float(np.linalg.norm(array))
-            arrays.append([round(float(one), 6) for one in (size, *(probes @ array.ravel() / max(size, 1e-12)))])
+            arrays[name] = [round(float(one), 6) for one in (size, *(probes @ array.ravel() / max(size, 1e-12)))]
         else:
             yield digest(array.tobytes())
     elif value is None or isinstance(value, str | int | float | bool | range | set | frozenset | re.Pattern | Path):

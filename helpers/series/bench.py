@@ -342,8 +342,8 @@ def _take_turns(row: str, libraries: Mapping[str, str], job: Path) -> dict[str, 
             for name, answers in told.items():
                 print("run", file=workers[name].stdin, flush=True)
                 answers.append(workers[name].answer())
-    table = {name: {key: [one[key] for one in answers[2:]] for key in KEYS} for name, answers in told.items()}
-    return {name: Measurement(1, runs.pop("seconds"), TaskSpec(row, ""), runs) for name, runs in table.items()}
+    measured = {name: {key: [one[key] for one in answers[2:]] for key in KEYS} for name, answers in told.items()}
+    return {name: Measurement(1, runs.pop("seconds"), TaskSpec(row, ""), runs) for name, runs in measured.items()}
 
 
 class _Worker(subprocess.Popen):
@@ -397,16 +397,20 @@ def _mib(device: str, *, reset: bool = False) -> float:
     return int(kib) / 1024
 
 
-def _loaded(job: Any, role: str = "base") -> tuple[Any, Any]:
-    """A plain transformers model and its tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _model(job: Any, role: str = "base") -> Any:
+    from transformers import AutoModelForCausalLM
 
-    folder = job.folders[role == "distilled"]
     dtype = torch.float32 if job.row in SUMS else getattr(torch, job.dtype)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(job.device).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    folder = job.folders[role == "distilled"]
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(job.device).eval()
+
+
+def _tokenizer(job: Any, role: str = "base") -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(job.folders[role == "distilled"], padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    return model, tokenizer
+    return tokenizer
 
 
 def _batch(job: Any, tokenizer: Any, texts: list[str]) -> Any:
@@ -429,10 +433,11 @@ def _in_batches(job: Any, works: Mapping[str, Callable[[list[str]], Any]]) -> Ca
 def plain(job: Any) -> Callable[[], Any]:
     """The floor: plain transformers. Where a row needs intervention, the bare forward or `generate` that it wraps."""
     if job.row == "load":
-        return lambda: (_loaded(job), _loaded(job, "distilled"))
+        return lambda: (_model(job), _model(job, "distilled"))
     writes = job.row.startswith("generate")
-    model, tokenizer = _loaded(job, "distilled" if writes else "base")
-    other = _loaded(job, "distilled")[0] if job.row == "weights" else None
+    role = "distilled" if writes else "base"
+    model, tokenizer = _model(job, role), _tokenizer(job, role)
+    other = _model(job, "distilled") if job.row == "weights" else None
 
     def read(texts: list[str]) -> None:
         model(**_batch(job, tokenizer, texts)).logits[:, -1].log_softmax(-1)
@@ -541,7 +546,7 @@ def transformer_lens(job: Any) -> Callable[[], Any]:
     """TransformerLens 4, with the weights unprocessed."""
     from transformer_lens.model_bridge import TransformerBridge
 
-    loaded, tokenizer = _loaded(job)
+    loaded, tokenizer = _model(job), _tokenizer(job)
     how = {"hf_model": loaded, "tokenizer": tokenizer, "device": job.device}
     model, layers = TransformerBridge.boot_transformers(job.folders[0], **how), range(loaded.config.num_hidden_layers)
 
@@ -569,7 +574,7 @@ def nnterp(job: Any) -> Callable[[], Any]:
     """nnterp on the older nnsight that it needs."""
     from nnterp import StandardizedTransformer
 
-    loaded, tokenizer = _loaded(job)
+    loaded, tokenizer = _model(job), _tokenizer(job)
     model, head = StandardizedTransformer(loaded, tokenizer=tokenizer), loaded.lm_head.weight
 
     def lens(texts: list[str]) -> None:

@@ -213,6 +213,6 @@ def stop(*_: object) -> None:
 
 def test_a_digest_sees_code_alone():
     bare = "def f(a):\n    return a + 1\n"
-    told = 'def f(a):\n    """Doc\n    of f."""\n    # remark\n\n    return (a + 1)\n'
+    told = 'def f(a):\n    """Doc\n    of f."""\n    # remark\n\n    return a + 1\n'
     other = provenance.plain_source(bare.replace("+ 1", "+ 2"))
     assert provenance.plain_source(bare) == provenance.plain_source(told) != other
