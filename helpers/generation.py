@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 from transformers import BatchEncoding, DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from helpers.checks import check_count, check_finite, check_lengths, guarded
-from helpers.decoding import can_decode, decode, roomy_cache, with_cache
+from helpers.fast import can_decode, decode, roomy_cache
 from helpers.pairs import Member, Pair
 from helpers.prompts import (
     Form,
@@ -252,6 +253,12 @@ def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change
     return [_finish(member, prompt, tokens) for prompt, tokens in zip(prompts, written, strict=True)]
 
 
+def with_cache(model: Any, cache: Any) -> dict[str, Any]:
+    """What a forward pass or `generate` takes to read and fill a cache, whose name transformers 5.24 changed."""
+    known = inspect.signature(type(model).forward).parameters
+    return {"cache" if "cache" in known else "past_key_values": cache, "use_cache": cache is not None}
+
+
 def _generate(
     member: Member,
     edited: Any,
@@ -266,9 +273,8 @@ def _generate(
     from which only the tokens come back."""
     stops, pad = list(member.groups.stop), member.tokenizer.pad_token_id
     if cache is not None and edited is None and can_decode(member.model, cache):
-        return decode(
-            member.model, ids, mask, cache, max_new_tokens=room, stops=stops, pad=pad, processors=processors
-        )  # fmt: skip
+        how = {"max_new_tokens": room, "stops": stops, "pad": pad, "processors": processors}
+        return decode(member.model, ids, mask, cache, cached=with_cache(member.model, cache), **how)
     options = {
         **({} if cache is None else with_cache(member.model, cache)),
         "max_new_tokens": room if member.remote else min(room, CHUNK.get(member.device.type, 64)),

@@ -35,7 +35,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from helpers import embedded
 from helpers.checks import check_choice, check_lengths, guarded
-from helpers.linear import pack_linears
+from helpers.fast import pack_linears
 from helpers.store import ROOT, UserError, cache_dir, sha256
 from helpers.tokens import THINK, TokenGroups, lost_mark, token_groups
 

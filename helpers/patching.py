@@ -19,8 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from helpers.checks import check_choice, check_count, check_finite, check_lengths, guarded, plain_torch
-from helpers.decoding import with_cache
-from helpers.generation import in_memory
+from helpers.generation import in_memory, with_cache
 from helpers.pairs import Member, Pair
 from helpers.readouts import (
     PLACES,

@@ -22,8 +22,7 @@ from torch import Tensor
 from transformers import BatchEncoding, DynamicCache
 
 from helpers.checks import check_choice, check_count, check_lengths, guarded
-from helpers.decoding import with_cache
-from helpers.generation import in_memory
+from helpers.generation import in_memory, with_cache
 from helpers.pairs import Member
 from helpers.store import UserError
 from helpers.tokens import single_id

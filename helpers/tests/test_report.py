@@ -16,7 +16,7 @@ from helpers.generation import load_combined
 from helpers.readouts import next_logprobs
 from helpers.series import report as report_module
 from helpers.series import summary as summary_module
-from helpers.series.report import Chapter, page, read_chapters, report, write_docx
+from helpers.series.report import convert, document, front, read_cells, report
 from helpers.series.summary import bench_tables, between, cell_link, findings_table, summary, told, write_readme
 from helpers.store import ROOT, UserError
 from helpers.tokens import single_id
@@ -47,7 +47,7 @@ class Seen(HTMLParser):
 
 @pytest.fixture(scope="module")
 def smol_page():
-    return page("smol", list(read_chapters(ROOT, "smol")), ROOT)
+    return document("smol", [*front("smol", ROOT), *read_cells(ROOT, "smol")], "html").decode()
 
 
 def test_readme_holds_what_the_ledger_says():
@@ -127,7 +127,7 @@ def test_the_page_has_every_figure_with_its_text(smol_page):
 def test_the_contents_are_words_and_all_figures_as_wide_as_the_column(smol_page):
     contents = smol_page.partition("</nav>")[0]
     assert "</think>" not in contents and "&lt;/think&gt;" in contents and "`" not in contents
-    assert smol_page.count("<img ") == smol_page.count("<img src=")
+    assert not re.search(r"<img [^>]*(width|height|style)=", smol_page)
 
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -142,39 +142,55 @@ def test_a_notebook_of_ones_own_is_shown_with_what_it_holds(tmp_path, monkeypatc
     path = tmp_path / "notebooks" / "08_mine.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     with pytest.raises(UserError, match="08_mine.ipynb has no outputs on smol: run"):
-        list(read_chapters(tmp_path, "smol"))
+        read_cells(tmp_path, "smol")
     cells[1].outputs = [shown]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-    text = page("smol", list(read_chapters(tmp_path, "smol")), ROOT)
+    text = document("smol", read_cells(tmp_path, "smol"), "html").decode()
     assert PIXEL in text and all(Seen(text).alts) and "no heading" in text
+    cells[0].source = "![a picture](nowhere.png)"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    with pytest.raises(UserError, match=r"pandoc stopped: .*Could not fetch resource nowhere.png"):
+        document("smol", read_cells(tmp_path, "smol"), "html")
 
 
 def test_what_a_model_wrote_is_text():
     harmful = "<script>alert(1)</script> <think> $a$ [x](javascript:alert(1))"
-    chapter = Chapter("01_x", ROOT)
     outputs = [
         nbformat.v4.new_output("display_data", {"text/markdown": harmful}),
         nbformat.v4.new_output("display_data", {"text/plain": harmful}),
         nbformat.v4.new_output("stream", text=harmful),
         nbformat.v4.new_output("display_data", {"text/html": f"{harmful}<table><tr><td>a</td></tr></table>"}),
     ]
-    chapter.code(nbformat.v4.new_code_cell("x = '</details>'", outputs=outputs))
-    made = "".join(chapter.blocks(code=True))
+    cell = nbformat.v4.new_code_cell("x = '</details>'", outputs=outputs, metadata={"chapter": "01_x"})
+    made = convert([cell], "html").decode()
     assert "script" not in Seen(made).tags and "think" not in Seen(made).tags and "math" not in Seen(made).tags
-    assert made.count("&lt;script&gt;") == 3 and not [a for a in Seen(made).links if a.startswith("javascript")]
+    assert made.count("<pre><code>&lt;script&gt;") == 3
+    assert all(link.startswith("#cb") for link in Seen(made).links), "lines of code have anchors, nothing else leads on"
+
+
+def test_what_our_cells_wrote_keeps_its_form(smol_page):
+    """One tag or link makes a whole output plain text; none of those that were committed has one."""
+    assert "<pre><code>**" not in smol_page and "<strong>F05 holds</strong>" in smol_page
+    output = nbformat.v4.new_output("display_data", {"text/markdown": "**a** `<b>`, *c*\n\n- $d$\n\n|e|\n|-|\n|f|"})
+    made = convert([nbformat.v4.new_code_cell("", outputs=[output], metadata={"chapter": "01_x"})], "html").decode()
+    assert {"strong", "code", "em", "li", "td"} <= Seen(made).tags and "<li>$d$</li>" in made
 
 
 def test_the_docx_holds_figures_captions_and_headings(tmp_path):
-    chapters = list(read_chapters(ROOT, "smol"))[:2]
-    write_docx(page("smol", chapters, ROOT, code=False), tmp_path / "report.docx")
+    cells = [cell for cell in read_cells(ROOT, "smol") if cell.metadata["chapter"] in ("01_prompts", "02_logits")]
+    (tmp_path / "report.docx").write_bytes(document("smol", [*front("smol", ROOT), *cells], "docx"))
     with zipfile.ZipFile(tmp_path / "report.docx") as packed:
-        document = packed.read("word/document.xml").decode()
+        text = packed.read("word/document.xml").decode()
         pictures = [name for name in packed.namelist() if name.startswith("word/media/")]
-    expected = sum(chapter.pictures for chapter in chapters) + between(README, "summary").count("![")
-    assert document.count("<w:drawing>") == expected and len(pictures) >= expected - 3  # two figures are shown twice
-    assert len(re.findall(r'descr="[^"]+"', document)) >= expected
-    assert document.count('w:val="Heading1"') == 3 and document.count('w:val="ImageCaption"') >= 12
-    assert "<m:oMath>" in document and "Code</" not in document
+    shown = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    expected = sum("image/png" in data for data in shown) + between(README, "summary").count("![")
+    assert text.count("<w:drawing>") == expected and len(pictures) >= expected - 3  # two figures are shown twice
+    assert len(re.findall(r'descr="[^"]+"', text)) >= expected
+    assert text.count('w:val="Heading1"') == 3 and text.count('w:val="ImageCaption"') >= 12
+    assert "<m:oMath>" in text and "import " not in text and "TOC \\o" in text and "Aside: the words" in text
+    table = text.partition("</w:tbl>")[0]
+    columns = [int(width) for width in re.findall(r'<w:gridCol w:w="(\d+)"', table)]
+    assert table.count("<w:tr>") == len(findings.CLAIMS) + 1 and len(columns) == 6 and columns[3] < columns[0] / 3
 
 
 def test_bad_requests_write_nothing(tmp_path, monkeypatch):

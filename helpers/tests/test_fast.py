@@ -9,8 +9,8 @@ import torch
 from transformers import DynamicCache, LogitsProcessor
 from transformers.cache_utils import DynamicLayer
 
-from helpers import decoding, generation
-from helpers.decoding import ROOM, RoomyLayer, can_decode, is_known, roomy_cache
+from helpers import fast, generation
+from helpers.fast import ROOM, RoomyLayer, can_decode, is_known, roomy_cache
 from helpers.generation import complete
 from helpers.pairs import load_member
 from helpers.weights import NeuronEdit, edited_weights
@@ -47,7 +47,7 @@ def member(request, device, qwen_folders):
 @pytest.fixture
 def fixed(monkeypatch):
     """Count how often `decode` is called, on a CPU too; behind a stop it must write padding."""
-    calls, decode = [], decoding.decode
+    calls, decode = [], fast.decode
 
     def counted(*given, **how):
         calls.append(how["max_new_tokens"])
@@ -128,8 +128,6 @@ def test_a_rope_that_grows_other_layers_or_rules_of_its_own_go_through_generate(
     for owner, name, value in (
         (model.config, "rope_parameters", {"rope_type": "dynamic"}),
         (model.config, "model_type", "gemma2"),
-        (model.generation_config, "suppress_tokens", [5]),
-        (model.generation_config, "no_repeat_ngram_size", 3),
     ):
         with monkeypatch.context() as context:
             context.setattr(owner, name, value)
@@ -142,7 +140,7 @@ def test_a_rope_that_grows_other_layers_or_rules_of_its_own_go_through_generate(
     [(["cuda:0"] * 2, True), (["cuda:1"], False), (["cuda:0", "cuda:1"], False), (["cpu", "cuda:0"], False)],
 )
 def test_only_models_wholly_on_the_gpu_in_use_are_captured(monkeypatch, places, can):
-    monkeypatch.setattr(decoding, "is_known", lambda model, cache: True)
+    monkeypatch.setattr(fast, "is_known", lambda model, cache: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     model = SimpleNamespace(parameters=lambda: [SimpleNamespace(device=torch.device(place)) for place in places])
     assert can_decode(model, DynamicCache()) == can
@@ -163,9 +161,9 @@ def test_on_a_gpu_steps_are_captured_and_replayed(qwen_folders, monkeypatch):
 def test_attention_of_one_token_refuses_a_whole_prompt():
     query, key = torch.randn(1, 4, 3, 2), torch.randn(1, 2, 3, 2)
     with pytest.raises(ValueError, match="one token a row"):
-        decoding._shared_keys(None, query, key, key, torch.zeros(1, 1, 1, 3), scaling=1.0)
+        fast._shared_keys(None, query, key, key, torch.zeros(1, 1, 1, 3), scaling=1.0)
     with pytest.raises(ValueError, match="mask"):
-        decoding._shared_keys(None, query[:, :, :1], key, key, None, scaling=1.0)
+        fast._shared_keys(None, query[:, :, :1], key, key, None, scaling=1.0)
 
 
 def test_room_for_all_is_made_once(qwen, fixed, monkeypatch):
@@ -188,3 +186,88 @@ def test_a_cache_with_room_holds_what_one_without_holds():
             for layer in (roomy, plain):
                 layer.batch_select_indices(torch.tensor([2, 0]))
     assert roomy.get_seq_length() == plain.get_seq_length() == 13 + ROOM
+
+
+@pytest.mark.parametrize("switch", ["0", "1"])
+def test_one_switch_turns_all_of_it_off(switch, qwen, qwen_folders, monkeypatch):
+    monkeypatch.setenv("R1_FAST", switch)
+    member = load_member("base", str(qwen_folders[0]), device="cpu")
+    packed = any(isinstance(module, fast.PackedLinear) for module in member.model.modules())
+    roomy = any(isinstance(layer, RoomyLayer) for layer in roomy_cache(member.config).layers)
+    assert packed == roomy == (switch == "1") and not can_decode(member.model, roomy_cache(member.config))
+    assert complete(member, PROMPTS, max_new_tokens=20) == complete(qwen.base, PROMPTS, max_new_tokens=20)
+
+
+ROWS = {"one": (1, 24), "few": (2, 3, 24), "many": (4, 16, 24), "none": (0, 24)}
+
+
+def layers(bias: bool = True) -> tuple[torch.nn.Linear, torch.nn.Linear]:
+    """A linear layer and a packed one of the same parameters."""
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(24, 40, bias=bias).requires_grad_(False)
+    packed = torch.nn.Sequential(torch.nn.Linear(24, 40, bias=bias).requires_grad_(False))
+    packed.load_state_dict({f"0.{name}": value for name, value in plain.state_dict().items()})
+    fast.pack_linears(packed)
+    return plain, packed[0]
+
+
+def test_this_torch_can_pack_and_does():
+    assert fast.onednn_works() == torch.backends.mkldnn.is_available()
+    assert isinstance(layers()[1], fast.PackedLinear) == fast.onednn_works()
+
+
+@pytest.mark.parametrize("shape", ROWS.values(), ids=ROWS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_product_is_torchs_own(shape, bias, dtype):
+    plain, packed = (layer.to(dtype) for layer in layers(bias))
+    given = torch.randn(shape).to(dtype)
+    assert packed(given).shape == (*shape[:-1], 40)
+    assert torch.allclose(packed(given), plain(given), atol=1e-5)
+
+
+def test_a_view_that_is_not_contiguous_is_read_as_it_stands():
+    plain, packed = layers()
+    given = torch.randn(9, 5, 24).transpose(0, 1)
+    assert torch.allclose(packed(given), plain(given), atol=1e-5)
+
+
+def in_place(layer, value):
+    layer.weight.copy_(value)
+
+
+def through_data(layer, value):
+    layer.weight.data = value
+
+
+def as_object(layer, value):
+    layer._parameters["weight"] = torch.nn.Parameter(value, requires_grad=False)
+
+
+@pytest.mark.parametrize("change", [in_place, through_data, as_object])
+def test_a_changed_weight_is_seen_and_the_old_one_comes_back(change):
+    packed, given, new = layers()[1], torch.randn(16, 24), torch.randn(40, 24)
+    before, weight = packed(given), packed.weight
+    old = weight.detach().clone()
+    change(packed, new)
+    assert torch.allclose(packed(given), torch.nn.functional.linear(given, new, packed.bias), atol=1e-5)
+    packed._parameters["weight"] = weight
+    change(packed, old)
+    assert torch.equal(packed(given), before)
+
+
+def test_gradients_are_torchs_own():
+    plain, packed = layers()
+    given = torch.randn(16, 24, requires_grad=True)
+    slopes = [torch.autograd.grad(layer(given).sin().sum(), given)[0] for layer in (plain, packed)]
+    assert torch.equal(*slopes)
+
+
+def test_a_model_too_large_for_two_copies_stays_as_it_is(monkeypatch):
+    monkeypatch.setattr(linear, "LARGEST", 10)
+    assert type(layers()[1]) is torch.nn.Linear
+
+
+def test_a_torch_without_the_operators_goes_the_usual_way(monkeypatch):
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    assert not fast.onednn_works.__wrapped__()

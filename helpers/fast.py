@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""What decoding stands on: caches with room for the tokens to come and, on a GPU, a step whose kernels start as one."""
+"""What is kept for speed alone, and off with R1_FAST=0: caches with room for the tokens to come; on a GPU a decoding
+step whose kernels start as one; on a CPU linear layers that multiply through oneDNN, the same sums in float32, up to
+twice as fast as the library that torch takes by itself, which has only general kernels for some processors."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
+import os
 import threading
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,12 +23,14 @@ LOOK = 16  # steps between two looks for finished rows, each of which waits for 
 SHARED = "shared_keys"  # the attention's name in transformers
 FAMILIES = ("llama", "qwen2")  # whose attention `_shared_keys` knows
 ROPES = ("default", "linear", "llama3", "yarn")  # whose positions do not depend on how long the text has become
-RULES = (  # of a model's own generation config, which `generate` follows and `decode` does not know
-    "bad_words_ids", "begin_suppress_tokens", "exponential_decay_length_penalty", "forced_bos_token_id",
-    "forced_eos_token_id", "guidance_scale", "min_length", "min_new_tokens", "no_repeat_ngram_size", "sequence_bias",
-    "suppress_tokens", "watermarking_config",
-)  # fmt: skip
+LEAST_ROWS = 2  # a single one waits for memory, whoever multiplies
+LARGEST = 1_000_000_000  # parameters of a model whose weights may lie in memory twice
 _capturing = threading.Lock()  # one capture at a time in a process
+
+
+def is_on() -> bool:
+    """Whether the fast ways are taken: not where R1_FAST is 0."""
+    return os.environ.get("R1_FAST") != "0"
 
 
 class RoomyLayer(DynamicLayer):
@@ -68,15 +73,11 @@ class RoomyLayer(DynamicLayer):
         self.room, self.stores = 0, []
 
 
-def with_cache(model: Any, cache: Any) -> dict[str, Any]:
-    """What a forward pass or `generate` takes to read and fill a cache, whose name transformers 5.24 changed."""
-    known = inspect.signature(type(model).forward).parameters
-    return {"cache" if "cache" in known else "past_key_values": cache, "use_cache": cache is not None}
-
-
 def roomy_cache(config: Any) -> DynamicCache:
     """An empty cache for a model of this configuration, with room in every layer that reads all tokens."""
     cache = DynamicCache(config=config)
+    if not is_on():
+        return cache
     cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
@@ -84,17 +85,16 @@ def roomy_cache(config: Any) -> DynamicCache:
 def can_decode(model: Any, cache: DynamicCache) -> bool:
     """Whether `decode` knows how: a model of a family it knows, all of it on the GPU in use."""
     devices = {parameter.device for parameter in model.parameters()}
-    if {device.type for device in devices} != {"cuda"}:
+    if not is_on() or {device.type for device in devices} != {"cuda"}:
         return False
     return devices == {torch.device("cuda", torch.cuda.current_device())} and is_known(model, cache)
 
 
 def is_known(model: Any, cache: DynamicCache) -> bool:
-    """Whether every layer reads all tokens in a way that `decode` knows, and the model has no rules of its own."""
+    """Whether every layer reads all tokens in a way that `decode` knows."""
     rope = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type", "default")
-    plain = not any(getattr(model.generation_config, name, None) for name in RULES)
     roomy = all(type(layer) is RoomyLayer for layer in cache.layers)
-    return model.config.model_type in FAMILIES and rope in ROPES and plain and roomy
+    return model.config.model_type in FAMILIES and rope in ROPES and roomy
 
 
 def decode(
@@ -103,13 +103,15 @@ def decode(
     mask: Tensor,
     cache: DynamicCache,
     *,
+    cached: dict[str, Any],
     max_new_tokens: int,
     stops: list[int],
     pad: int,
     processors: LogitsProcessorList,
 ) -> Tensor:
     """Greedy tokens behind left-padded `ids`, [row, position], as `generate` gives them, until half the rows have
-    stopped or all are full; the rest of a stopped row is `pad`. The cache then holds all but the last token.
+    stopped or all are full; the rest of a stopped row is `pad`. `cached` hands the model the cache, which then holds all
+    but the last token.
 
     Every step has the same shapes, so on a GPU it is captured as a CUDA graph: a step of a small model takes far
     longer to launch, kernel by kernel, than to compute.
@@ -119,12 +121,12 @@ def decode(
     for layer in cache.layers:
         layer.wanted = -(-max(end, start + ROOM) // 16) * 16  # kernels want whole multiples
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    how = {**with_cache(model, cache), "logits_to_keep": 1}
+    how = {**cached, "logits_to_keep": 1}
     logits = model(ids[:, held:], attention_mask=mask, position_ids=positions[:, held:], **how).logits[:, -1]
     tokens = torch.cat([ids, ids.new_full((rows, max_new_tokens), pad)], dim=1)
     stopped, ends = ids.new_zeros(rows, dtype=torch.bool), torch.tensor(stops, device=ids.device)
     with _fixed_shapes(model, cache):
-        step = _Step(model, cache, mask, positions[:, -1:])
+        step = _Step(model, cache, how, mask, positions[:, -1:])
         for place in range(start, end):
             scores = logits.to(torch.float32, copy=True)  # the next step overwrites them
             chosen = processors(tokens[:, :place].contiguous(), scores).argmax(-1).masked_fill(stopped, pad)
@@ -159,8 +161,8 @@ def _fixed_shapes(model: Any, cache: DynamicCache) -> Iterator[None]:
 class _Step:
     """Feed one token a row. The first goes the usual way, the second is captured, the rest replay it."""
 
-    def __init__(self, model: Any, cache: DynamicCache, mask: Tensor, last: Tensor) -> None:
-        self.model, self.cache, self.place = model, cache, cache.layers[0].place
+    def __init__(self, model: Any, cache: DynamicCache, how: dict[str, Any], mask: Tensor, last: Tensor) -> None:
+        self.model, self.how, self.place = model, how, cache.layers[0].place
         dtype, shape = model.lm_head.weight.dtype, (len(mask), 1, 1, cache.layers[0].room)
         self.mask = torch.full(shape, torch.finfo(dtype).min, dtype=dtype, device=mask.device)
         self.mask[:, 0, 0, : mask.shape[1]].masked_fill_(mask.bool(), 0)
@@ -182,8 +184,7 @@ class _Step:
 
     def _run(self) -> Tensor:
         self.mask.index_fill_(3, self.place, 0)
-        how = {**with_cache(self.model, self.cache), "logits_to_keep": 1}
-        out = self.model(self.tokens, attention_mask=self.mask, position_ids=self.positions, **how)
+        out = self.model(self.tokens, attention_mask=self.mask, position_ids=self.positions, **self.how)
         self.place += 1
         self.positions += 1
         return out.logits[:, -1]
@@ -202,3 +203,44 @@ def _shared_keys(
 
 
 AttentionInterface.register(SHARED, _shared_keys)
+
+
+class PackedLinear(torch.nn.Linear):
+    """`torch.nn.Linear` that keeps a copy of its weight in oneDNN's order, beside the weight and only as long as that
+    is the same. Gradients, other dtypes and single rows go the usual way."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As in `torch.nn.Linear`, to rounding."""
+        weight, rows = self.weight, input.shape[:-1].numel()
+        slopes = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
+        if slopes or rows < LEAST_ROWS or {input.dtype, weight.dtype} != {torch.float32} or weight.device.type != "cpu":
+            return super().forward(input)
+        return torch.ops.mkldnn._linear_pointwise(input, _packed(weight), self.bias, "none", [], "")
+
+
+def _packed(weight: Tensor) -> Tensor:
+    """The weight in oneDNN's order, made again after a change in place; another weight brings its own."""
+    made_from = weight.data_ptr(), weight._version
+    if getattr(weight, "made_from", None) != made_from:
+        weight.packed, weight.made_from = torch.ops.mkldnn._reorder_linear_weight(weight.detach()), made_from
+    return weight.packed
+
+
+def pack_linears(model: torch.nn.Module) -> None:
+    """Let the linear layers of a small model multiply through oneDNN where this torch can; in place."""
+    if is_on() and onednn_works() and sum(weight.numel() for weight in model.parameters()) <= LARGEST:
+        for module in model.modules():
+            if type(module) is torch.nn.Linear:
+                module.__class__ = PackedLinear
+
+
+@cache
+def onednn_works() -> bool:
+    """Whether torch's operators for this, which are its own and may go, are there and give the usual product."""
+    generator = torch.Generator().manual_seed(0)
+    input, weight = (torch.randn(8, 4, generator=generator) for _ in range(2))
+    try:
+        found = torch.ops.mkldnn._linear_pointwise(input, _packed(weight), None, "none", [], "")
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+    return torch.allclose(found, torch.nn.functional.linear(input, weight), atol=1e-5)
