@@ -264,7 +264,7 @@ def test_gradients_are_torchs_own():
 
 
 def test_a_model_too_large_for_two_copies_stays_as_it_is(monkeypatch):
-    monkeypatch.setattr(linear, "LARGEST", 10)
+    monkeypatch.setattr(fast, "LARGEST", 10)
     assert type(layers()[1]) is torch.nn.Linear
 
 
