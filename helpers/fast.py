@@ -110,8 +110,8 @@ def decode(
     processors: LogitsProcessorList,
 ) -> Tensor:
     """Greedy tokens behind left-padded `ids`, [row, position], as `generate` gives them, until half the rows have
-    stopped or all are full; the rest of a stopped row is `pad`. `cached` hands the model the cache, which then holds all
-    but the last token.
+    stopped or all are full; the rest of a stopped row is `pad`. `cached` hands the model the cache, which then holds
+    all but the last token.
 
     Every step has the same shapes, so on a GPU it is captured as a CUDA graph: a step of a small model takes far
     longer to launch, kernel by kernel, than to compute.

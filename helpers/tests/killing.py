@@ -7,11 +7,13 @@ once a run, before any work, so that helpers and models are loaded once.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,61 +25,25 @@ from helpers.pairs import Pair
 from helpers.stats import Interval
 
 PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
-Point = tuple[str, int]  # what is under way, and at which time it happens
+Point = tuple[str, str, int]  # before, half or after; of what; the how many-th time
+OF = {"text": (Path, "write_text"), "array": (Path, "write_bytes"), "replace": (os, "replace"),
+      "unlink": (Path, "unlink"), "rmtree": (embedded.shutil, "rmtree"), "pass": (generation, "_generate")}  # fmt: skip
 
 
-def die() -> None:
-    """As `kill -9` from outside: no handler, no `finally`, nothing is flushed."""
-    os.kill(os.getpid(), signal.SIGKILL)
+def arm(when: str, what: str, number: int) -> None:
+    """Die before, half through or after something, as by `kill -9`: no handler, no `finally`, nothing is flushed."""
+    original, calls = getattr(*OF[what]), itertools.count(1)
 
+    def run(*args: Any, **options: Any) -> Any:
+        last = next(calls) == number
+        done = original(*args, **options) if not last or when != "before" else None
+        if last and when == "half":
+            os.truncate(args[0], args[0].stat().st_size // 2)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
 
-def arm(point: Point) -> None:
-    """Die at the n-th time that something begins, is half done, or has been done."""
-    when, left = point[0], [point[1]]
-
-    def now() -> bool:
-        left[0] -= 1
-        return left[0] == 0
-
-    def wrapped(owner: Any, name: str, *, before: bool) -> None:
-        original = getattr(owner, name)
-
-        def run(*args: Any, **options: Any) -> Any:
-            last = now()
-            if last and before:
-                die()
-            done = original(*args, **options)
-            if last:
-                die()
-            return done
-
-        setattr(owner, name, run)
-
-    def half(owner: Any, name: str, cut: Callable[[Any], None]) -> None:
-        original = getattr(owner, name)
-
-        def run(*args: Any, **options: Any) -> Any:
-            done = original(*args, **options)
-            if now():
-                cut(args)
-                die()
-            return done
-
-        setattr(owner, name, run)
-
-    def cut_in_two(path: Path) -> None:
-        os.truncate(path, path.stat().st_size // 2)
-
-    {
-        "before replace": lambda: wrapped(os, "replace", before=True),
-        "after replace": lambda: wrapped(os, "replace", before=False),
-        "half a text": lambda: half(Path, "write_text", lambda args: cut_in_two(args[0])),
-        "half an array": lambda: half(Path, "write_bytes", lambda args: cut_in_two(args[0])),
-        "in a batch": lambda: wrapped(generation, "_complete_batch", before=True),
-        "after a forward pass": lambda: wrapped(generation, "_generate", before=False),
-        "after unlink": lambda: wrapped(Path, "unlink", before=False),
-        "after rmtree": lambda: wrapped(embedded.shutil, "rmtree", before=False),
-    }[when]()
+    setattr(*OF[what], run)
 
 
 def generate(pair: Pair, seed: int) -> None:
@@ -88,7 +54,6 @@ def generate(pair: Pair, seed: int) -> None:
 
 
 def keep_arrays(pair: Pair, seed: int) -> None:
-    """Two files of arrays."""
     for name in ("one", "two"):
         store.kept(pair, name, lambda rows: {"a": np.random.default_rng(seed).normal(size=(30, 4))}, 30)
 
@@ -102,135 +67,75 @@ def record(pair: Pair, seed: int) -> None:
 
 
 def convert(pair: Pair, seed: int) -> None:
-    """A cache folder of two files, as `embedded` builds them, and one built upon it."""
+    """A cache folder of two files, as `embedded` builds them."""
 
-    def first(folder: Path) -> None:
+    def build(folder: Path) -> None:
         with (store.cache_dir() / "built.log").open("a") as log:
-            log.write(f"{folder.name}\n")
+            log.write("built\n")
         for name in ("config.json", "weights.json"):
             time.sleep(0.02)  # so that two at once would meet
             (folder / name).write_text(json.dumps([name, seed] * 500))
 
-    def second(folder: Path) -> None:
-        (folder / "merged.json").write_text((embedded._once(f"base-{seed}", first) / "weights.json").read_text())
-
-    embedded._once(f"merged-{seed}", second)
+    embedded._once(f"base-{seed}", build)
 
 
-WORK = {
-    "generation": (
-        generate,
-        [
-            ("in a batch", 1),
-            ("in a batch", 3),
-            ("after a forward pass", 2),
-            ("half a text", 1),
-            ("half a text", 4),
-            ("before replace", 1),
-            ("after replace", 1),
-            ("after replace", 3),
-            ("before replace", 6),
-            ("after unlink", 1),
-            ("after replace", 7),
-        ],
-    ),
-    "arrays": (
-        keep_arrays,
-        [
-            ("half an array", 1),
-            ("before replace", 1),
-            ("after replace", 1),
-            ("after unlink", 1),
-            ("half a text", 1),
-            ("after replace", 2),
-            ("before replace", 3),
-        ],
-    ),
-    "ledger": (record, [("half a text", 1), ("before replace", 2), ("after replace", 2), ("half a text", 3)]),
-    "conversion": (
-        convert,
-        [("half a text", n) for n in range(1, 6)]
-        + [("after rmtree", n) for n in range(1, 7)]
-        + [("before replace", 1), ("after replace", 1), ("before replace", 2), ("after replace", 2)],
-    ),
+WORK: dict[Callable[[Pair, int], None], list[Point]] = {
+    generate: [("after", "pass", 2), ("half", "text", 1), ("after", "replace", 3), ("after", "unlink", 1)],
+    keep_arrays: [("half", "array", 1), ("after", "replace", 1), ("half", "text", 1)],
+    record: [("half", "text", 1), ("before", "replace", 2)],
+    convert: [("half", "text", 2), ("after", "rmtree", 1), ("before", "replace", 1)],
 }
 
 
-def begin(work: Callable[[], None]) -> int:
-    """Run work in a process of its own."""
-    process = os.fork()
-    if process == 0:
-        try:
-            work()
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-            os._exit(1)
-        os._exit(0)
-    return process
-
-
-def end(process: int) -> int:
-    """How a process ended: 0, or minus a signal."""
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-
-
 def left_in(folder: Path) -> dict[str, str]:
-    """Every file by name and hash, locks and logs aside; a sidecar without its date."""
+    """Every file in sight by name and hash, locks and logs aside; a sidecar without its date."""
     found = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".lock", ".log")):
+    for path in sorted(
+        path for path in folder.rglob("[!.]*") if path.is_file() and path.suffix not in (".lock", ".log")
+    ):
         text = path.read_bytes()
-        if path.name.endswith(".meta.json") and not path.name.startswith("."):
+        if path.name.endswith(".meta.json"):
             text = json.dumps(json.loads(text) | {"date": ""}).encode()
         found[str(path.relative_to(folder))] = store.sha256(text)
     return found
 
 
-def settle(folder: Path) -> None:
-    store.ROOT = generation.ROOT = folder
-    os.environ["R1_CACHE"] = str(folder / "cache")
-    os.environ["R1_SAY"] = os.devnull
-
-
-def main() -> None:
-    """Each piece of work: uninterrupted; by two processes at once; and for each point killed, then done again, then
-    with other settings. Every second time the other settings' results are there before."""
-    base, distilled, scratch = sys.argv[1:]
-    pair = Pair.of(base, distilled, name="tiny", device="cpu")
-    print(json.dumps({name: every_way(*WORK[name], pair, Path(scratch) / name) for name in WORK}))
-
-
 def every_way(work: Callable[[Pair, int], None], points: list[Point], pair: Pair, scratch: Path) -> dict[str, Any]:
-    """What one piece of work leaves on disk, in every way of interrupting it."""
+    """What a piece of work leaves: uninterrupted; by two processes at once; and, beside the results of other settings,
+    killed at each point and done again, then with those other settings again."""
 
-    def start(folder: Path, seed: int, point: Point | None = None) -> int:
-        def whole() -> None:
-            settle(folder)
-            if point:
-                arm(point)
+    def start(folder: Path, seed: int, *point: Any) -> int:
+        if process := os.fork():
+            return process
+        store.ROOT = generation.ROOT = folder
+        os.environ |= {"R1_CACHE": str(folder / "cache"), "R1_SAY": os.devnull}
+        try:
+            arm(*point) if point else None
             work(pair, seed)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
 
-        return begin(whole)
+    def end(process: int) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
     clean, together = [scratch / "clean-0", scratch / "clean-1"], scratch / "together"
     ends = [end(start(folder, seed)) for seed, folder in enumerate(clean)]
     ends += [end(process) for process in (start(together, 1), start(together, 1))]
     log = together / "cache" / "built.log"
-    result = {
-        "ends": ends,
-        "clean": [left_in(folder) for folder in clean],
-        "together": left_in(together),
-        "built": log.read_text().split() if log.exists() else [],
-        "killed": [],
-    }
+    result = {"ends": ends, "clean": [left_in(folder) for folder in clean], "together": left_in(together)}
+    result |= {"built": log.read_text().count("built") if log.exists() else 1, "killed": []}
     for number, point in enumerate(points):
         folder = scratch / str(number)
-        before = end(start(folder, 0)) if number % 2 == 0 else 0
-        ends = [before, end(start(folder, 1, point)), end(start(folder, 1))]
+        ends = [end(start(folder, 0)), end(start(folder, 1, *point)), end(start(folder, 1))]
         again = left_in(folder)
         ends.append(end(start(folder, 0)))
-        result["killed"].append({"point": point, "ends": ends, "again": again, "other": left_in(folder)})
+        result["killed"].append({"ends": ends, "again": again, "other": left_in(folder)})
     return result
 
 
 if __name__ == "__main__":
-    main()
+    base, distilled, scratch = sys.argv[1:]
+    pair = Pair.of(base, distilled, name="tiny", device="cpu")
+    print(json.dumps({w.__name__: every_way(w, at, pair, Path(scratch) / w.__name__) for w, at in WORK.items()}))

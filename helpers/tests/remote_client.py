@@ -71,7 +71,7 @@ def steered(pair: Pair) -> generation.Change:
     return steering.steered(pair.base, [one, two, steering.NOTHING])
 
 
-def steered_texts(pair: Pair) -> list[str]:
+def steered_texts(pair: Pair) -> list[list[int]]:
     change = steered(pair)
     how = {"lm": change.lm, "processors": change.processors, "on_batch": change.on_batch}
     return written(generation.complete(pair.base, TEXTS, max_new_tokens=LIMIT, **how))
@@ -109,18 +109,13 @@ NODES = [patching.Node(*place) for place in (("stream", 1), ("head", 0, 2), ("ml
 ASKED: dict[str, Callable[[Pair], Any]] = {
     "last_hidden": lambda pair: readouts.last_hidden(pair.base, TEXTS),
     "last_hidden, neurons edited": lambda pair: readouts.last_hidden(pair.base, TEXTS, lm=neurons(pair)),
-    "last_hidden, a latent held": lambda pair: readouts.last_hidden(pair.base, TEXTS, lm=latent(pair)),
     "last_hidden_shared": lambda pair: readouts.last_hidden_shared(pair.base, ["the old river", "the old park"]),
     "hidden_without": lambda pair: readouts.hidden_without(pair.base, TEXTS[:2], [[0], [1, 2]]),
-    "next_logits": lambda pair: readouts.next_logits(pair.base, TEXTS, [3, 5]),
     "next_logprobs": lambda pair: readouts.next_logprobs(pair.distilled, TEXTS, [3, 5]),
-    "next_distribution": lambda pair: readouts.next_distribution(pair.base, TEXTS),
     "stop_parts": lambda pair: readouts.stop_parts(pair.distilled, TEXTS),
-    "top_tokens": lambda pair: readouts.top_tokens(pair.base, TEXTS, k=3),
     "bigram_logits": lambda pair: readouts.bigram_logits(pair.base, [5, 6], [3, 5], first_mlp=True),
     "residuals": lambda pair: readouts.residuals(pair.base, TEXTS, mid=True),
     "lens": lambda pair: readouts.lens(pair.base, TEXTS, [3, 5], mid=True),
-    "lens, by the other head": lambda pair: readouts.lens(pair.base, TEXTS, [3, 5], head=pair.distilled),
     "lens_map": lambda pair: readouts.lens_map(pair.base, TEXTS[1], last=3),
     "activations": lambda pair: readouts.activations(pair.base, TEXTS),
     "attribute": lambda pair: readouts.attribute(pair.base, TEXTS, [3], [5, 6], neurons=True),
@@ -137,9 +132,6 @@ ASKED: dict[str, Callable[[Pair], Any]] = {
     "complete": lambda pair: written(generation.complete(pair.distilled, TEXTS, max_new_tokens=LIMIT)),
     "complete, sampled": lambda pair: written(
         generation.complete(pair.base, TEXTS, max_new_tokens=LIMIT, temperature=0.8, top_p=0.9, seed=3)
-    ),
-    "complete, neurons edited": lambda pair: written(
-        generation.complete(pair.base, TEXTS, max_new_tokens=LIMIT, lm=neurons(pair))
     ),
     "complete, a latent held": lambda pair: written(
         generation.complete(pair.base, TEXTS, max_new_tokens=LIMIT, lm=latent(pair))

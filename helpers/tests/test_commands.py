@@ -23,8 +23,6 @@ def helpers(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("check", "--pair", "r1-1.5b"), "Qwen/Qwen2.5-Math-1.5B.* the model hub"),
-        (("run", "--pair", "r1-1.5b", "--only", "01"), "error: 01_prompts.py: .*Qwen/Qwen2.5-Math-1.5B"),
         (("run", "--pair", "nowhere,a,b", "--only", "01"), "error: 01_prompts.py: 3 names in "),
         (("autoencoder", "nowhere.jsonl"), "pip install eai-sparsify"),
     ],
@@ -34,11 +32,6 @@ def test_what_a_user_can_cause_is_one_line_and_exit_code_2(arguments, said):
     assert done.returncode == 2
     assert re.search(said, done.stderr) and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-
-
-def test_help_names_the_commands():
-    shown = helpers("--help").stdout
-    assert all(name in shown for name in ("run", "check", "distill", "autoencoder", "card"))
 
 
 def test_two_folders_are_a_pair_and_a_terminal_may_lack_its_letters(qwen_folders):

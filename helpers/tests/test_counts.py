@@ -6,14 +6,16 @@ import re
 import pytest
 
 from helpers.store import ROOT
-from helpers.tests import killing, test_bad_input, test_coverage, test_faults
+from helpers.tests import killing, test_bad_input, test_coverage, test_interruptions, test_safety
 
-KILLED = sum(len(points) for _, points in killing.WORK.values())
 COUNTS = {
-    "careless calls": len(test_bad_input.TABLE) + len(test_bad_input.USAGE),
-    "places of a generation": KILLED,
-    "interventions, swaps and edits": len(test_faults.INTERVENTIONS),
-    "kinds and sizes": sum(map(len, (test_coverage.COVERS, test_coverage.FALLS_SHORT, test_coverage.TOO_WIDE))),
+    "careless calls": len(test_bad_input.TABLE),
+    "places of a generation": sum(map(len, killing.WORK.values())),
+    "readouts, interventions and swaps": len(test_interruptions.INTERVENTIONS),
+    "harmful texts": len(test_safety.HARMFUL),
+    "kinds and sizes": len(
+        test_coverage.cells(test_coverage.COVERS, test_coverage.FALLS_SHORT, test_coverage.TOO_WIDE)
+    ),
 }
 
 

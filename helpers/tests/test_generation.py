@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: MIT
-from collections import Counter
 
 import pytest
 import torch
@@ -8,13 +7,11 @@ from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWar
 from helpers import generation, store
 from helpers.generation import (
     Change,
-    Completion,
     SeededChoice,
     answers,
     complete,
     first_word,
     load_combined,
-    repetition,
     select_combined,
     stored_completions,
 )
@@ -62,12 +59,6 @@ def test_greedy_equals_a_plain_loop(tiny):
         assert [c.tokens for c in done] == [plain_greedy(member, p, 40) for p in PROMPTS]
 
 
-def test_batched_equals_single(tiny):
-    together = complete(tiny.distilled, PROMPTS, max_new_tokens=37)
-    assert together == [complete(tiny.distilled, [p], max_new_tokens=37)[0] for p in PROMPTS]
-    assert together == complete(tiny.distilled, PROMPTS, max_new_tokens=37, batch_size=2)
-
-
 def test_finished_rows_leave_and_the_rest_goes_on(qwen):
     """Rows that stop at different chunks give the same tokens as alone."""
     member = qwen.base
@@ -99,18 +90,6 @@ def test_limit_and_stop_reason(qwen):
     assert done.stop == "<|im_end|>" and done.length == 0 and done.text == ""
 
 
-def test_the_distilled_config_samples_but_greedy_is_asked_for(qwen):
-    once = complete(qwen.distilled, PROMPTS, max_new_tokens=20)
-    assert once == complete(qwen.distilled, PROMPTS, max_new_tokens=20)
-
-
-def test_sampling_depends_on_seed_and_prompt_alone(qwen):
-    options = dict(max_new_tokens=30, temperature=0.8, top_p=0.95)
-    together = complete(qwen.distilled, PROMPTS, seed=3, **options)
-    assert together[1] == complete(qwen.distilled, PROMPTS[1:2], seed=3, **options)[0]
-    assert [c.tokens for c in together] != [c.tokens for c in complete(qwen.distilled, PROMPTS, seed=4, **options)]
-
-
 def test_sampling_equals_a_plain_loop(tiny):
     """One prompt, no cache, transformers' own nucleus, a draw of its own at each step, over more than one chunk."""
     member, prompt = tiny.distilled, PROMPTS[2]
@@ -129,17 +108,6 @@ def test_sampling_equals_a_plain_loop(tiny):
     assert done.tokens == ids[0, start:].tolist() and done.length > generation.CHUNK["cpu"]
 
 
-def test_seeded_choice_draws_from_the_distribution():
-    scores = torch.tensor([[2.0, 1.0, 0.0, -torch.inf]])
-    counts, ids = Counter(), torch.zeros(1, 1)
-    for step in range(4000):
-        counts[int(SeededChoice(0, ["p"], step)(ids, scores.clone()).argmax())] += 1
-    expected = scores.softmax(-1)[0]
-    assert counts[3] == 0
-    for token in range(3):
-        assert counts[token] / 4000 == pytest.approx(float(expected[token]), abs=0.03)
-
-
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.6, 0.95), (1.0, 1.0), (2.0, 0.5), (0.01, 0.9)])
 def test_the_choice_is_from_transformers_own_nucleus(temperature, top_p, monkeypatch):
     scores = torch.randn(6, 900, generator=torch.Generator().manual_seed(1)) * 3
@@ -153,11 +121,6 @@ def test_the_choice_is_from_transformers_own_nucleus(temperature, top_p, monkeyp
         at = [int((row.double().cumsum(0) <= draw).sum()) for row, draw in zip(ranked, draws, strict=True)]
         assert chosen.tolist() == [int(row[k]) for row, k in zip(order, at, strict=True)]
         monkeypatch.setattr(generation, "SHORTLIST", 900 if step % 2 else 7)
-
-
-@pytest.mark.parametrize(("tokens", "share"), [([1, 2, 3], 0.0), ([1] * 8, 0.8), (list(range(20)), 0.0)])
-def test_repetition(tokens, share):
-    assert repetition(tokens) == pytest.approx(share)
 
 
 @pytest.mark.parametrize(
@@ -199,23 +162,6 @@ def test_another_notebook_at_the_same_file_mixes_nothing(qwen, data_here, monkey
     assert stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8) == first
 
 
-@pytest.mark.parametrize("change", ["setting", "model", "fresh", "seed"])
-def test_stale_rows_are_recomputed(qwen, data_here, capsys, monkeypatch, change):
-    stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8)
-    member, options = qwen.base, {"max_new_tokens": 8}
-    if change == "setting":
-        options["max_new_tokens"] = 9
-    if change == "seed":
-        options["seed"] = 1
-    if change == "model":
-        member = qwen.distilled
-    if change == "fresh":
-        options["fresh"] = True
-    capsys.readouterr()
-    stored_completions(qwen, member, PROMPTS[:2], name="x", **options)
-    assert "0 completions reused, 2 to compute" in capsys.readouterr().out
-
-
 def test_other_versions_reuse_rows_that_a_sample_confirms(qwen, data_here, capsys, monkeypatch):
     prompts = [f"{prompt} {k}" for prompt in PROMPTS for k in range(3)]
     first = stored_completions(qwen, qwen.base, prompts, name="x", max_new_tokens=8)
@@ -231,26 +177,34 @@ def test_other_versions_reuse_rows_that_a_sample_confirms(qwen, data_here, capsy
     assert f"{len(prompts)} to compute" in (said := capsys.readouterr().out) and "NOT the same" in said
 
 
-@pytest.mark.parametrize("change", ["prompt", "name", "description", "format"])
-def test_a_row_is_of_its_prompt_and_change(qwen, data_here, capsys, monkeypatch, change):
-    """Another prompt, sample or intervention computes; a prompt that was changed back is not computed again."""
-    prompts, made = PROMPTS[:2], Change("lowered", names=("sample 0", "sample 1"))
-    options = {"name": "x", "max_new_tokens": 4}
-    stored_completions(qwen, qwen.base, prompts, change=made, **options)
-    if change == "prompt":
-        prompts = [prompts[0], prompts[1] + " "]
-    if change == "name":
-        made = Change("lowered", names=("sample 0", "sample 2"))
-    if change == "description":
-        made = Change("raised", names=made.names)
-    if change == "format":
-        monkeypatch.setattr(generation, "FORMAT", generation.FORMAT + 1)
-    capsys.readouterr()
-    stored_completions(qwen, qwen.base, prompts, change=made, **options)
-    said = (
-        "1 completions reused, 1 to compute" if change in ("prompt", "name") else "0 completions reused, 2 to compute"
-    )
-    assert said in capsys.readouterr().out
+STALE = {  # what is asked another time: another setting or model, and how many of two rows are still good
+    "nothing": ({}, 2),
+    "prompt": ({"prompts": [PROMPTS[0], PROMPTS[1] + " "]}, 1),
+    "name": ({"change": Change("lowered", names=("sample 0", "sample 2"))}, 1),
+    "description": ({"change": Change("raised", names=("sample 0", "sample 1"))}, 0),
+    "limit": ({"max_new_tokens": 5}, 0),
+    "seed": ({"seed": 1}, 0),
+    "model": ({"member": "distilled"}, 0),
+    "fresh": ({"fresh": True}, 0),
+}
+
+
+@pytest.mark.parametrize("asked", STALE)
+def test_a_row_is_of_its_prompt_settings_and_change(qwen, data_here, capsys, asked):
+    other, reused = STALE[asked]
+    how = {"member": "base", "prompts": PROMPTS[:2], "max_new_tokens": 4, "name": "x"}
+    how["change"] = Change("lowered", names=("sample 0", "sample 1"))
+    for options in (how, how | other):
+        capsys.readouterr()
+        stored_completions(qwen, getattr(qwen, options.pop("member")), options.pop("prompts"), **options)
+    assert f"{reused} completions reused, {2 - reused} to compute" in capsys.readouterr().out
+
+
+def test_rows_of_another_format_are_computed_again(qwen, data_here, capsys, monkeypatch):
+    stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=4)
+    monkeypatch.setattr(generation, "FORMAT", generation.FORMAT + 1)
+    stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=4)
+    assert "0 completions reused, 2 to compute" in capsys.readouterr().out
 
 
 def test_run_fresh_reuses_only_its_own_run(qwen, data_here, capsys, monkeypatch):
@@ -260,40 +214,6 @@ def test_run_fresh_reuses_only_its_own_run(qwen, data_here, capsys, monkeypatch)
         capsys.readouterr()
         stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8)
         assert expected in capsys.readouterr().out
-
-
-def test_rows_without_their_provenance_are_not_taken_for_the_old_ones(qwen, data_here, monkeypatch):
-    """Stopped between the rows of another seed and their sidecar: the old seed computes again."""
-    how = {"name": "x", "max_new_tokens": 8, "temperature": 1.0}
-    first = stored_completions(qwen, qwen.distilled, PROMPTS[:2], seed=0, **how)
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
-        stopped.setattr(generation, "write_sidecar", stop)
-        stored_completions(qwen, qwen.distilled, PROMPTS[:2], seed=1, **how)
-    assert stored_completions(qwen, qwen.distilled, PROMPTS[:2], seed=0, **how) == first
-
-
-def test_a_crash_keeps_finished_batches(qwen, data_here, capsys, monkeypatch):
-    original, calls = generation._complete_batch, []
-
-    def fails_second(*arguments):
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    monkeypatch.setattr(generation, "_complete_batch", fails_second)
-    with pytest.raises(KeyboardInterrupt):
-        stored_completions(qwen, qwen.base, PROMPTS, name="x", max_new_tokens=8, batch_size=2)
-    monkeypatch.setattr(generation, "_complete_batch", original)
-    capsys.readouterr()
-    done = stored_completions(qwen, qwen.base, PROMPTS, name="x", max_new_tokens=8)
-    assert "2 completions reused, 3 to compute" in capsys.readouterr().out
-    assert done == complete(qwen.base, PROMPTS, max_new_tokens=8)
-    assert sidecar_path(data_here / "tiny-qwen2" / "x.json").exists()
 
 
 def test_out_of_memory_halves_the_batch(qwen, monkeypatch):
@@ -332,14 +252,6 @@ def test_select_combined_keeps_what_separates(qwen, data_here):
     assert first in select_combined(base, distilled).index, "it stops, but not quickly"
     base.loc[first, "length"] = 31
     assert first not in select_combined(base, distilled).index, "the base does not, either"
-
-
-def test_completion_reads_back(qwen, data_here):
-    done = stored_completions(qwen, qwen.base, PROMPTS[:1], name="x", max_new_tokens=4)[0]
-    assert (
-        isinstance(done, Completion)
-        and done.tokens == stored_completions(qwen, qwen.base, PROMPTS[:1], name="x", max_new_tokens=4)[0].tokens
-    )
 
 
 def test_combined_prompts_hold_the_bases_own_answer(tiny, data_here):

@@ -7,7 +7,6 @@ import pytest
 from helpers.embedded import adapter_dir
 from helpers.prompts import (
     JUST,
-    R1_ZERO,
     Ending,
     Question,
     ask,
@@ -16,12 +15,9 @@ from helpers.prompts import (
     end,
     ending_materials,
     endings_grid,
-    final_answer,
     is_right,
     load_questions,
-    neutral_sentences,
     normalise,
-    shuffle_words,
 )
 from helpers.series.distill import question_hash
 from helpers.store import ROOT
@@ -71,13 +67,6 @@ def test_right_means_whole_words(text, answers, right):
     assert is_right(text, answers) is right
 
 
-def test_final_answer_is_what_follows_the_thought():
-    assert final_answer("4 or 5?\n</think>\n\nIt is 4.", opened=True).strip() == "It is 4."
-    assert final_answer("4 or 5?", opened=True) == ""
-    assert final_answer("It is 4.", opened=False) == "It is 4."
-    assert final_answer("a</think>b</think>c", opened=False) == "c"
-
-
 def test_echo_share():
     assert echo_share("So: what is the capital of France? Hmm", "What is the capital of France?") == 1
     assert echo_share("Paris", "What is the capital of France?") == 0
@@ -91,24 +80,6 @@ def test_combined_prompt_is_question_sentence_answer(qwen):
     assert plain[0] == f"{questions[0].text} {JUST} A."
     template = combine(qwen.distilled, questions, ["A.", "B."], form="template")
     assert template[1].endswith("<think>\nB.") and template[1].count("<｜begin▁of▁sentence｜>") == 1
-
-
-def test_suffixes(qwen):
-    question = load_questions(1)
-    assert ask(qwen.base, question, form="plain", suffix="bare") == [question[0].text]
-    assert ask(qwen.base, question, form="plain", suffix="thanks")[0].endswith("Thank you very much.")
-
-
-def test_neutral_sentences_end_in_a_period():
-    sentences = neutral_sentences()
-    assert len(sentences) >= 40 and all(s.endswith(".") and "?" not in s for s in sentences)
-
-
-def test_shuffled_words_are_the_same_words_and_keep_the_end():
-    text = "What is the capital of France? Just give the answer. It is Paris."
-    shuffled = shuffle_words(text, 0)
-    assert sorted(shuffled.split(" ")) == sorted(text.split(" ")) and shuffled.endswith(" Paris.")
-    assert shuffled != text and shuffled == shuffle_words(text, 0) != shuffle_words(text, 1)
 
 
 QUESTIONS = [Question("a", "x", "Capital of France?", ("Paris",)), Question("b", "x", "Capital of Italy?", ("Rome",))]
@@ -180,9 +151,3 @@ def test_the_nonsense_tag_has_as_many_tokens(tiny):
         assert tag != "</think>" and count(tag) == count("</think>")
         words = plain_words(member.tokenizer, count("</think>"))
         assert count(words) == count("</think>") and words.replace(" ", "").isalpha()
-
-
-def test_r1_zeros_template_takes_other_names():
-    filled = R1_ZERO.format(think="plan", answer="reply", question="Who?")
-    assert filled.endswith("User: Who? Assistant:") and "<reply> answer here </reply>" in filled
-    assert "<think>" not in filled and "<answer>" not in filled

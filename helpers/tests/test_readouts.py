@@ -19,7 +19,6 @@ from helpers.readouts import (
     last_hidden_shared,
     lens,
     lens_map,
-    log_normaliser,
     next_distribution,
     next_logits,
     next_logprobs,
@@ -58,12 +57,6 @@ def test_logprobs_equal_plain_transformers(tiny, monkeypatch):
         assert torch.allclose(next_logprobs(member, PROMPTS, ids), expected, atol=1e-4)
 
 
-def test_batches_do_not_matter(tiny):
-    whole = last_hidden(tiny.base, PROMPTS)
-    assert torch.allclose(whole, last_hidden(tiny.base, PROMPTS, batch_size=1), atol=1e-4)
-    assert torch.allclose(whole.flip(0), last_hidden(tiny.base, PROMPTS[::-1]), atol=1e-4)
-
-
 def test_batches_leave_no_tensors_behind(qwen):
     """A trace that was stopped is a ring of frames and tensors, which stays until Python's collector comes by."""
 
@@ -82,13 +75,6 @@ def test_batches_leave_no_tensors_behind(qwen):
         gc.enable()
 
 
-def test_probabilities_sum_to_one(qwen):
-    hidden = last_hidden(qwen.base, PROMPTS)
-    everything = readouts.logits_of(qwen.base, hidden, list(range(qwen.base.config.vocab_size)))
-    total = (everything - log_normaliser(qwen.base, hidden)[:, None]).exp().sum(1)
-    assert torch.allclose(total, torch.ones(4), atol=1e-5)
-
-
 def test_stop_parts_sum_to_one_and_are_the_right_tokens(tiny):
     for member in tiny.members:
         frame = stop_parts(member, PROMPTS)
@@ -99,13 +85,6 @@ def test_stop_parts_sum_to_one_and_are_the_right_tokens(tiny):
         assert frame["Wait set"][0] == pytest.approx(float(probabilities[list(member.groups.wait)].sum()), abs=1e-5)
         closing = 0.0 if member.groups.end_think is None else float(probabilities[member.groups.end_think])
         assert frame["</think>"][0] == pytest.approx(closing, abs=1e-5)
-
-
-def test_top_tokens(qwen):
-    best = top_tokens(qwen.base, PROMPTS[:1], k=3)[0]
-    values = plain_logits(qwen.base, PROMPTS[0]).softmax(-1).topk(3)
-    assert [share for _, share in best] == pytest.approx(values.values.tolist(), abs=1e-5)
-    assert best[0][0] == qwen.base.tokenizer.decode([int(values.indices[0])])
 
 
 def test_bigram_logits_by_hand(tiny):
@@ -143,20 +122,11 @@ def test_residuals_and_lens_equal_plain_transformers(tiny):
             everything = head.model.lm_head(normed)
             found = lens(member, LONG, ids, head=head, positions=at)
             assert torch.allclose(found.logits, everything[..., ids], atol=1e-4)
+            fewer = lens(member, LONG, ids, head=head, positions=at, ranked=False)
+            assert torch.allclose(fewer.logits, found.logits, atol=1e-4) and fewer.ranks is fewer.logprobs is None
             assert torch.allclose(found.logprobs, everything.log_softmax(-1)[..., ids], atol=1e-4)
             ranks = everything.argsort(-1, descending=True).argsort(-1)[..., ids]
             assert (found.ranks == ranks).float().mean() > 0.97, "near ties may swap neighbours"
-
-
-def test_the_last_point_is_the_models_own_answer(tiny):
-    ids = [3, 4, 5]
-    for member in tiny.members:
-        own = lens(member, PROMPTS, ids).logits[:, 0, -1]
-        assert torch.allclose(own, next_logits(member, PROMPTS, ids), atol=1e-4)
-    crossed = lens(tiny.base, PROMPTS, ids, head=tiny.distilled, ranked=False)
-    assert crossed.ranks is None and crossed.logprobs is None
-    expected = lens(tiny.base, PROMPTS, ids, head=tiny.distilled).logits
-    assert torch.allclose(crossed.logits, expected, atol=1e-4)
 
 
 def test_points_between_attention_and_mlp(tiny):
@@ -277,18 +247,6 @@ def test_vocabulary_scores_are_z_scores_and_know_no_length(qwen):
     assert logits.argmax(1).tolist() == best
 
 
-@pytest.mark.embedded
-def test_lens_and_attribution_on_the_embedded_pair(smol):
-    member, stop, wait = smol.distilled, list(smol.distilled.groups.stop[:1]), list(smol.distilled.groups.wait)
-    prompt = member.prompt("What is the capital of France? Just give the answer. Paris.", "plain")
-    true = plain_logits(member, prompt)
-    found = attribute(member, [prompt], stop, wait)
-    assert float(found.total) == pytest.approx(float(true[stop].mean() - true[wait].mean()), abs=1e-3)
-    expected = member.model.lm_head(member.model.model.norm(plain_streams(member, prompt)[-1]))
-    seen = lens(member, [prompt], [*stop, *wait])
-    assert torch.allclose(seen.logits[0, 0], expected[:, [*stop, *wait]], atol=1e-3)
-
-
 def test_distributions_and_their_divergence(qwen):
     one, two = (next_distribution(member, PROMPTS) for member in qwen.members)
     assert torch.allclose(one[0], plain_logits(qwen.base, PROMPTS[0]).log_softmax(-1), atol=1e-4)
@@ -356,10 +314,3 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(tiny, capsys, monkeypa
     found = last_hidden(member, PROMPTS, batch_size=2)
     assert sizes == [2, 2, 1, 1] and torch.allclose(found, whole, atol=1e-5)
     assert "going on with 1 prompts" in capsys.readouterr().out
-
-    def broken(self, prompts, **options):
-        raise RuntimeError("another failure")
-
-    monkeypatch.setattr(type(member), "encode", broken)
-    with pytest.raises(RuntimeError, match="another"):
-        last_hidden(member, PROMPTS)

@@ -1,29 +1,13 @@
 # SPDX-License-Identifier: MIT
 import pytest
 
-from helpers.tokens import KEYWORDS, REASONING, WAIT, count_keywords, single_id, token_table
+from helpers.tokens import KEYWORDS, REASONING, WAIT, count_keywords, token_table
 
 
 def test_groups_are_the_words(tiny):
     for member in tiny.members:
         assert [member.tokenizer.decode([i]) for i in member.groups.wait] == list(WAIT)
         assert [member.tokenizer.decode([i]) for i in member.groups.reasoning] == list(REASONING)
-
-
-def test_think_tags_only_in_the_distilled(qwen):
-    assert qwen.base.groups.think is None and qwen.base.groups.end_think is None
-    assert qwen.distilled.tokenizer.decode([qwen.distilled.groups.end_think]) == "</think>"
-
-
-def test_control_words_are_apart_and_near(qwen):
-    groups = qwen.base.groups
-    assert len(groups.control) == len(groups.reasoning) == len(set(groups.control))
-    assert not set(groups.control) & {*groups.reasoning, *groups.wait, *groups.stop}
-    assert all(qwen.base.tokenizer.decode([i]).strip().isalpha() for i in groups.control)
-
-
-def test_a_word_of_two_tokens_is_reported_not_cut(qwen):
-    assert single_id(qwen.base.tokenizer, " Zyxgrumbel") is None
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import torch
 from sklearn.linear_model import orthogonal_mp
 
 from helpers import steering, weights
-from helpers.generation import Change, complete, cut_short, judged, stored_completions
+from helpers.generation import complete, cut_short, judged
 from helpers.pairs import Pair
 from helpers.prompts import load_questions
-from helpers.readouts import activations, attribute, last_hidden, next_logits
+from helpers.readouts import activations, attribute, last_hidden
 from helpers.weights import NeuronEdit, with_neurons
 
 PROMPTS = ["The bus stops at the corner near the old library.", "A cat", "She bought a blue coat"]
@@ -140,28 +140,10 @@ def test_an_edit_equals_a_plain_hook_at_every_step(tiny):
         assert torch.allclose(read[0], logits, atol=1e-4)
 
 
-@pytest.mark.embedded
-def test_an_edit_on_the_embedded_pair_equals_a_plain_hook(smol):
-    member = smol.base
-    lm = with_neurons(member, NeuronEdit(NEURONS, factor=8.0, added=2.0))
-    prompt = member.prompt("What is the capital of France?", "template")
-    tokens, _ = hooked_generate(member, prompt, 12, 8.0, 2.0)
-    done = complete(member, [prompt], lm=lm, max_new_tokens=12)[0]
-    assert done.tokens == [token for token in tokens if token not in member.groups.stop]
-
-
 def test_factor_one_changes_nothing(tiny):
     lm = with_neurons(tiny.base, NeuronEdit(NEURONS), NeuronEdit(NEURONS, factor=0.5), NeuronEdit(NEURONS, factor=2.0))
     assert torch.equal(last_hidden(tiny.base, PROMPTS, lm=lm), last_hidden(tiny.base, PROMPTS))
     assert complete(tiny.base, PROMPTS, lm=lm, max_new_tokens=8) == complete(tiny.base, PROMPTS, max_new_tokens=8)
-
-
-def test_added_amounts_go_to_their_neurons(qwen):
-    member, before = qwen.base, last_hidden(qwen.base, PROMPTS)
-    both = with_neurons(member, NeuronEdit([(2, 70), (2, 5)], added=[4.0, 0.0]))
-    one = with_neurons(member, NeuronEdit([(2, 70)], added=4.0))
-    assert torch.allclose(last_hidden(member, PROMPTS, lm=both), last_hidden(member, PROMPTS, lm=one))
-    assert not torch.allclose(last_hidden(member, PROMPTS, lm=one), before, atol=1e-3)
 
 
 def test_edits_as_weights_equal_edits_by_hooks_and_leave_no_trace(tiny):
@@ -179,24 +161,6 @@ def test_edits_as_weights_equal_edits_by_hooks_and_leave_no_trace(tiny):
         raise ZeroDivisionError
     after = state_bytes(member)
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_the_model_is_as_before_after_an_exception_inside_an_edit(tiny, monkeypatch):
-    member = tiny.base
-    bits, before = state_bytes(member), next_logits(member, PROMPTS, [3, 4])
-    lm = with_neurons(member, NeuronEdit(NEURONS, factor=5.0))
-    down = member.model.model.layers[1].mlp.down_proj
-
-    def fail(*_):
-        raise RuntimeError("in the middle of a step")
-
-    hook = down.register_forward_hook(fail)
-    with pytest.raises(Exception, match="in the middle"):
-        complete(member, PROMPTS, lm=lm, max_new_tokens=4)
-    hook.remove()
-    after = state_bytes(member)
-    assert all(torch.equal(bits[name], after[name]) for name in bits)
-    assert torch.equal(next_logits(member, PROMPTS, [3, 4]), before)
 
 
 def test_a_token_as_a_sum_of_others(tiny):
@@ -220,16 +184,6 @@ def test_a_token_as_a_sum_of_others(tiny):
     for others in ([5, 6, 7], [5, 3, 6, 7]):  # a token does not explain itself
         assert weights.least_squares_shares(member, [3], others) == pytest.approx([expected], abs=1e-4)
     assert weights.sparse_shares(member, [3], k=5, below=float(nearest.max().sqrt()))[0, 0] < shares[0, 0]
-
-
-def test_results_of_an_intervention_are_not_taken_for_another(tiny, data_here):
-    lm = with_neurons(tiny.base, NeuronEdit(NEURONS, factor=-3.0))
-    how = dict(name="x", max_new_tokens=6)
-    plain = stored_completions(tiny, tiny.base, PROMPTS, **how)
-    edited = stored_completions(tiny, tiny.base, PROMPTS, change=Change("neurons x -3", lm), **how)
-    assert edited != plain
-    assert stored_completions(tiny, tiny.base, PROMPTS, change=Change("neurons x -3", tiny.base.lm), **how) == edited
-    assert stored_completions(tiny, tiny.base, PROMPTS, **how) == plain
 
 
 def test_cut_answers_are_those_of_the_smaller_limit(tiny):
