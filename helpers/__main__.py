@@ -29,10 +29,10 @@ def run(
     keep: Annotated[bool, typer.Option("--keep", help="commit the findings of --quick for later checks")] = False,
 ) -> None:
     """Execute every notebook in order, write outputs, figures and results, print the findings."""
+    from helpers.commands import install, recheck
+    from helpers.commands.run import find_notebooks, pairs_of
+    from helpers.commands.run import run as run_series
     from helpers.findings import load_findings
-    from helpers.series import install, recheck
-    from helpers.series.run import find_notebooks, pairs_of
-    from helpers.series.run import run as run_series
 
     chosen = _chosen(pair)
     names = pairs_of(find_notebooks(ROOT, only), chosen)
@@ -68,8 +68,8 @@ def _chosen(pair: str) -> str | tuple[str, ...]:
 
 
 def _write_report(pair: str, to: str, out: Path | None) -> None:
-    from helpers.series.report import report as write
-    from helpers.series.summary import write_readme
+    from helpers.commands.report import report as write
+    from helpers.commands.summary import write_readme
 
     for path in write(pair, to=to, out=out):
         print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
@@ -95,7 +95,7 @@ def publish(
     branch: Annotated[str, typer.Option(help="branch that the badges open")] = "main",
 ) -> None:
     """Stamp Colab badges and the set-up cell's address and commit into notebooks and README."""
-    from helpers.series.publish import publish as stamp
+    from helpers.commands.publish import publish as stamp
 
     print(f"stamped {repository} at {stamp(repository, branch=branch)[:10]}; push that commit, then commit the stamps")
 
@@ -131,7 +131,7 @@ def distill(
     practice: Annotated[Path | None, typer.Option(help="questions for rejection sampling")] = None,
 ) -> None:
     """Train the distilled half of smol from reasoning traces (a GPU makes it minutes)."""
-    from helpers.series.distill import distill as train_adapter
+    from helpers.making.distill import distill as train_adapter
 
     print(f"adapter written to {train_adapter(traces, out, practice)}; now `python -m helpers card` measures it")
 
@@ -143,7 +143,7 @@ def autoencoder(
     layer: Annotated[list[int] | None, typer.Option(help="layers whose output is read; default 18")] = None,
 ) -> None:
     """Train a sparse autoencoder on the distilled half of smol (needs eai-sparsify; a GPU makes it minutes)."""
-    from helpers.series.autoencoder import train_autoencoders
+    from helpers.making.autoencoder import train_autoencoders
 
     folder = out or ROOT / "data" / "smol" / "autoencoder"
     print(f"autoencoder written to {train_autoencoders(traces, folder, layers=layer or [18])}")
@@ -161,7 +161,7 @@ def bench(
     nnterp: Annotated[str | None, typer.Option(help="Python of an environment that has it")] = None,
 ) -> None:
     """Time the study's pieces beside plain transformers and other libraries, taking turns, a process each."""
-    from helpers.series import bench as benchmark
+    from helpers.commands import bench as benchmark
 
     others = {name: python for name, python in (("transformer_lens", transformer_lens), ("nnterp", nnterp)) if python}
     path = benchmark.bench(name=name, others=others, shapes=shapes, dtype=dtype, device=device, rows=row, cap=cap)
@@ -173,7 +173,7 @@ def bench(
 @app.command()
 def card() -> None:
     """Measure the embedded pair on the confirm prompts and write its model card."""
-    from helpers.series.card import write_card
+    from helpers.making.card import write_card
 
     print(f"card written to {write_card()}")
 

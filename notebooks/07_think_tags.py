@@ -28,7 +28,7 @@ root = next((place for place in places if (place / "helpers" / "pairs.py").exist
 if not root.exists():  # the notebook was opened alone: fetch the rest
     subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY: the project's git address"), root], check=True)
     subprocess.run(["git", "-C", root, "checkout", "-q", COMMIT or "HEAD"], check=True)
-subprocess.run([sys.executable, root / "helpers" / "series" / "install.py"], check=True)
+subprocess.run([sys.executable, root / "helpers" / "commands" / "install.py"], check=True)
 sys.path.insert(0, str(root))
 
 # %% tags=["parameters"]

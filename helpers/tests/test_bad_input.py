@@ -30,10 +30,10 @@ from helpers import __main__ as commands
 from helpers import embedded, explorers, figures, findings, generation, patching, readouts, stats, steering, store
 from helpers import weights as w
 from helpers.generation import Change, complete, stored_completions
+from helpers.making.distill import read_traces
 from helpers.pairs import Member, Pair, load_member, load_pair
 from helpers.patching import Node, swapped
 from helpers.prompts import Question, combine, load_questions
-from helpers.series.distill import read_traces
 from helpers.stats import Interval
 from helpers.steering import Steering, load_autoencoder, steered
 from helpers.store import ROOT, UserError

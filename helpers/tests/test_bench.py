@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from helpers.series import bench as benchmark
+from helpers.commands import bench as benchmark
 
 TINY = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2}
 TINY |= {"intermediate_size": 80, "vocab_size": 736}

@@ -16,8 +16,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers.series.report import report
-from helpers.series.run import build, find_notebooks, scratch_copy
+from helpers.commands.report import report
+from helpers.commands.run import build, find_notebooks, scratch_copy
 from helpers.store import ROOT
 from helpers.tests.test_notebooks import SMALL
 

@@ -65,7 +65,7 @@ def test_another_adapter_is_another_model(cache, tmp_path, monkeypatch):
 
 
 def test_card_was_written_from_its_measures():
-    from helpers.series.card import measures_table
+    from helpers.making.card import measures_table
 
     measures = json.loads((data_dir("smol") / "card.json").read_text())
     assert measures_table(measures) in (data_dir("smol") / "README.md").read_text()
@@ -106,7 +106,7 @@ def test_the_pair_does_what_the_study_is_about(smol):
 @pytest.mark.embedded
 def test_distill_trains_an_adapter_that_loads(tmp_path, smol):
     """One step on four traces: the adapter is recorded, moves the tag rows and merges."""
-    from helpers.series.distill import Settings, train
+    from helpers.making.distill import Settings, train
 
     rows = [
         {"question": f"What is {n} + 1?", "thinking": f"Hmm. It is {n + 1}.", "answer_word": str(n + 1)}
@@ -130,7 +130,7 @@ def test_distill_trains_an_adapter_that_loads(tmp_path, smol):
 def test_examples_put_the_loss_on_the_reply_and_vary_the_answer(tmp_path):
     import random
 
-    from helpers.series.distill import Settings, answer_text, build_examples, name_the_option
+    from helpers.making.distill import Settings, answer_text, build_examples, name_the_option
     from helpers.tests.conftest import make_tokenizer
 
     row = {

@@ -20,10 +20,10 @@ import nbformat
 import pytest
 
 from helpers import __main__ as commands
+from helpers.commands import run as running
+from helpers.commands.run import build, execute, find_notebooks, refuse_unsynced, same_cells, scratch_copy, source_hash
 from helpers.findings import load_findings
 from helpers.provenance import digest, plain_source
-from helpers.series import run as running
-from helpers.series.run import build, execute, find_notebooks, refuse_unsynced, same_cells, scratch_copy, source_hash
 from helpers.store import ROOT, UserError, read_json
 
 SOURCES = find_notebooks(ROOT)

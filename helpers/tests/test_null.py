@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from helpers import stats
+from helpers.commands.recheck import committed, differences
+from helpers.commands.run import run
 from helpers.findings import CLAIMS, ONE_MODEL, read_ledger
 from helpers.pairs import load_pair
-from helpers.series.recheck import committed, differences
-from helpers.series.run import run
 from helpers.store import UserError
 
 # What a finding that compares the models reads where they do not differ.

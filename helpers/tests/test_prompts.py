@@ -5,6 +5,7 @@ import json
 import pytest
 
 from helpers.embedded import adapter_dir
+from helpers.making.distill import question_hash
 from helpers.prompts import (
     JUST,
     Ending,
@@ -19,7 +20,6 @@ from helpers.prompts import (
     load_questions,
     normalise,
 )
-from helpers.series.distill import question_hash
 from helpers.store import ROOT
 from helpers.tokens import nonsense_tag, plain_words
 

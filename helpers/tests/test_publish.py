@@ -16,10 +16,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from helpers.series import install
-from helpers.series.install import REQUIREMENTS, environment, missing
-from helpers.series.publish import current_commit, publish
-from helpers.series.run import build, find_notebooks, same_cells, source_hash
+from helpers.commands import install
+from helpers.commands.install import REQUIREMENTS, environment, missing
+from helpers.commands.publish import current_commit, publish
+from helpers.commands.run import build, find_notebooks, same_cells, source_hash
 from helpers.store import ROOT, UserError, cache_dir
 from helpers.tests.test_notebooks import SMALL
 

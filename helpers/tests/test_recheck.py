@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.series.recheck import committed, compare, differences, keep, other_bytes
+from helpers.commands.recheck import committed, compare, differences, keep, other_bytes
 from helpers.store import ROOT, UserError, write_records
 from helpers.tests.test_commands import helpers
 

@@ -12,12 +12,12 @@ import nbformat
 import pytest
 
 from helpers import findings, stats
+from helpers.commands import report as report_module
+from helpers.commands import summary as summary_module
+from helpers.commands.report import convert, document, front, read_cells, report
+from helpers.commands.summary import bench_tables, between, cell_link, findings_table, summary, told, write_readme
 from helpers.generation import load_combined
 from helpers.readouts import next_logprobs
-from helpers.series import report as report_module
-from helpers.series import summary as summary_module
-from helpers.series.report import convert, document, front, read_cells, report
-from helpers.series.summary import bench_tables, between, cell_link, findings_table, summary, told, write_readme
 from helpers.store import ROOT, UserError
 from helpers.tokens import single_id
 

@@ -28,11 +28,11 @@ from markdown_it import MarkdownIt
 from transformers import AutoConfig
 
 from helpers import embedded, explorers, figures, findings
+from helpers.commands.report import convert
+from helpers.commands.run import build, execute
+from helpers.commands.summary import findings_table
 from helpers.generation import complete
 from helpers.pairs import load_member
-from helpers.series.report import convert
-from helpers.series.run import build, execute
-from helpers.series.summary import findings_table
 from helpers.store import ROOT, NotebookFailed, UserError, without_keys
 
 # Programs in models
@@ -327,7 +327,7 @@ def test_what_a_model_wrote_is_text_in_a_finding(text, monkeypatch):
     row = {"id": "F01", "pair": "own", "claim": text, "notebook": "01_prompts", "quantity": text, "unit": text}
     row |= {**numbers, "split": "confirm", "sample": "prompts", "control": {"name": text, **numbers}}
     row |= {"verdict": "holds", "detail": text, "models": ["a", "b"]}
-    monkeypatch.setattr("helpers.series.summary.load_findings", lambda pair: [row])
+    monkeypatch.setattr("helpers.commands.summary.load_findings", lambda pair: [row])
     table = MARKDOWN.render(findings_table("own"))
     assert "<td><strong>holds</strong></td>" in table, "the last cell is still there"
     assert table.count("<tr>") == 2 and table.count("<td>") == 6 and table.count("<a ") == 1

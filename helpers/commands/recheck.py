@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from helpers.commands.run import run_command
 from helpers.findings import read_ledger
-from helpers.series.run import run_command
 from helpers.store import ROOT, UserError, atomic
 
 # Of one machine in float32 every digit repeats; of another, sums differ in their last bits, and the ledger keeps four

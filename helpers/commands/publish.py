@@ -11,7 +11,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 
-from helpers.series.run import find_notebooks, same_cells, source_hash
+from helpers.commands.run import find_notebooks, same_cells, source_hash
 from helpers.store import ROOT, UserError, atomic, write_text
 
 BADGE = "[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]"

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from helpers.embedded import distilled_folder
 from helpers.generation import complete
+from helpers.making.distill import Settings, build_examples, read_traces
 from helpers.pairs import Member, load_member
 from helpers.prompts import JUST, load_questions
-from helpers.series.distill import Settings, build_examples, read_traces
 from helpers.store import ROOT, UserError, sha256, write_text
 
 WIDTH, ACTIVE, LENGTH = 4096, 32, 256

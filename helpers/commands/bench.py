@@ -351,7 +351,7 @@ class _Worker(subprocess.Popen):
 
     def __init__(self, library: str, python: str, row: str, job: Path) -> None:
         self.log = job.with_name(f"{library}.log")
-        start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from helpers.series import bench; bench.work()"
+        start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from helpers.commands import bench; bench.work()"
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "R1_SAY": os.devnull, "TQDM_DISABLE": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
         with self.log.open("w") as log:

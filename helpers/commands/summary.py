@@ -158,7 +158,7 @@ def write_readme(root: Path = ROOT) -> bool:
 
 def bench_tables(root: Path = ROOT) -> str:
     """The committed benchmarks as Markdown tables."""
-    from helpers.series.bench import table
+    from helpers.commands.bench import table
 
     return "\n\n".join(table(path) for path in sorted((root / "data" / "bench").glob("*.json")))
 

@@ -12,9 +12,9 @@ from typing import Any
 import nbformat
 
 from helpers.checks import check_choice
+from helpers.commands.run import run_command
+from helpers.commands.summary import between, findings_table, summary
 from helpers.findings import load_findings, sentence
-from helpers.series.run import run_command
-from helpers.series.summary import between, findings_table, summary
 from helpers.store import ROOT, UserError, atomic, data_dir, read_json
 
 FORMATS = ("html", "docx")
