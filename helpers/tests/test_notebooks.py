@@ -301,6 +301,37 @@ def test_notebooks_of_several_pairs_cannot_be_checked_together(tmp_path, monkeyp
             commands.run(**choice)
 
 
+def test_in_a_terminal_a_bar_grows(tmp_path, monkeypatch, executed):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    running.run(root=small_series(tmp_path, "A = 1"))
+    assert "━" in sys.stdout.getvalue() and "begins" not in sys.stdout.getvalue()
+    assert sys.stdout.getvalue().count("01_x: [computed]") == 1
+
+
+def test_findings_fit_a_terminal(tmp_path, capsys, executed):
+    root = small_series(tmp_path, "A = 1")
+    path = root / "data" / "smol" / "findings.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([row | {"unit": "of what is long " * 9} if row["id"] == "F05" else row for row in rows]))
+    running.run(root=root)
+    *lines, _ = capsys.readouterr().out.partition("Findings on smol")[2].splitlines()
+    assert len(lines) <= 30 and max(map(len, lines)) <= 80
+    for row in rows:
+        (line,) = (line for line in lines if line.startswith(row["id"]))
+        assert row["verdict"] in line and f" {row['estimate']:.3g} ({row['low']:.3g} to {row['high']:.3g}) " in line
+
+
+def test_two_models_are_named_to_the_kernels(tmp_path, monkeypatch, executed):
+    """A folder by its whole path, for a kernel runs elsewhere."""
+    root = small_series(tmp_path, 'PAIR = "auto"')
+    (root / "models" / "base").mkdir(parents=True)
+    monkeypatch.chdir(root)
+    running.run(pair=("models/base", "someone/distilled"), root=root)
+    assert executed[0]["R1_PAIR"] == f"{root}/models/base,someone/distilled"
+
+
 def test_the_kernel_is_this_pythons(tmp_path, monkeypatch):
     """Though another one is installed under the same name, where it is found first."""
     spec = tmp_path / "kernels" / "python3" / "kernel.json"
@@ -313,3 +344,12 @@ def test_the_kernel_is_this_pythons(tmp_path, monkeypatch):
     notebook = build(source, {})
     execute(source, notebook, {})
     assert notebook.cells[0].outputs[0].text == f"{sys.executable} None\n"
+
+
+def test_a_notebook_runs_without_what_is_kept_for_speed(scratch, qwen_folders):
+    knobs = {"PAIR": repr(tuple(map(str, qwen_folders))), **SHORT}
+    assert all(
+        cell.execution_count
+        for cell in run_small(SOURCES[1], scratch, knobs, R1_FAST="0").cells
+        if cell.cell_type == "code"
+    )
