@@ -50,9 +50,10 @@ def run(
         print(f"kept: {recheck.keep(name, folder)}")
     if quick or only or expected is not None:
         return
-    for name in names:
-        with atomic(ROOT / "data" / name / "environment.txt") as temporary:
-            temporary.write_text(install.environment(install.REQUIREMENTS.read_text("utf-8")), "utf-8")
+    for path in (ROOT / "data" / name / "environment.txt" for name in names):
+        if fresh or not path.exists():  # else it tells what stored results were made with
+            with atomic(path) as temporary:
+                temporary.write_text(install.environment(install.REQUIREMENTS.read_text("utf-8")), "utf-8")
     if len(names) > 1:
         print(f"no report: the notebooks name several pairs ({', '.join(names)})")
     elif load_findings(name):
