@@ -201,8 +201,10 @@ def _agree(stored: Any, asked: dict[str, Any]) -> bool:
     if not isinstance(stored, dict) or stored.keys() != asked.keys():
         return False
     known, here = (one.get("arrays", {}) for one in (stored, asked))
-    close = isinstance(known, dict) and known.keys() == here.keys() and all(
-        np.allclose(known[name], here[name], rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True) for name in here
+    close = (
+        isinstance(known, dict)
+        and known.keys() == here.keys()
+        and all(np.allclose(known[name], here[name], rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True) for name in here)
     )
     return close and all(stored[key] == asked[key] for key in asked if key != "arrays")
 

@@ -129,7 +129,10 @@ through = kept(pair, "03_lens", read_lens, len(asked), fresh=RECOMPUTE)
 seen = {key: Lens(*(torch.from_numpy(through[f"{' '.join(key)} {name}"]) for name in ("logits", "logprobs", "ranks"))) for key in sets}
 streams = {key: residuals(members[key[0]], texts[key])[:, 0].cpu() for key in texts}
 
+# %% [markdown]
+# Each token's logit counts against the mean of the control words; the gap is stop minus Wait, and the models part where their gaps do:
 
+# %%
 def against_control(lens, chosen: slice) -> np.ndarray:
     """Mean logit of some of the tokens minus that of the control words, [prompt, depth]."""
     return (lens.logits[..., chosen].mean(-1) - lens.logits[..., at_control].mean(-1)).numpy()

@@ -160,9 +160,9 @@ def test_kept_readouts_are_of_this_code():
     for path in sorted((ROOT / "data" / "smol").glob("0*.meta.json")):
         code = read_json(path)["provenance"].get("code", {})
         text = next(source for source in SOURCES if source.name[:2] == path.name[:2]).read_text(encoding="utf-8")
-        own = {
-            n.name: ast.get_source_segment(text, n) for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)
-        }
+        lines = text.splitlines()
+        defined = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        own = {node.name: "\n".join(lines[node.lineno - 1 : node.end_lineno]) for node in defined}
         for name, told in code.items():
             module, _, function = name.partition(".")
             found = own.get(function) if module == "__main__" else inspect.getsource(inspect.unwrap(pydoc.locate(name)))
