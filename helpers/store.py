@@ -255,18 +255,15 @@ def kept(
     """
     path = data_dir(pair.name) / f"{name}.safetensors"
     provenance = {"models": [f"{member.identity} {member.dtype}" for member in pair.members], **made_from(make)}
-    told = "computed"
-    if not fresh and reusable(path, provenance):
-        drift, rows = drifted(path), sampled(min(n, *more, n), name)
-        told = "reused"
-        if drift:
-            same = _same_rows(_load_arrays(path), make(rows), rows)
-            told = f"reused, {drift}: {len(rows)} rows computed again, " + (
-                "the same" if same else "NOT the same, so all are"
-            )
+    rows, told, good = max(n, *more, n), "computed", False
+    if not fresh and reusable(path, provenance) and max(map(len, _load_arrays(path).values()), default=0) == rows:
+        drift, few = drifted(path), sampled(min(n, *more, n), name)
+        good = not drift or _same_rows(_load_arrays(path), make(few), few)
+        again = f", {drift}: {len(few)} rows computed again, " + ("the same" if good else "NOT the same, so all are")
+        told = "reused" + again * bool(drift)
     say(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {told}")
-    if not told.startswith("reused") or told.endswith("all are"):
-        arrays = {key: np.ascontiguousarray(value) for key, value in make(list(range(max(n, *more, n)))).items()}
+    if not good:
+        arrays = {key: np.ascontiguousarray(value) for key, value in make(list(range(rows))).items()}
         with alone(path):
             sidecar_path(path).unlink(missing_ok=True)  # else a crash could leave new arrays under an old provenance
             with atomic(path) as temporary:

@@ -148,6 +148,8 @@ def test_arrays_are_kept_until_anything_that_make_reads_changes(kept_here, monke
     assert kept(function=lambda rows: make(rows))[1] == kept()[1] == kept(fresh=True)[1] == 1
     monkeypatch.setattr(here, "DIRECTION", DIRECTION * (1 + 1e-6))
     assert kept()[1] == 0, "another machine's rounding is no other input"
+    store.kept(Two(), "x", make, len(TEXTS) - 1)
+    assert Counter.runs[-1] == [0, 1] and kept()[1] == 1, "another number of rows is another result"
     kept_here.unlink()
     assert kept()[1] == 1, "a file that is gone computes again"
     monkeypatch.setattr(here, "FACTOR", {"a": [object()]})
