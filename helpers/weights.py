@@ -9,9 +9,8 @@ than their own memory.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,10 +24,16 @@ from helpers.checks import check_count, check_finite, guarded, plain_torch
 from helpers.pairs import Member, Pair
 from helpers.store import UserError
 
-MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-READS_FROM = dict.fromkeys(("q_proj", "k_proj", "v_proj"), "input_layernorm") | dict.fromkeys(
-    ("gate_proj", "up_proj"), "post_attention_layernorm"
-)
+MATRICES = {  # and the norm that each reads from
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "input_layernorm"),
+    **{"o_proj": None, "gate_proj": "post_attention_layernorm", "up_proj": "post_attention_layernorm"},
+    "down_proj": None,
+}
+OUTSIDE: dict[str, Callable[[Member], Tensor]] = {
+    "embedding": lambda member: member.model.get_input_embeddings().weight,
+    "unembedding": lambda member: member.unembedding,
+    "final norm": lambda member: member.model.model.norm.weight,
+}
 ROWS = 8192  # rows of an embedding compared at once
 TARGETS = 64  # tokens explained at once: each holds a number for every word of the vocabulary
 Neuron = tuple[int, int]  # layer, column of its down_proj
@@ -42,72 +47,50 @@ def compare_matrices(pair: Pair, *, folded: bool = False) -> pd.DataFrame:
     Embedding and head are rows of their own: a tied head is compared through the embedding's tensor. Notebook 04.
     """
     rows = []
-    for layer, (one, two) in enumerate(zip(*(member.model.model.layers for member in pair.members), strict=True)):
-        for name in MATRICES:
-            pairs = [_matrix(block, name, folded=folded) for block in (one, two)]
-            rows.append({"layer": layer, "matrix": name, **_compare(*pairs)})
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            rows.append(
-                {"layer": layer, "matrix": name, **_compare(getattr(one, name).weight, getattr(two, name).weight)}
-            )
-    for name, see in (("embedding", _embedding), ("unembedding", _head), ("final norm", _final_norm)):
-        rows.append({"layer": -1, "matrix": name, **_compare(*(see(member) for member in pair.members))})
-    return pd.DataFrame(rows)
+    for layer, blocks in enumerate(zip(*(member.model.model.layers for member in pair.members), strict=True)):
+        for name in (*MATRICES, "input_layernorm", "post_attention_layernorm"):
+            rows.append({"layer": layer, "matrix": name, **_compare(*(_matrix(one, name, folded) for one in blocks))})
+    outside = [{"layer": -1, "matrix": name, **_compare(*map(see, pair.members))} for name, see in OUTSIDE.items()]
+    return pd.DataFrame(rows + outside)
 
 
-def _embedding(member: Member) -> Tensor:
-    return member.model.get_input_embeddings().weight
+def _matrix(block: Any, name: str, folded: bool = False) -> Tensor:
+    weight = next(getattr(part, name) for part in (block, block.self_attn, block.mlp) if hasattr(part, name)).weight
+    norm = MATRICES.get(name) if folded else None
+    return weight * getattr(block, norm).weight if norm else weight
 
 
-def _head(member: Member) -> Tensor:
-    return member.unembedding
-
-
-def _final_norm(member: Member) -> Tensor:
-    return member.model.model.norm.weight
-
-
-def _matrix(block: torch.nn.Module, name: str, *, folded: bool) -> Tensor:
-    inner = block.self_attn if hasattr(block.self_attn, name) else block.mlp
-    weight = getattr(inner, name).weight
-    return weight * getattr(block, READS_FROM[name]).weight if folded and name in READS_FROM else weight
+def _by_rows(one: Tensor, two: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Both matrices in float32, some rows at a time."""
+    for a, b in zip(one.split(ROWS), two.split(ROWS), strict=True):
+        yield a.float(), b.to(a.device).float()
 
 
 def _compare(one: Tensor, two: Tensor) -> dict[str, float]:
-    """Sums over row blocks in float32; the Gram matrix of the difference's smaller side gives its effective rank."""
+    """The Gram matrix of the difference's smaller side gives its effective rank."""
     if one.shape != two.shape:
         raise UserError(f"a matrix of {tuple(one.shape)} against {tuple(two.shape)}: the two models differ in shape")
     one, two = (torch.atleast_2d(matrix) for matrix in (one, two))
-    squares, dot, gram = torch.zeros(3, dtype=torch.float64), 0.0, 0.0
-    for a, b in zip(one.split(ROWS), two.split(ROWS), strict=True):
-        a, b = a.float(), b.to(a.device).float()
+    if len(one) < one.shape[1]:
+        one, two = one.T, two.T
+    squares, gram = torch.zeros(4, dtype=torch.float64), 0.0
+    for a, b in _by_rows(one, two):
         change = b - a
-        squares += torch.stack([part.pow(2).sum().double().cpu() for part in (a, b, change)])
-        dot += float((a * b).sum())
-        if len(one) > ROWS or len(one) > one.shape[1]:
-            gram = gram + change.T @ change
-        elif len(one) > 1:
-            gram = change @ change.T
-    base, other, change = squares.sqrt().tolist()
-    spread = float(torch.as_tensor(gram).pow(2).sum())
+        squares += torch.stack([part.sum().double().cpu() for part in (a * a, b * b, change * change, a * b)])
+        gram = gram + change.T @ change
+    (base, other, change), dot = squares[:3].sqrt().tolist(), float(squares[3])
     return {
         "relative": change / base if base else 0.0,
         "cosine": dot / (base * other) if base and other else 0.0,
-        "effective_rank": change**4 / spread if spread else float(change > 0),
-        "full_rank": min(one.shape),
+        "effective_rank": change**4 / float(gram.pow(2).sum()) if change else 0.0,
+        "full_rank": one.shape[1],
     }
 
 
 def spectrum(pair: Pair, layer: int, name: str) -> Float[np.ndarray, " rank"]:
     """Share of the squared norm of distilled - base by singular direction of one matrix, largest first."""
-    if not 0 <= layer < pair.base.n_layers or name not in MATRICES:
-        raise UserError(
-            f"no matrix {name!r} in layer {layer}: layers 0 to {pair.base.n_layers - 1}, {', '.join(MATRICES)}"
-        )
-    one, two = (_matrix(member.model.model.layers[layer], name, folded=False).float() for member in pair.members)
-    change = two.to(one.device) - one
-    gram = change @ change.T if change.shape[0] <= change.shape[1] else change.T @ change
-    squared = torch.linalg.eigvalsh(gram.double()).flip(0).clamp(min=0).cpu().numpy()
+    one, two = (_matrix(member.model.model.layers[layer], name).float() for member in pair.members)
+    squared = torch.linalg.svdvals(two.to(one.device) - one).square().cpu().numpy()
     return squared / squared.sum() if squared.sum() else squared
 
 
@@ -116,28 +99,27 @@ def compare_tokens(pair: Pair, *, head: bool = False) -> pd.DataFrame:
 
     Read from the tensors themselves, so a tied model's head is its embedding. Notebook 04.
     """
-    one, two = ((_head if head else _embedding)(member) for member in pair.members)
-    relative, cosine = [], []
-    for a, b in zip(one.split(ROWS), two.split(ROWS), strict=True):
-        a, b = a.float(), b.to(a.device).float()
-        relative.append(((b - a).norm(dim=1) / a.norm(dim=1).clamp(min=1e-12)).cpu())
-        cosine.append(torch.nn.functional.cosine_similarity(a, b, dim=1).cpu())
-    return pd.DataFrame({"relative": torch.cat(relative).numpy(), "cosine": torch.cat(cosine).numpy()})
+    parts = []
+    for a, b in _by_rows(*map(OUTSIDE["unembedding" if head else "embedding"], pair.members)):
+        relative = (b - a).norm(dim=1) / a.norm(dim=1).clamp(min=1e-12)
+        parts.append(torch.stack([relative, torch.nn.functional.cosine_similarity(a, b, dim=1)], dim=1).cpu())
+    return pd.DataFrame(torch.cat(parts).numpy(), columns=["relative", "cosine"])
 
 
 def writing_direction(member: Member, token_ids: Sequence[int], *, folded: bool = True) -> Float[Tensor, " d_model"]:
     """Mean unembedding of some tokens, float32; `folded`: minus the mean over the vocabulary and times the final
     norm's weight, which is the direction in the stream that raises these tokens above the average one."""
     member.check_ids(token_ids)
-    return member.at_weights(_writes, list(token_ids), folded).to(member.device)
+    ids = list(token_ids)
 
-
-def _writes(model: Any, token_ids: list[int], folded: bool) -> Tensor:
-    weight = model.lm_head.weight.detach()
-    rows = weight[token_ids].float().mean(0)
-    if not folded:
+    def read(model: Any) -> Tensor:
+        weight = model.lm_head.weight.detach()
+        rows = weight[ids].float().mean(0)
+        if folded:
+            rows = (rows - weight.mean(0, dtype=torch.float32)) * model.model.norm.weight.detach().float().to(rows)
         return rows
-    return (rows - weight.mean(0, dtype=torch.float32)) * model.model.norm.weight.detach().float().to(rows)
+
+    return member.at_weights(read).to(member.device)
 
 
 def value_vector_cosines(
@@ -145,29 +127,25 @@ def value_vector_cosines(
 ) -> Float[Tensor, "direction layer neuron"]:
     """Cosine of every value vector with each direction, in [-1, 1], float32 on the CPU; one layer at a time."""
     member.check_width(directions, "directions")
-    return member.at_weights(_cosines, torch.nn.functional.normalize(directions.float(), dim=-1))
+    unit = torch.nn.functional.normalize(directions.float(), dim=-1)
 
+    def read(model: Any) -> Tensor:
+        each = (layer.mlp.down_proj.weight.float() for layer in model.model.layers)
+        return torch.stack([(unit.to(w.device) @ torch.nn.functional.normalize(w, dim=0)).cpu() for w in each], dim=1)
 
-def _cosines(model: Any, unit: Tensor) -> Tensor:
-    found = []
-    for layer in model.model.layers:
-        columns = layer.mlp.down_proj.weight.float()
-        found.append((unit.to(columns.device) @ columns / columns.norm(dim=0).clamp(min=1e-12)).cpu())
-    return torch.stack(found, dim=1)
+    return member.at_weights(read)
 
 
 def closest(cosines: Float[Tensor, "layer neuron"], k: int) -> list[Neuron]:
     """The k neurons of largest absolute cosine: activations are signed, so both signs count."""
     check_count(k, "neurons", cosines.numel())
-    return [divmod(int(place), cosines.shape[1]) for place in cosines.flatten().abs().topk(k).indices]
+    return [divmod(int(at), cosines.shape[1]) for at in cosines.flatten().abs().topk(k).indices]
 
 
-def alike(
+def matched_neurons(
     chosen: Sequence[Neuron], sizes: Float[Tensor, "layer neuron"], *, seed: int = 0, among: int = 20
 ) -> list[Neuron]:
     """For each chosen neuron a random other one of its layer, among the `among` nearest in activation size."""
-    check_count(among, "like neurons")
-    _check_neurons(chosen, *sizes.shape)
     taken, found, rng = set(chosen), [], np.random.default_rng(seed)
     for layer, neuron in chosen:
         near = (sizes[layer] - sizes[layer, neuron]).abs().argsort().tolist()
@@ -179,19 +157,18 @@ def alike(
     return found
 
 
-def _check_neurons(neurons: Sequence[Neuron], n_layers: int, n_neurons: int) -> None:
-    """Raise UserError for a neuron that is not there."""
-    for layer, neuron in neurons:
-        if not 0 <= layer < n_layers or not 0 <= neuron < n_neurons:
-            raise UserError(
-                f"no neuron {neuron} in layer {layer}: there are layers 0 to {n_layers - 1}, "
-                f"neurons 0 to {n_neurons - 1}"
-            )
+def edited_model(member: Member, edit: Callable[[Any], None]) -> Any:
+    """An nnsight model for `complete(lm=...)` and `last_hidden(lm=...)` on which `edit(nnsight model)` is done at every
+    forward pass, those of generated steps included. The member itself stays as it was."""
+    with member.lm.edit() as (_tracer, lm):
+        for _ in Iterations()[:]:  # the tracer's own `all` does not serialise
+            edit(lm)
+    return lm
 
 
 @dataclass(frozen=True)
 class NeuronEdit:
-    """Activation -> `factor` * activation + `added`, for some neurons."""
+    """Activation -> `factor` * activation + `added` (one number, or one a neuron), for some neurons."""
 
     neurons: Sequence[Neuron]
     factor: float = 1.0
@@ -199,21 +176,17 @@ class NeuronEdit:
 
 
 def with_neurons(member: Member, *edits: NeuronEdit) -> Any:
-    """An edited nnsight model for `complete(lm=...)` and `last_hidden(lm=...)`: the chosen activations changed at
-    every position and every generated step. The member itself stays as it was.
+    """An `edited_model` with the chosen activations changed at every position. Raises UserError for a neuron that is
+    not there or a number that is not finite."""
+    changes = _by_layer(member, edits)
 
-    Raises UserError for a neuron that is not there or a number that is not finite.
-    """
-    for edit in edits:
-        _check_neurons(edit.neurons, member.n_layers, member.config.intermediate_size)
-    changes = {layer: _layer_change(member, layer, edits) for layer in sorted({n[0] for e in edits for n in e.neurons})}
-    with member.lm.edit() as (_tracer, edited):
-        for _ in Iterations()[:]:
-            for layer, (index, factor, added) in changes.items():
-                read = edited.model.layers[layer].mlp.down_proj.input
-                place = index.to(read.device)
-                read[..., place] = read[..., place] * factor.to(read) + added.to(read)
-    return edited
+    def edit(lm: Any) -> None:
+        for layer, (index, factor, added) in changes.items():
+            read = lm.model.layers[layer].mlp.down_proj.input
+            at = index.to(read.device)
+            read[..., at] = read[..., at] * factor.to(read) + added.to(read)
+
+    return edited_model(member, edit)
 
 
 @contextlib.contextmanager
@@ -222,52 +195,54 @@ def edited_weights(
 ) -> Iterator[Member]:
     """What `with_neurons` does, and vectors added to layers' outputs, at every position, as edits of the weights inside
     the block: a factor scales a column of `down_proj`, whatever is added is its bias. It costs a forward pass nothing
-    and works where hooks do not (compiled models). The same tensors as before after it."""
-    vectors = vectors or {}
-    member.check_layers(vectors)
-    for edit in edits:
-        _check_neurons(edit.neurons, member.n_layers, member.config.intermediate_size)
-    for vector in vectors.values():
-        member.check_width(vector, "vectors")
-    layers = sorted({layer for edit in edits for layer, _ in edit.neurons} | set(vectors))
-    matrices = {layer: member.model.model.layers[layer].mlp.down_proj for layer in layers}
-    with restored([(matrix, name) for matrix in matrices.values() for name in ("weight", "bias")]):
-        with plain_torch():
-            for layer, matrix in matrices.items():
-                index, factor, added = (part.to(matrix.weight.device) for part in _layer_change(member, layer, edits))
-                weight, columns = matrix.weight.clone(), matrix.weight[:, index]
-                weight[:, index] = columns * factor.to(weight)
-                bias = columns.float() @ added + vectors.get(layer, torch.zeros(len(weight))).to(weight.device).float()
-                bias = bias if matrix.bias is None else bias + matrix.bias.float()
-                for name, value in (("weight", weight), ("bias", bias.to(weight))):
-                    matrix._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
+    and works where hooks do not (compiled models)."""
+    new, vectors = [], vectors or {}
+    with plain_torch():
+        changes, nothing = (
+            _by_layer(member, edits),
+            (torch.tensor([], dtype=torch.long), torch.zeros(0), torch.zeros(0)),
+        )
+        for layer in {*changes, *vectors}:
+            matrix = member.model.model.layers[layer].mlp.down_proj
+            weight, vector = matrix.weight.clone(), vectors.get(layer, torch.zeros(len(matrix.weight)))
+            index, factor, added = (part.to(weight.device) for part in changes.get(layer, nothing))
+            bias = weight[:, index].float() @ added + vector.to(added)
+            bias = bias if matrix.bias is None else bias + matrix.bias.float()
+            weight[:, index] *= factor.to(weight)
+            both = (("weight", weight), ("bias", bias.to(weight)))
+            new += [(matrix, name, torch.nn.Parameter(value, requires_grad=False)) for name, value in both]
+    with restored([(matrix, name) for matrix, name, _ in new]):
+        for matrix, name, parameter in new:
+            matrix._parameters[name] = parameter
         yield member
 
 
 @contextlib.contextmanager
 def restored(places: Sequence[tuple[torch.nn.Module, str]]) -> Iterator[None]:
     """The same parameters in these places (module, name) after the block as before it, also after an exception."""
-    kept = [(module, name, module._parameters[name]) for module, name in places]
+    before = [(module, name, module._parameters[name]) for module, name in places]
     try:
         yield
     finally:
-        for module, name, before in kept:
-            module._parameters[name] = before
+        for module, name, parameter in before:
+            module._parameters[name] = parameter
 
 
-def _layer_change(member: Member, layer: int, edits: Sequence[NeuronEdit]) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns, factors and addends of one layer; a neuron named twice is scaled twice."""
-    factor, added = torch.ones(width := member.config.intermediate_size), torch.zeros(width)
+def _by_layer(member: Member, edits: Sequence[NeuronEdit]) -> dict[int, list[Tensor]]:
+    """Columns, factors and addends of each edited layer; a neuron named twice is scaled twice."""
+    found: dict[int, dict[int, tuple[float, float]]] = {}
+    size = member.config.intermediate_size
     for edit in edits:
-        amounts = [edit.added] * len(edit.neurons) if isinstance(edit.added, Real) else list(edit.added)
-        if not np.isfinite([edit.factor, *amounts]).all() or len(amounts) != len(edit.neurons):
-            raise UserError(f"factor {edit.factor} and addends {amounts[:3]}: give finite numbers, one a neuron")
-        for (at, neuron), amount in zip(edit.neurons, amounts, strict=True):
-            if at == layer:
-                factor[neuron] *= edit.factor
-                added[neuron] += amount
-    index = ((factor != 1) | (added != 0)).nonzero().flatten()
-    return tuple(part.to(member.device) for part in (index, factor[index], added[index]))
+        amounts = np.broadcast_to(edit.added, len(edit.neurons)).tolist()
+        check_finite(edit.factor + sum(amounts), "the factor or an addend of neurons")
+        for (layer, neuron), amount in zip(edit.neurons, amounts, strict=True):
+            if not 0 <= neuron < size:
+                raise UserError(f"no neuron {neuron} in layer {layer}: there are neurons 0 to {size - 1}")
+            factor, added = found.setdefault(layer, {}).get(neuron, (1.0, 0.0))
+            found[layer][neuron] = factor * edit.factor, added + amount
+    member.check_layers(found)
+    parts = {at: (torch.tensor(list(some)), *torch.tensor(list(some.values())).T) for at, some in sorted(found.items())}
+    return {layer: [part.to(member.device) for part in three] for layer, three in parts.items()}
 
 
 def _unit_unembeddings(member: Member) -> Float[Tensor, "vocab d_model"]:
@@ -284,27 +259,20 @@ def sparse_shares(
     equal, changes nothing. `below` leaves out others of that cosine and more: near copies."""
     member.check_ids(token_ids)
     check_count(k, "other tokens", min(member.unembedding.shape) - 1)
-    check_finite(below, "below")
-    every = _unit_unembeddings(member)
-    return torch.cat([_pursuit(every, some, k, below) for some in torch.tensor(list(token_ids)).split(TARGETS)]).numpy()
-
-
-def _pursuit(every: Tensor, tokens: Tensor, k: int, below: float) -> Float[Tensor, "token step"]:
-    """`sparse_shares` of a block of tokens: the row nearest to what is left, made orthogonal to those before it."""
-    rows, left = torch.arange(len(tokens)), every[tokens].double()
-    barred = (every[tokens] @ every.T).abs() >= (below if below < 1 else torch.inf)  # equal rows may be at 1.0000001
-    barred[rows, tokens] = True
-    basis, shares = torch.zeros(len(tokens), k, every.shape[1], dtype=torch.float64), torch.zeros(len(tokens), k)
-    for step in range(k):
-        nearest = (left.float() @ every.T).abs().masked_fill(barred, -1).argmax(1)
-        barred[rows, nearest] = True
-        new = every[nearest].double()
-        new = new - torch.einsum("tsd,ts->td", basis, torch.einsum("tsd,td->ts", basis, new))
-        size = new.norm(dim=1, keepdim=True)
-        basis[:, step] = torch.where(size > 1e-5, new / size.clamp(min=1e-5), 0.0)
-        left = left - basis[:, step] * (basis[:, step] * left).sum(1, keepdim=True)
-        shares[:, step] = 1 - left.pow(2).sum(1)
-    return shares
+    every, blocks = _unit_unembeddings(member), []
+    for tokens in torch.tensor(list(token_ids)).split(TARGETS):
+        own, picked, shares = every[tokens].double()[..., None], [], []
+        left, nearest, bar = own, tokens, below if below < 1 else torch.inf  # equal rows may be at 1.0000001
+        barred = (every[tokens] @ every.T).abs() >= bar
+        for _ in range(k):
+            barred.scatter_(1, nearest[:, None], True)
+            nearest = (left[..., 0].float() @ every.T).abs().masked_fill(barred, -1).argmax(1)
+            picked.append(every[nearest].double())
+            chosen = torch.stack(picked, dim=2)
+            left = own - chosen @ torch.linalg.lstsq(chosen, own, rcond=1e-5, driver="gelsd").solution
+            shares.append(1 - left.square().sum((1, 2)))
+        blocks.append(torch.stack(shares, dim=1).float())
+    return torch.cat(blocks).numpy()
 
 
 def least_squares_shares(
@@ -318,9 +286,8 @@ def least_squares_shares(
     gram = (together.T @ together).double()
     for token in token_ids:
         own = every[token].double()
-        counted = others is None or token in others
-        values, basis = torch.linalg.eigh(gram - torch.outer(own, own) * counted)
-        shares.append(float((own @ basis[:, values > 1e-6 * values.max()]).pow(2).sum()))
+        without = gram - torch.outer(own, own) * (others is None or token in others)
+        shares.append(float(own @ torch.linalg.pinv(without, rtol=1e-6, hermitian=True) @ without @ own))
     return np.array(shares)
 
 

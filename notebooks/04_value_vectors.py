@@ -247,7 +247,7 @@ texts = {(role, split): combined[split].prompts(m, "plain") for role, m in membe
 active = {(role, split): activations(members[role], prompts).act.cpu() for (role, split), prompts in texts.items()}
 size = {role: active[role, "explore"].abs().mean(0) for role in members}
 chosen = {(role, kind): weights.closest(near[role][kind], N_NEURONS) for role in members for kind in ("stop", "Wait")}
-matched = {key: weights.alike(neurons, size[key[0]], seed=SEED) for key, neurons in chosen.items()}
+matched = {key: weights.matched_neurons(neurons, size[key[0]], seed=SEED) for key, neurons in chosen.items()}
 two_words = {role: dict(zip(("stop", "Wait"), null[role, "stop"][:2], strict=True)) for role in members}
 other = {(role, kind): weights.closest(two_words[role][kind], N_NEURONS) for role, kind in chosen}
 
@@ -296,7 +296,7 @@ for role, kind in (("base", "stop"), ("distilled", "Wait")):
 rivals = {}
 for role, kind in (("base", "stop"), ("distilled", "Wait")):
     ranked = weights.closest(near[role][kind], max(COUNTS))
-    rivals |= {(role, "nearest columns"): ranked, (role, "most attributed"): attributed[role], (role, "matched random"): weights.alike(ranked, size[role], seed=SEED)}
+    rivals |= {(role, "nearest columns"): ranked, (role, "most attributed"): attributed[role], (role, "matched random"): weights.matched_neurons(ranked, size[role], seed=SEED)}
 
 
 def silence(rows: list[int]) -> dict:
@@ -378,7 +378,7 @@ for role in members:
     best[role] = ALPHAS[int(ahead.argmax())]
 at = {role: ALPHAS.index(best[role]) for role in members}
 effect = {(role, name): toward[role] * dose[role, "scaled", name][:, at[role]] for role in members for name in sets}
-draws = [{key: weights.alike(neurons, size[key[0]], seed=SEED + draw) for key, neurons in chosen.items()} for draw in range(N_DRAWS)]
+draws = [{key: weights.matched_neurons(neurons, size[key[0]], seed=SEED + draw) for key, neurons in chosen.items()} for draw in range(N_DRAWS)]
 
 
 def read_draws(rows: list[int]) -> dict:

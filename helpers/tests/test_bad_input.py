@@ -218,7 +218,7 @@ TABLE = [
     # weights, steering
     Case("a negative neuron", lambda d: w.with_neurons(d.base, NeuronEdit([(0, -1)])), "no neuron -1", "0 to 79"),
     Case("steering below the first layer", lambda d: steered(d.base, [Steering("v", {-1: V})]), "layer -1", "0 to 2"),
-    Case("steering by NaN", lambda d: steered(d.base, [Steering("v", {1: V}, NAN)]), "v: strength", "look for NaN"),
+    Case("steering by NaN", lambda d: steered(d.base, [Steering("v", {1: V}, NAN)]), "v: strength", "finite number"),
     Case("no such latent", lambda d: steering.with_latent(d.base, load_autoencoder(*d.coder), 20, 1.0), "latent 20",
          "0 to 19"),
     Case("a place in no text", lambda d: steering.read_places(d.base, d.given, [(5, 0)]), "text 5", "there are 1 texts",

@@ -100,10 +100,10 @@ def test_matched_neurons_are_alike_and_others():
     sizes = torch.arange(200.0).reshape(2, 100)
     chosen = [(0, 10), (0, 11), (1, 50)]
     for seed in range(30):
-        found = weights.alike(chosen, sizes, among=5, seed=seed)
+        found = weights.matched_neurons(chosen, sizes, among=5, seed=seed)
         assert len(set(found)) == 3 and not set(found) & set(chosen)
         assert all(a[0] == b[0] and abs(a[1] - b[1]) <= 8 for a, b in zip(chosen, found, strict=True))
-        assert found == weights.alike(chosen, sizes, among=5, seed=seed)
+        assert found == weights.matched_neurons(chosen, sizes, among=5, seed=seed)
 
 
 def hooked_generate(member, prompt, steps, factor, added):
