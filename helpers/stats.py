@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
 
-from helpers.checks import check_choice, check_count, check_lengths
+from helpers.checks import check_lengths
 from helpers.store import UserError
 
 RESAMPLES, FLIPS = 2000, 5000
@@ -32,8 +32,9 @@ class Interval:
         return f"{self.estimate:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
-def _numbers(values: Any, what: str, *, axes: int = 1, least: int = 2) -> np.ndarray:
-    """Finite numbers with that many axes, at least so many along the first. Raises UserError for anything else."""
+def _numbers(values: Any, what: str, *, axes: int = 1, least: int = 2, shares: bool = False) -> np.ndarray:
+    """Finite numbers with that many axes, at least so many along the first; `shares`: from 0 to 1. Raises UserError
+    for anything else."""
     try:
         numbers = np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
@@ -43,6 +44,8 @@ def _numbers(values: Any, what: str, *, axes: int = 1, least: int = 2) -> np.nda
         raise UserError(f"{what} have shape {numbers.shape}: give {shape}, at least {least} prompts")
     if not np.isfinite(numbers).all():
         raise UserError(f"{what} are not finite at {np.argwhere(~np.isfinite(numbers))[0].tolist()}: look for NaN")
+    if shares and (numbers.min() < 0 or numbers.max() > 1):
+        raise UserError(f"{what} from {numbers.min():g} to {numbers.max():g}: give numbers from 0 to 1")
     return numbers
 
 
@@ -58,37 +61,29 @@ def bootstrap(*samples: Any, statistic: Callable[..., Any] = np.mean, seed: int 
     Several samples are resampled together (paired). The statistic takes the samples and an `axis`. Raises UserError
     for fewer than two prompts or NaN.
     """
-    if not samples:
-        raise UserError("no sample was given: pass one number a prompt")
     arrays = [_numbers(sample, "values") for sample in samples]
     check_lengths(**{f"values in sample {k}": array for k, array in enumerate(arrays, start=1)})
-    n = len(arrays[0])
-    estimate = float(statistic(*arrays, axis=-1))
+    n, how = len(arrays[0]), {"paired": True, "vectorized": True, "method": "percentile", "n_resamples": RESAMPLES}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # NaN ends tell it
-        found = stats.bootstrap(
-            arrays,
-            statistic,
-            paired=True,
-            vectorized=True,
-            method="percentile",
-            confidence_level=_level(n),
-            n_resamples=RESAMPLES,
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return Interval(estimate, float(found.low), float(found.high), n)
+        rng = np.random.default_rng(seed)
+        found = stats.bootstrap(arrays, statistic, confidence_level=_level(n), rng=rng, **how).confidence_interval
+    return Interval(float(statistic(*arrays, axis=-1)), float(found.low), float(found.high), n)
+
+
+def bands(values: Any, *, seed: int = 0) -> list[Interval]:
+    """95 % bootstrap interval of the mean over prompts of each column of [prompt, column]."""
+    return [bootstrap(column, seed=seed) for column in _numbers(values, "values", axes=2).T]
 
 
 def share(passed: Any) -> Interval:
     """95 % interval of a share, one number from 0 to 1 a prompt: `bootstrap`, or, where all are 0 or all 1 and nothing
     is left to resample, the exact bound (Clopper and Pearson 1934): 3.8 / n wide for large n."""
-    found, values = bootstrap(passed), np.asarray(passed, dtype=float)
-    if values.min() < 0 or values.max() > 1:
-        raise UserError(f"shares from {values.min():g} to {values.max():g}: they lie from 0 to 1")
-    if len(set(values)) > 1 or found.estimate not in (0, 1):
-        return found
-    exact = stats.binomtest(int(values.sum()), found.n).proportion_ci(method="exact")
-    return Interval(found.estimate, float(exact.low), float(exact.high), found.n)
+    values = _numbers(passed, "shares", shares=True)
+    if set(values) not in ({0.0}, {1.0}):
+        return bootstrap(values)
+    exact = stats.binomtest(int(values.sum()), len(values)).proportion_ci(method="exact")
+    return Interval(float(values[0]), float(exact.low), float(exact.high), len(values))
 
 
 def paired(after: Any, before: Any, *, statistic: Callable[..., Any] = np.mean) -> Interval:
@@ -96,17 +91,6 @@ def paired(after: Any, before: Any, *, statistic: Callable[..., Any] = np.mean) 
     after, before = _numbers(after, "values"), _numbers(before, "values")
     check_lengths(after=after, before=before)
     return bootstrap(after - before, statistic=statistic)
-
-
-def bands(values: Any, *, seed: int = 0) -> list[Interval]:
-    """95 % bootstrap interval of the mean over prompts of each column of [prompt, column], in one go."""
-    columns = _numbers(values, "values", axes=2)
-    found = stats.bootstrap(
-        (columns,), np.mean, axis=0, method="percentile", confidence_level=_level(len(columns)), n_resamples=RESAMPLES,
-        batch=200, rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
-    triples = zip(columns.mean(0), found.low, found.high, strict=True)
-    return [Interval(float(middle), float(low), float(high), len(columns)) for middle, low, high in triples]
 
 
 def correlation(first: Any, second: Any, *, ranks: bool = False) -> Interval:
@@ -156,9 +140,8 @@ def ratio_of_means(numerator: Any, denominator: Any) -> Interval:
     below the line, so that no rule is decided by it."""
 
     def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = np.mean(a, axis=axis) / np.mean(b, axis=axis)
-        return np.where(np.isfinite(found), found, np.nan)
+        below = np.mean(b, axis=axis)
+        return np.mean(a, axis=axis) / np.where(below == 0, np.nan, below)
 
     return bootstrap(numerator, denominator, statistic=ratio)
 
@@ -175,25 +158,14 @@ def ratio_of_medians(numerator: Any, denominator: Any) -> Interval:
 def sign_flip_p(differences: Any, *, seed: int = 0) -> np.ndarray:
     """Two-sided p of a mean difference of zero, by flipping the signs of prompts; one p a column of [prompt, token]."""
     values = _numbers(differences, "differences", axes=np.ndim(differences) or 1)
-    found = stats.permutation_test(
-        (values,),
-        lambda x, axis: x.mean(axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=FLIPS,
-        batch=500,
-        axis=0,
-        rng=np.random.default_rng(seed),
-    )
+    how = {"permutation_type": "samples", "vectorized": True, "n_resamples": FLIPS, "batch": 500, "axis": 0}
+    found = stats.permutation_test((values,), lambda x, axis: x.mean(axis=axis), rng=np.random.default_rng(seed), **how)
     return np.asarray(found.pvalue)
 
 
 def false_discovery(p_values: Any) -> np.ndarray:
     """Benjamini-Hochberg adjusted p-values, for scans."""
-    values = _numbers(p_values, "p-values", least=1)
-    if values.min() < 0 or values.max() > 1:
-        raise UserError(f"p-values from {values.min():g} to {values.max():g}: give numbers from 0 to 1")
-    return stats.false_discovery_control(values)
+    return stats.false_discovery_control(_numbers(p_values, "p-values", least=1, shares=True))
 
 
 def survival(lengths: Any, stopped: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -217,54 +189,41 @@ def survival(lengths: Any, stopped: Any) -> tuple[np.ndarray, np.ndarray, np.nda
 def settled_at(curves: Any, share: float = 0.5) -> np.ndarray:
     """Relative depth, 0 to 1, from which each curve of [prompt, depth] stays beyond a share of its final value."""
     curves = _numbers(curves, "curves", axes=2, least=1)
-    if curves.shape[1] < 2:
-        raise UserError(f"curves of {curves.shape[1]} depth: give at least 2")
     beyond = curves * np.sign(curves[:, -1:]) >= share * np.abs(curves[:, -1:])
     n_depths = curves.shape[1]
     return (n_depths - beyond[:, ::-1].cumprod(axis=1).sum(axis=1)) / (n_depths - 1)
 
 
-def _linear(x: np.ndarray, start: float, rise: float) -> np.ndarray:
-    return start + rise * x
-
-
-def _exponential(x: np.ndarray, start: float, rise: float, rate: float) -> np.ndarray:
-    return start + rise * np.expm1(rate * x) / np.expm1(rate)
-
-
-def _logistic(x: np.ndarray, start: float, rise: float, rate: float, middle: float) -> np.ndarray:
-    return start + rise * special.expit(rate * (x - middle))
-
-
+# name -> values at depths x from 0 to 1, first guess and bounds of what bends; start and rise are free
 SHAPES: dict[str, tuple[Callable[..., np.ndarray], list[float], tuple[list[float], list[float]]]] = {
-    "linear": (_linear, [], ([], [])),
-    "exponential": (_exponential, [3.0], ([0.01], [50.0])),
-    "logistic": (_logistic, [8.0, 0.7], ([0.5, 0.0], [100.0, 4.0])),
-}
+    "linear": (lambda x, start, rise: start + rise * x, [], ([], [])),
+    "exponential": (
+        lambda x, start, rise, rate: start + rise * np.expm1(rate * x) / np.expm1(rate), [3.0], ([0.01], [50.0]),
+    ),
+    "logistic": (
+        lambda x, start, rise, rate, middle: start + rise * special.expit(rate * (x - middle)),
+        [8.0, 0.7], ([0.5, 0.0], [100.0, 4.0]),
+    ),
+}  # fmt: skip
 
 
 def fit_shape(curve: Any, shape: str) -> np.ndarray:
     """Least-squares fit of a mean curve over equally spaced depths by one of SHAPES; its values there."""
-    check_choice(shape, "shape", SHAPES)
-    function, guess, (low, high) = SHAPES[shape]
-    curve = _numbers(curve, "depths of a curve")
-    x, free = np.linspace(0, 1, len(curve)), [-np.inf, -np.inf]
-    start = [curve[0], curve[-1] - curve[0], *guess]
-    bounds = [*free, *low], [np.inf, np.inf, *high]
+    (function, guess, (low, high)), curve = SHAPES[shape], _numbers(curve, "depths of a curve")
+    x, start = np.linspace(0, 1, len(curve)), [curve[0], curve[-1] - curve[0], *guess]
+    bounds = [-np.inf, -np.inf, *low], [np.inf, np.inf, *high]
     found = optimize.least_squares(lambda q: function(x, *q) - curve, start, bounds=bounds, max_nfev=300).x
     return function(x, *found)
 
 
 def held_out_errors(curves: Any, *, folds: int = 8) -> dict[str, np.ndarray]:
     """Each shape fitted to the mean curve of the other prompts: mean squared error on each prompt left out, both
-    curves centred, so that prompts differ in shape alone. curves: [prompt, depth].
-    """
+    curves centred, so that prompts differ in shape alone. curves: [prompt, depth]."""
     curves = _numbers(curves, "curves", axes=2)
-    check_count(folds, "folds", least=2)
     fold = np.arange(len(curves)) % min(folds, len(curves))
     errors = {shape: np.empty(len(curves)) for shape in SHAPES}
     for shape, error in errors.items():
         for k in np.unique(fold):
             fitted, left_out = fit_shape(curves[fold != k].mean(0), shape), curves[fold == k]
-            error[fold == k] = ((left_out - left_out.mean(1, keepdims=True) - fitted + fitted.mean()) ** 2).mean(1)
+            error[fold == k] = np.var(left_out - fitted, axis=1)  # the mean square of the centred difference
     return errors

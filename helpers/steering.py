@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
 from jaxtyping import Float
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import LogitsProcessor
 
@@ -187,11 +189,8 @@ def places_matched(member: Member, texts: Sequence[Completion], places: Sequence
     free = [(k, at) for k, row in enumerate(ids) for at in range(starts[k], len(row)) if (k, at) not in taken]
     if not free:
         raise UserError("the texts have no place without a keyword: pass longer ones")
-    by_token: dict[int, list[Spot]] = {}
-    for k, at in free:
-        by_token.setdefault(ids[k][at], []).append((k, at))
     rng = np.random.default_rng(seed)
-    pools = [by_token.get(ids[k][at], free) for k, at in places]
+    pools = [[(i, j) for i, j in free if ids[i][j] == ids[k][at]] or free for k, at in places]
     return [pool[int(rng.integers(len(pool)))] for pool in pools]
 
 
@@ -206,11 +205,9 @@ def read_places(
     Raises UserError where there are no places, or one is not in the texts."""
 
     def read(lm: Any, at: tuple[Tensor, Tensor]) -> list[Tensor]:
-        streams, heads = [], []
-        for layer in lm.model.layers:
-            heads.append(layer.self_attn.o_proj.input[at].float().cpu())
-            streams.append(layer.output[at].float().cpu())
-        return [torch.stack(streams, 1), torch.stack(heads, 1)]
+        parts = [(layer.self_attn.o_proj.input[at], layer.output[at]) for layer in lm.model.layers]
+        heads, streams = (torch.stack([part.float().cpu() for part in kind], 1) for kind in zip(*parts, strict=True))
+        return [streams, heads]
 
     return tuple(_read_texts(member, texts, places, read, batch_size))
 
@@ -229,11 +226,8 @@ def _read_texts(
         rows = {"input_ids": [ids[k] for k in some]}
         batch = member.tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(member.device)
         here, width = [i for i, (k, _) in enumerate(places) if k in some], batch["input_ids"].shape[1]
-        row, column = zip(
-            *((some.index(k), width - len(ids[k]) + at) for k, at in (places[i] for i in here)), strict=True
-        )
-        at = torch.tensor(row, device=member.device), torch.tensor(column, device=member.device)
-        return here, member.traced(batch, lambda lm: read(lm, at))
+        at = torch.tensor([(some.index(k), width - len(ids[k]) + at) for k, at in places if k in some]).T
+        return here, member.traced(batch, lambda lm: read(lm, tuple(at)))
 
     longest_last = sorted({k for k, _ in places}, key=lambda k: len(ids[k]))
     indices, parts = zip(*(found for _, found in in_memory(longest_last, size, run)), strict=True)
@@ -249,11 +243,8 @@ def function_vector(
     means = heads_mean.cpu().unflatten(1, (member.config.num_attention_heads, -1))
 
     def written(model: Any) -> Tensor:
-        parts = []
-        for layer, head in heads:
-            weight = model.model.layers[layer].self_attn.o_proj.weight.detach().float().cpu()
-            parts.append(weight.unflatten(1, means.shape[1:])[:, head] @ means[layer, head])
-        return torch.stack(parts).sum(0)
+        each = {at: model.model.layers[at].self_attn.o_proj.weight.detach().float().cpu() for at, _ in heads}
+        return sum(each[at].unflatten(1, means.shape[1:])[:, head] @ means[at, head] for at, head in heads)
 
     return member.at_weights(written)
 
@@ -304,12 +295,8 @@ class Autoencoder:
 
 def load_autoencoder(source: str | Path, hookpoint: str, *, device: Any = "cpu") -> Autoencoder:
     """A sparse autoencoder in the layout of EleutherAI's sparsify: `<source>/<hookpoint>/cfg.json` and
-    `sae.safetensors`; `source` is a folder, also below the project's root, or a hub id.
-
-    Hookpoints: `layers.N` (a layer's output) or `layers.N.mlp`. Raises UserError for anything else."""
-    from huggingface_hub import snapshot_download
-    from safetensors.torch import load_file
-
+    `sae.safetensors`; `source` is a folder, also below the project's root, or a hub id. Hookpoints: `layers.N` (a
+    layer's output) or `layers.N.mlp`. Raises UserError for anything else."""
     at = re.fullmatch(r"layers\.(\d+)(\.mlp)?", hookpoint)
     if not at:
         raise UserError(f"hookpoint {hookpoint!r}: this study reads layers.N or layers.N.mlp")
@@ -317,8 +304,7 @@ def load_autoencoder(source: str | Path, hookpoint: str, *, device: Any = "cpu")
     try:
         folder = (folder or Path(snapshot_download(str(source), allow_patterns=f"{hookpoint}/*"))) / hookpoint
     except Exception as error:
-        said = type(error).__name__
-        raise UserError(f"no folder {source}, and the hub did not give it ({said}): check name and network") from error
+        raise UserError(f"no folder {source}, and the hub did not give it: check name and network") from error
     if not (folder / "cfg.json").exists():
         raise UserError(f"{folder} has no cfg.json: name another hookpoint or folder")
     config = read_json(folder / "cfg.json")
