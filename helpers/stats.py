@@ -86,11 +86,11 @@ def share(passed: Any) -> Interval:
     return Interval(float(values[0]), float(exact.low), float(exact.high), len(values))
 
 
-def paired(after: Any, before: Any, *, statistic: Callable[..., Any] = np.mean) -> Interval:
-    """Interval of the statistic of per-prompt differences after - before."""
+def paired(after: Any, before: Any) -> Interval:
+    """Interval of the mean of per-prompt differences after - before."""
     after, before = _numbers(after, "values"), _numbers(before, "values")
     check_lengths(after=after, before=before)
-    return bootstrap(after - before, statistic=statistic)
+    return bootstrap(after - before)
 
 
 def correlation(first: Any, second: Any, *, ranks: bool = False) -> Interval:
@@ -128,11 +128,6 @@ def alignment(first: Any, second: Any) -> Interval:
     left_out = np.array([align(np.delete(every, k)) for k in every])
     half = 1.96 * np.sqrt((len(every) - 1) * np.mean((left_out - left_out.mean()) ** 2))
     return Interval(estimate, float(estimate - half), float(estimate + half), len(one))
-
-
-def power_of_ten(intervals: list[Interval]) -> list[Interval]:
-    """Intervals of means of log10 values as geometric means."""
-    return [Interval(10**i.estimate, 10**i.low, 10**i.high, i.n) for i in intervals]
 
 
 def ratio_of_means(numerator: Any, denominator: Any) -> Interval:

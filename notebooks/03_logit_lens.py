@@ -175,7 +175,8 @@ def trajectories(form: str) -> dict:
                 best = lens.ranks[..., chosen].amin(-1).float().numpy() + 1
                 panels[f"{role}|P"][name + end] = stats.bands(lens.logprobs[..., chosen].exp().sum(-1)), grey or colour
                 panels[f"{role}|logit"][name + end] = stats.bands(against_control(lens, chosen)), grey or colour
-                panels[f"{role}|rank"][name + end] = stats.power_of_ten(stats.bands(np.log10(best))), grey or colour
+                geometric = [stats.Interval(10**i.estimate, 10**i.low, 10**i.high, i.n) for i in stats.bands(np.log10(best))]
+                panels[f"{role}|rank"][name + end] = geometric, grey or colour
     return panels
 
 

@@ -53,11 +53,8 @@ def test_roles_exchanged_turn_the_numbers_round():
     there, back = one["F01"], two["F01"]
     inverse = 1 / back["estimate"], 1 / back["high"], 1 / back["low"]
     assert (there["estimate"], there["low"], there["high"]) == pytest.approx(inverse, rel=0.01), "a ratio"
-    for there, back in (
-        (one["F04"], two["F04"]),
-        (one["F25"], two["F25"]),
-        (one["F11"]["control"], two["F11"]["control"]),
-    ):
+    told = [[rows["F04"], rows["F25"], rows["F11"]["control"]] for rows in (one, two)]
+    for there, back in zip(*told, strict=True):
         mirrored = -back["estimate"], -back["high"], -back["low"]
         assert (there["estimate"], there["low"], there["high"]) == pytest.approx(mirrored, abs=2e-4)
         assert there["estimate"]

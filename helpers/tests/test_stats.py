@@ -8,10 +8,6 @@ from helpers.stats import Interval, bootstrap, false_discovery, paired, ratio_of
 from helpers.store import UserError
 
 
-def test_constant_sample_has_no_width():
-    assert bootstrap([2.0] * 10) == Interval(2.0, 2.0, 2.0, 10)
-
-
 @pytest.mark.parametrize("n", [2, 20, 60])
 def test_a_share_of_none_or_all_has_its_exact_bound(n):
     none, every = stats.share([0.0] * n), stats.share([True] * n)
@@ -45,34 +41,19 @@ def test_two_or_three_prompts_give_the_whole_range(n):
     assert found == band and (found.estimate, found.low, found.high) == (np.mean(values), 1.0, values[-1])
 
 
-def test_ratio_of_medians():
-    interval = ratio_of_medians([60, 80, 100] * 10, [10, 10, 10] * 10)
-    assert interval.estimate == 8 and interval.low >= 6 and interval.high <= 10
+def test_samples_are_resampled_together_and_below_the_line_stands_at_least_one_token():
+    lengths = np.random.default_rng(3).integers(5, 60, 41)
+    assert ratio_of_medians(3 * lengths, lengths) == Interval(3.0, 3.0, 3.0, 41)
     assert ratio_of_medians([5, 5], [0, 0]).estimate == 5
 
 
-def test_sign_flip_by_hand():
-    """Three equal differences: of the eight sign patterns only two are as extreme."""
+def test_by_hand():
+    """Of eight sign patterns of three equal differences two are as extreme; lengths 1, 2, 2+, 3 (+ censored)."""
     assert float(sign_flip_p([1.0, 1.0, 1.0])) == pytest.approx(0.25)
-
-
-def test_false_discovery_by_hand():
     assert false_discovery([0.01, 0.02, 0.03, 0.5]) == pytest.approx([0.04, 0.04, 0.04, 0.5])
-
-
-def test_survival_by_hand():
-    """Lengths 1, 2, 2+, 3 (+ censored): S = 3/4, 1/2, 0."""
     at, share, low, high = survival([1, 2, 2, 3], [True, True, False, True])
     assert at.tolist() == [1, 2, 3] and share.tolist() == pytest.approx([0.75, 0.5, 0.0])
     assert (low <= share).all() and (high >= share).all()
-
-
-def test_two_samples_are_resampled_together():
-    lengths = np.random.default_rng(3).integers(5, 60, 41)
-    assert ratio_of_medians(3 * lengths, lengths) == Interval(3.0, 3.0, 3.0, 41)
-
-
-def test_settled_at_by_hand():
     curves = [[0, 0, 0, 4, 4], [0, 3, 0, 0, -2], [2, 2, 2, 2, 2], [0, 4, 0, 4, 4], [-4, -4, -4, 4, 4]]
     assert stats.settled_at(curves).tolist() == [0.75, 1.0, 0.0, 0.75, 0.75], "as far on the other side is not there"
 
@@ -80,9 +61,8 @@ def test_settled_at_by_hand():
 @pytest.mark.parametrize("shape", ["linear", "exponential", "logistic"])
 def test_the_right_shape_predicts_prompts_left_out_best(shape):
     x = np.linspace(0, 1, 16)
-    true = {"linear": 2 + 5 * x, "exponential": np.exp(5 * x) / 20, "logistic": 8 / (1 + np.exp(-14 * (x - 0.5)))}[
-        shape
-    ]
+    bent = {"exponential": np.exp(5 * x) / 20, "logistic": 8 / (1 + np.exp(-14 * (x - 0.5)))}
+    true = bent.get(shape, 2 + 5 * x)
     curves = true + np.random.default_rng(0).normal(0, 0.3, size=(40, 16)) + np.arange(40)[:, None]
     errors = {name: error.mean() for name, error in stats.held_out_errors(curves).items()}
     assert errors[shape] <= 1.01 * min(errors.values()), "the others can bend as little as a line"

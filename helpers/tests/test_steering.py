@@ -24,6 +24,15 @@ PROMPTS = [
 LIMIT = 20
 
 
+def hooked(module, hook, run):
+    """What `run` gives while a plain PyTorch hook stands on a module."""
+    handle = module.register_forward_hook(hook)
+    try:
+        return run()
+    finally:
+        handle.remove()
+
+
 def vector(pair, seed=0, size=6.0):
     return size * steering.random_directions(1, pair.base.config.hidden_size, seed=seed)[0]
 
@@ -62,13 +71,9 @@ def test_a_vector_equals_a_plain_hook(tiny, where):
         return (moved, *output[1:]) if isinstance(output, tuple) else moved
 
     for prompt in PROMPTS:
-        handle = member.model.model.layers[1].register_forward_hook(hook)
-        try:
-            batch = member.encode([prompt])
-            stops = list(member.groups.stop)
-            out = member.model.generate(**batch, max_new_tokens=LIMIT, do_sample=False, eos_token_id=stops)
-        finally:
-            handle.remove()
+        batch, stops = member.encode([prompt]), list(member.groups.stop)
+        how = {**batch, "max_new_tokens": LIMIT, "do_sample": False, "eos_token_id": stops}
+        out = hooked(member.model.model.layers[1], hook, lambda how=how: member.model.generate(**how))
         tokens = out[0, batch["input_ids"].shape[1] :].tolist()
         wanted.append(next((tokens[:k] for k, t in enumerate(tokens) if t in stops), tokens))
     done = run(member, PROMPTS, [Steering("v", {1: added / 2}, 2.0, where)])
@@ -131,12 +136,9 @@ def test_a_prompt_of_one_token_is_a_prompt(qwen):
 def test_the_key_survives_rounding_and_sees_a_change(qwen):
     one = Steering("v", {1: vector(qwen)}, 0.5)
     assert replace(one, vectors={1: vector(qwen) * (1 + 1e-6)}).key == one.key
-    others = [replace(one, vectors={1: vector(qwen, 1)}), replace(one, vectors={2: vector(qwen)}), one.at(0.6)]
-    others += [
-        replace(one, where="last"),
-        replace(one, vectors={1: vector(qwen, size=9.0)}),
-        replace(one, bias={1: 2.0}),
-    ]
+    vectors = [{1: vector(qwen, 1)}, {2: vector(qwen)}, {1: vector(qwen, size=9.0)}]
+    others = [replace(one, vectors=other) for other in vectors]
+    others += [one.at(0.6), replace(one, where="last"), replace(one, bias={1: 2.0})]
     assert len({one.key, *(other.key for other in others)}) == 7
 
 
@@ -169,7 +171,7 @@ def test_places_stand_right_before_keywords(tiny):
     assert steering.places_before(member, [begins], ["wait"]) == [(0, len(ids) - len(text.tokens) - 1)]
 
 
-@pytest.mark.parametrize("before", [" I see.\n", " (", " I see.\n\n"])
+@pytest.mark.parametrize("before", [" (", " I see.\n\n"])
 def test_a_keyword_that_begins_a_token_without_a_space_is_found_right_there(tiny, before):
     """The place is the last token before the word, not one further back."""
     member = tiny.base
@@ -231,11 +233,7 @@ def test_a_clamped_latent_equals_a_plain_hook_and_keeps_the_error(tiny, tiny_aut
         return coder.decode(acts) + error
 
     block = member.model.model.layers[1]
-    handle = (block.mlp if on_mlp else block).register_forward_hook(hook)
-    try:
-        wanted = last_hidden(member, PROMPTS)
-    finally:
-        handle.remove()
+    wanted = hooked(block.mlp if on_mlp else block, hook, lambda: last_hidden(member, PROMPTS))
     got = last_hidden(member, PROMPTS, lm=steering.with_latent(member, coder, 7, 30.0))
     assert torch.allclose(got, wanted, atol=1e-4) and not torch.allclose(got, last_hidden(member, PROMPTS), atol=1e-2)
 
@@ -247,12 +245,6 @@ def test_all_heads_of_a_layer_sum_to_its_attention_output(tiny):
     projection = member.model.model.layers[1].self_attn.o_proj
     with torch.no_grad():
         assert torch.allclose(total, projection(heads[0, 1]), atol=1e-4)
-
-
-def test_random_directions_have_unit_length_and_differ():
-    drawn = steering.random_directions(5, 48, seed=3)
-    assert torch.allclose(drawn.norm(dim=-1), torch.ones(5)) and not torch.equal(drawn[0], drawn[1])
-    assert torch.equal(drawn, steering.random_directions(5, 48, seed=3))
 
 
 @pytest.mark.embedded

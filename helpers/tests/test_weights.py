@@ -52,17 +52,14 @@ def test_tied_and_untied_heads_are_compared_each_as_they_are(qwen):
     assert frame["unembedding"] == pytest.approx(float(expected), rel=1e-4)
     one, two = (member.model.model.embed_tokens.weight for member in qwen.members)
     assert frame["embedding"] == pytest.approx(float((two - one).norm() / one.norm()), rel=1e-4)
-    rows = weights.compare_tokens(qwen, head=True)
-    assert rows["relative"][7] == pytest.approx(
-        float((distilled.unembedding[7] - base.unembedding[7]).norm() / base.unembedding[7].norm()), rel=1e-4
-    )
+    seventh = (distilled.unembedding[7] - base.unembedding[7]).norm() / base.unembedding[7].norm()
+    assert weights.compare_tokens(qwen, head=True)["relative"][7] == pytest.approx(float(seventh), rel=1e-4)
 
 
 def test_rows_in_blocks_are_the_same(qwen, monkeypatch):
-    whole = weights.compare_matrices(qwen)
+    whole = weights.compare_matrices(qwen).drop(columns="matrix").to_numpy()
     monkeypatch.setattr(weights, "ROWS", 100)
-    for column in ("relative", "cosine", "effective_rank"):
-        assert weights.compare_matrices(qwen)[column].to_numpy() == pytest.approx(whole[column].to_numpy(), rel=1e-3)
+    assert weights.compare_matrices(qwen).drop(columns="matrix").to_numpy() == pytest.approx(whole, rel=1e-3)
 
 
 def test_value_vectors_by_hand(tiny):
@@ -96,7 +93,7 @@ def test_activations_are_what_multiplies_the_columns(tiny):
     assert ((found == 0) <= (parts == 0)).all()
 
 
-def test_matched_neurons_are_alike_and_others():
+def test_matched_neurons_are_others_of_like_size():
     sizes = torch.arange(200.0).reshape(2, 100)
     chosen = [(0, 10), (0, 11), (1, 50)]
     for seed in range(30):
