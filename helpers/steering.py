@@ -137,8 +137,7 @@ def steered(member: Member, steerings: Sequence[Steering]) -> Change:
 def steered_logprobs(
     member: Member, prompts: list[str], steerings: Sequence[Steering], token_ids: Ids, *, rows: int = 128
 ) -> Float[Tensor, "steering prompt token"]:
-    """Natural log-probabilities of next tokens, in nats, of every prompt under every steering; `rows` (prompts times
-    steerings) at once. Used in notebook 06."""
+    """Log-probabilities of next tokens, in nats, of every prompt under every steering; `rows` of both at once."""
     member.check_ids(token_ids)
     change, n = _Rows(member, steerings, reading=True), len(prompts)
     every, batch = list(prompts) * len(steerings), {"lm": change.lm(member), "batch_size": rows}
@@ -265,8 +264,8 @@ class Autoencoder:
     def encode(
         self, states: Float[Tensor, "*rows d_model"], latents: Sequence[int] | None = None
     ) -> Float[Tensor, "*rows latent"]:
-        """Activations of the latents: the k largest of each row where positive, else zero; of `latents` alone if given.
-        Computed where the weights are, ROWS at a time, and returned where the states are."""
+        """Activations of the latents: the k largest of each row where positive, else zero; of `latents` alone if given,
+        where the states are."""
         chosen = slice(None) if latents is None else list(latents)
         return self._by_rows(states, lambda _, acts: acts[:, chosen]).unflatten(0, states.shape[:-1])
 

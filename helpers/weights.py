@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What fine-tuning did to the weights; value vectors, and how to scale them; a token as a sum of others.
-
-A *value vector* is a column of a layer's `down_proj`: what one MLP neuron writes into the stream, times its
-activation (Geva et al. 2021, 2022). Matrices are compared one at a time, so that two large models need little more
-than their own memory.
-"""
+"""What fine-tuning did to the weights, matrix by matrix; value vectors, and how to scale them; a token as a sum of
+others. A *value vector* is a column of a layer's `down_proj`: what one MLP neuron writes into the stream, times its
+activation (Geva et al. 2021, 2022)."""
 
 from __future__ import annotations
 
@@ -25,9 +22,8 @@ from helpers.pairs import Member, Pair
 from helpers.store import UserError
 
 MATRICES = {  # and the norm that each reads from
-    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "input_layernorm"),
-    **{"o_proj": None, "gate_proj": "post_attention_layernorm", "up_proj": "post_attention_layernorm"},
-    "down_proj": None,
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "input_layernorm") | {"o_proj": None},
+    **dict.fromkeys(("gate_proj", "up_proj"), "post_attention_layernorm") | {"down_proj": None},
 }
 OUTSIDE: dict[str, Callable[[Member], Tensor]] = {
     "embedding": lambda member: member.model.get_input_embeddings().weight,
@@ -40,12 +36,10 @@ Neuron = tuple[int, int]  # layer, column of its down_proj
 
 
 def compare_matrices(pair: Pair, *, folded: bool = False) -> pd.DataFrame:
-    """One row a matrix and layer: `relative` (Frobenius norm of distilled - base over that of the base), `cosine` of
-    the two, `effective_rank` of the difference (participation ratio of its squared singular values, 0 where nothing
-    changed) and `full_rank`. `folded`: each norm's weight multiplied into the matrices that read from it.
-
-    Embedding and head are rows of their own: a tied head is compared through the embedding's tensor. Notebook 04.
-    """
+    """One row a matrix and layer, and one for embedding, head and final norm: `relative` (Frobenius norm of distilled -
+    base over that of the base), `cosine` of the two, `effective_rank` of the difference (participation ratio of its
+    squared singular values, 0 where nothing changed) and `full_rank`. `folded`: each norm's weight multiplied into the
+    matrices that read from it. Notebook 04."""
     rows = []
     for layer, blocks in enumerate(zip(*(member.model.model.layers for member in pair.members), strict=True)):
         for name in (*MATRICES, "input_layernorm", "post_attention_layernorm"):
@@ -95,10 +89,8 @@ def spectrum(pair: Pair, layer: int, name: str) -> Float[np.ndarray, " rank"]:
 
 
 def compare_tokens(pair: Pair, *, head: bool = False) -> pd.DataFrame:
-    """One row a token of the vocabulary: relative change and cosine of its embedding, or of its row of the head.
-
-    Read from the tensors themselves, so a tied model's head is its embedding. Notebook 04.
-    """
+    """One row a token of the vocabulary: relative change and cosine of its embedding, or of its row of the head (the
+    same where it is tied). Notebook 04."""
     parts = []
     for a, b in _by_rows(*map(OUTSIDE["unembedding" if head else "embedding"], pair.members)):
         relative = (b - a).norm(dim=1) / a.norm(dim=1).clamp(min=1e-12)
@@ -176,8 +168,7 @@ class NeuronEdit:
 
 
 def with_neurons(member: Member, *edits: NeuronEdit) -> Any:
-    """An `edited_model` with the chosen activations changed at every position. Raises UserError for a neuron that is
-    not there or a number that is not finite."""
+    """An `edited_model` with the chosen activations changed. Raises UserError for a neuron that is not there."""
     changes = _by_layer(member, edits)
 
     def edit(lm: Any) -> None:
@@ -193,9 +184,8 @@ def with_neurons(member: Member, *edits: NeuronEdit) -> Any:
 def edited_weights(
     member: Member, *edits: NeuronEdit, vectors: Mapping[int, Float[Tensor, " d_model"]] | None = None
 ) -> Iterator[Member]:
-    """What `with_neurons` does, and vectors added to layers' outputs, at every position, as edits of the weights inside
-    the block: a factor scales a column of `down_proj`, whatever is added is its bias. It costs a forward pass nothing
-    and works where hooks do not (compiled models)."""
+    """What `with_neurons` does, and vectors added to layers' outputs, as edits of weights inside the block: a factor
+    scales a column of `down_proj`, whatever is added is its bias. It costs a forward pass nothing."""
     new, vectors = [], vectors or {}
     with plain_torch():
         changes, nothing = (
