@@ -10,21 +10,22 @@ from typing import Annotated
 
 import typer
 
-from helpers.store import ROOT, NotebookFailed, Stopped, UserError, atomic
+from helpers.store import ROOT, Stopped, StudyError, UserError, write_text
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Why doesn't R1 stop? Commands of the study.")
 PairName = Annotated[str, typer.Option("--pair", help="smol, r1-1.5b, r1-7b, ..., BASE,DISTILLED or auto")]
+Traces = Annotated[list[str], typer.Argument(help="JSONL files of traces; distill: or data sets of the hub")]
+Out = Annotated[Path | None, typer.Option(help="folder to write to, instead of the one in data/<pair>")]
+OtherPython = Annotated[str | None, typer.Option(help="Python of an environment that has it")]
 
 
 @app.command()
 def run(
     pair: PairName = "smol",
-    quick: Annotated[bool, typer.Option(help="few prompts, in a scratch copy")] = False,
-    fresh: Annotated[bool, typer.Option(help="recompute stored completions")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="few prompts, in a scratch copy")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="recompute what is stored")] = False,
     only: Annotated[str | None, typer.Option(help="one notebook, by the start of its name, e.g. 02")] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="in a scratch copy; compare with the committed findings")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="in a scratch copy; compare with committed findings")] = False,
     verdicts: Annotated[bool, typer.Option("--verdicts", help="--check, on another machine: verdicts decide")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="commit the findings of --quick for later checks")] = False,
 ) -> None:
@@ -34,30 +35,28 @@ def run(
     from helpers.commands.run import run as run_series
     from helpers.findings import load_findings
 
-    chosen = _chosen(pair)
+    chosen, check = _chosen(pair), check or verdicts
     names = pairs_of(find_notebooks(ROOT, only), chosen)
     if keep and (only or check or not quick):
         raise UserError("--keep goes with --quick alone: a full run writes its findings in place")
-    if len(names) > 1 and (keep or check or verdicts):
+    if len(names) > 1 and (keep or check):
         raise UserError(f"the notebooks name several pairs ({', '.join(names)}): set PAIR to one in all of them")
-    name, expected = names[0], None
-    if check or verdicts:
-        expected = recheck.committed(name, quick=quick, only=only)
-    folder = run_series(pair=chosen, quick=quick, fresh=fresh, only=only, scratch=expected is not None)
-    if expected is not None and not recheck.compare(name, expected, folder, quick=quick, only=only, verdicts=verdicts):
+    name = names[0]
+    expected = recheck.committed(name, quick=quick, only=only) if check else None
+    folder = run_series(pair=chosen, quick=quick, fresh=fresh, only=only, scratch=check)
+    if check and not recheck.compare(name, expected, folder, quick=quick, only=only, verdicts=verdicts):
         raise typer.Exit(1)
     if keep:
         print(f"kept: {recheck.keep(name, folder)}")
-    if quick or only or expected is not None:
+    if quick or only or check:
         return
     for path in (ROOT / "data" / name / "environment.txt" for name in names):
         if fresh or not path.exists():  # else it tells what stored results were made with
-            with atomic(path) as temporary:
-                temporary.write_text(install.environment(install.REQUIREMENTS.read_text("utf-8")), "utf-8")
+            write_text(path, install.environment(install.REQUIREMENTS.read_text("utf-8")))
     if len(names) > 1:
         print(f"no report: the notebooks name several pairs ({', '.join(names)})")
     elif load_findings(name):
-        _write_report(name, "all", None)
+        report(name)
 
 
 def _chosen(pair: str) -> str | tuple[str, ...]:
@@ -68,26 +67,22 @@ def _chosen(pair: str) -> str | tuple[str, ...]:
     return choose_pair()[0] if named == "auto" else named
 
 
-def _write_report(pair: str, to: str, out: Path | None) -> None:
-    from helpers.commands.report import report as write
-    from helpers.commands.summary import write_readme
-
-    for path in write(pair, to=to, out=out):
-        print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    if pair == "smol" and write_readme():
-        print("README.md: summary and findings renewed")
-
-
 @app.command()
 def report(
     pair: PairName = "smol",
     to: Annotated[str, typer.Option(help="html, docx or all")] = "all",
-    out: Annotated[Path | None, typer.Option(help="folder; default data/<pair>")] = None,
+    out: Out = None,
 ) -> None:
     """Write the whole series as one page and one .docx; renew the README's summary and table."""
+    from helpers.commands.report import report as write
+    from helpers.commands.summary import write_readme
     from helpers.pairs import pair_name
 
-    _write_report(pair if pair == "own" else pair_name(_chosen(pair)), to, out)
+    name = pair if pair == "own" else pair_name(_chosen(pair))
+    for path in write(name, to=to, out=out):
+        print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if name == "smol" and write_readme():
+        print("README.md: summary and findings renewed")
 
 
 @app.command()
@@ -112,23 +107,19 @@ def check(pair: PairName = "auto") -> None:
 
     loaded = load_pair(parse_pair(pair))
     frame = preflight(loaded)
-    grid = Table(title=loaded.describe())
-    for name in frame.columns:
-        grid.add_column(name)
+    grid = Table(*frame.columns, title=loaded.describe())
     for row in frame.itertuples(index=False):
         grid.add_row(*("pass" if value is True else "FAIL" if value is False else str(value) for value in row))
     Console().print(grid)
-    if not frame["ok"].all():
-        failed = ", ".join(frame.loc[~frame["ok"], "check"])
-        raise UserError(
-            f"{(~frame['ok']).sum()} of {len(frame)} checks failed: {failed}; the table says what each spoils"
-        )
+    if failed := list(frame.loc[~frame["ok"], "check"]):
+        told = f"{len(failed)} of {len(frame)} checks failed: {', '.join(failed)}"
+        raise UserError(f"{told}; the table says what each spoils")
 
 
 @app.command()
 def distill(
-    traces: Annotated[list[str], typer.Argument(help="JSONL files of traces, or data sets of the hub")],
-    out: Annotated[Path | None, typer.Option(help="folder of the adapter; default data/smol/adapter")] = None,
+    traces: Traces,
+    out: Out = None,
     practice: Annotated[Path | None, typer.Option(help="questions for rejection sampling")] = None,
 ) -> None:
     """Train the distilled half of smol from reasoning traces (a GPU makes it minutes)."""
@@ -139,8 +130,8 @@ def distill(
 
 @app.command()
 def autoencoder(
-    traces: Annotated[list[str], typer.Argument(help="JSONL files of traces")],
-    out: Annotated[Path | None, typer.Option(help="folder; default data/smol/autoencoder")] = None,
+    traces: Traces,
+    out: Out = None,
     layer: Annotated[list[int] | None, typer.Option(help="layers whose output is read; default 18")] = None,
 ) -> None:
     """Train a sparse autoencoder on the distilled half of smol (needs eai-sparsify; a GPU makes it minutes)."""
@@ -158,8 +149,8 @@ def bench(
     shapes: Annotated[bool, typer.Option(help="random weights at the real pair's shapes instead of smol")] = False,
     row: Annotated[list[str] | None, typer.Option(help="only these rows")] = None,
     cap: Annotated[float, typer.Option(help="GiB of GPU memory that a process may use; 0: all")] = 0.0,
-    transformer_lens: Annotated[str | None, typer.Option(help="Python of an environment that has it")] = None,
-    nnterp: Annotated[str | None, typer.Option(help="Python of an environment that has it")] = None,
+    transformer_lens: OtherPython = None,
+    nnterp: OtherPython = None,
 ) -> None:
     """Time the study's pieces beside plain transformers and other libraries, taking turns, a process each."""
     from helpers.commands import bench as benchmark
@@ -185,16 +176,10 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack what a model writes
     try:
         app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except NotebookFailed as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except Stopped as stop:
+    except StudyError as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it leaves already
-        print(stop, file=sys.stderr)
-        sys.exit(130)
+        print(error if isinstance(error, Stopped) else f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

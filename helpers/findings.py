@@ -14,7 +14,7 @@ import pandas as pd
 from helpers.checks import check_choice, check_finite
 from helpers.pairs import Pair
 from helpers.stats import Interval
-from helpers.store import UserError, alone, data_dir, read_json, write_records
+from helpers.store import UserError, data_dir, locked, read_json, write_records
 
 NEEDED = {"id", "pair", "claim", "notebook", "quantity", "unit", "estimate", "low", "high", "n", "control", "verdict"}
 Verdict = Literal["holds", "does not hold", "inconclusive"]
@@ -138,7 +138,7 @@ def record(
         "models": [member.identity for member in pair.members],
     }
     path = data_dir(pair.name) / "findings.json"
-    with alone(path):
+    with locked(path):
         others = [row for row in load_findings(pair.name) if row["id"] != finding]
         write_records(path, sorted([*others, entry], key=lambda row: row["id"]))
     return entry

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gc
 import inspect
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -35,9 +34,9 @@ from helpers.prompts import (
 from helpers.store import (
     ROOT,
     UserError,
-    alone,
     data_dir,
     drifted,
+    locked,
     read_json,
     reusable,
     sampled,
@@ -383,11 +382,11 @@ def _fill(
 ) -> None:
     if not known:
         sidecar_path(path).unlink(missing_ok=True)  # what is there is of another provenance, or to be made afresh
-    with tqdm(total=len(missing), desc=path.stem, leave=False, disable="R1_SAY" in os.environ, smoothing=0) as bar:
+    with tqdm(total=len(missing), desc=path.stem, leave=False, smoothing=0) as bar:
         for place in range(0, len(missing), batch_size):
             found = dict(_work(member, jobs, missing[place : place + batch_size], batch_size, how, change))
             known |= {jobs[index]: found[index] for index in sorted(found)}
-            with alone(path):
+            with locked(path):
                 _write(path, provenance, known, str(member.device))
             bar.update(len(found))
 
@@ -474,14 +473,15 @@ def cut_short(
     return judged(cut, questions, opened=opened)
 
 
-def select_combined(base: pd.DataFrame, distilled: pd.DataFrame, *, quick: int = 30) -> pd.DataFrame:
-    """Questions that the base finishes within `quick` tokens and the distilled does not, with the base's
+def select_combined(base: pd.DataFrame, distilled: pd.DataFrame, *, max_answer: int = 30) -> pd.DataFrame:
+    """Questions that the base finishes within `max_answer` tokens and the distilled does not, with the base's
     answer as `base_answer`. Where no two of either split do, all questions are kept, and it says so.
     Used in notebook 01."""
-    check_count(quick, "tokens")
-    kept = base["stopped"] & base["length"].between(1, quick) & ~(distilled["stopped"] & (distilled["length"] <= quick))
+    check_count(max_answer, "tokens")
+    soon = {"base": base["length"].between(1, max_answer), "distilled": distilled["length"] <= max_answer}
+    kept = base["stopped"] & soon["base"] & ~(distilled["stopped"] & soon["distilled"])
     if kept.groupby(base["split"]).sum().min() < 2:
-        print(f"no questions separate this pair at {quick} tokens: all {len(base)} are used as combined prompts")
+        print(f"no questions separate this pair at {max_answer} tokens: all {len(base)} are used as combined prompts")
         kept[:] = True
     chosen = base.loc[kept, ["split", "category", "question", "text", "right"]]
     return chosen.rename(columns={"text": "base_answer", "right": "base_right"})
@@ -505,7 +505,7 @@ def load_combined(
     *,
     n_prompts: int | None,
     n_combined: int | None = None,
-    quick: int = 30,
+    max_answer: int = 30,
     max_new_tokens: int = 400,
     fresh: bool = False,
 ) -> dict[Split, Combined]:
@@ -518,7 +518,7 @@ def load_combined(
     questions = {question.id: question for question in load_questions(n_prompts)}
     how = {"form": "template", "fresh": fresh, "max_new_tokens": max_new_tokens}
     both = [answers(pair, member, list(questions.values()), **how) for member in pair.members]
-    chosen = select_combined(*both, quick=quick)
+    chosen = select_combined(*both, max_answer=max_answer)
     splits = {split: chosen[chosen["split"] == split].head(n_combined) for split in ("explore", "confirm")}
     return {
         split: Combined([questions[name] for name in rows.index], list(rows["base_answer"]), list(rows["base_right"]))

@@ -379,9 +379,7 @@ def pair_name(pair: str | tuple[str, ...]) -> str:
 
 
 def choose_pair() -> tuple[str | tuple[str, ...], str]:
-    """What `auto` means here: R1_PAIR if set, r1-1.5b with CUDA and the hub, else smol."""
-    if (chosen := os.environ.get("R1_PAIR", "auto")) != "auto":
-        return parse_pair(chosen), "named by R1_PAIR"
+    """What `auto` means here: r1-1.5b with CUDA and the hub, else smol."""
     if not torch.cuda.is_available():
         return "smol", "no CUDA device here, so the embedded pair"
     if not hub_reachable():
@@ -446,9 +444,9 @@ def load_member(
 
 
 def _found(source: str) -> str:
-    """A folder where it is: from here, from the project's root (R1_FROM, where notebooks run in a copy), or from home;
+    """A folder where it is: from here, from the project's root, or from home;
     anything else as it stands."""
-    places = (Path(source).expanduser(), Path(os.environ.get("R1_FROM") or ROOT) / source)
+    places = (Path(source).expanduser(), ROOT / source)
     return next((str(place) for place in places if place.is_dir()), source)
 
 

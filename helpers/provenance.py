@@ -20,11 +20,15 @@ from typing import Any
 
 import numpy as np
 
+_source = cache(inspect.getsource)
 
-def digest(*texts: str | bytes) -> str:
-    """SHA-256 of texts one after the other, as hex digits."""
-    parts = (text.encode() if isinstance(text, str) else text for text in texts)
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+def sha256(source: Path | str | bytes) -> str:
+    """SHA-256 of a file, a text or bytes, as hex digits."""
+    if isinstance(source, Path):
+        with source.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashlib.sha256(source.encode() if isinstance(source, str) else source).hexdigest()
 
 
 def made_from(make: Callable[..., Any]) -> dict[str, Any]:
@@ -34,24 +38,21 @@ def made_from(make: Callable[..., Any]) -> dict[str, Any]:
     code: dict[str, str] = {}
     inputs: set[str] = set()
     arrays: dict[str, list[float]] = {}
-    waiting, own = [("make", make)], {"helpers", (make.__module__ or "").partition(".")[0]}
+    waiting, own = [("make", make)], {"helpers", _package(make)}
     while waiting:
         name, value = waiting.pop()
-        value = inspect.unwrap(value) if inspect.isroutine(value) else value
-        if not (inspect.isfunction(value) or inspect.isclass(value)):
-            parts = list(_parts(name, value, arrays))
-            inputs |= {part for part in parts if isinstance(part, str)}
-            waiting += [(name, part) for part in parts if not isinstance(part, str)]
-            continue
-        place = f"{value.__module__}.{value.__qualname__}"
-        if (value.__module__ or "").partition(".")[0] in own and place not in code:
-            code[place] = digest(plain_source(_source(value)))[:12]
-            waiting += [found for function in _functions(value) for found in reads(function).items()]
-    return {
-        "code": dict(sorted(code.items())),
-        "inputs": digest(*sorted(inputs)),
-        "arrays": dict(sorted(arrays.items())),
-    }
+        for part in _parts(name, value, arrays):
+            if isinstance(part, str):
+                inputs.add(part)
+            elif _package(part) in own and (place := f"{part.__module__}.{part.__qualname__}") not in code:
+                code[place] = sha256(plain_source(textwrap.dedent(_source(part))))[:12]
+                waiting += [found for function in _functions(part) for found in reads(function).items()]
+    found = {"code": dict(sorted(code.items())), "arrays": dict(sorted(arrays.items()))}
+    return {**found, "inputs": sha256("\0".join(sorted(inputs)))}
+
+
+def _package(value: Any) -> str:
+    return (value.__module__ or "").partition(".")[0]
 
 
 def reads(function: Any) -> dict[str, Any]:
@@ -81,20 +82,10 @@ def reads(function: Any) -> dict[str, Any]:
 
 def _functions(value: Any) -> list[Any]:
     """A function, or those that a class's body defines."""
-    if inspect.isfunction(value):
-        return [value]
-    inner = [
-        getattr(one, "fget", None) or getattr(one, "func", None) or getattr(one, "__func__", one)
-        for one in vars(value).values()
-    ]
-    return [
-        one for one in inner if inspect.isfunction(one) and not inspect.unwrap(one).__code__.co_filename.startswith("<")
-    ]
-
-
-@cache
-def _source(value: Any) -> str:
-    return textwrap.dedent(inspect.getsource(value))
+    own = vars(value).values() if inspect.isclass(value) else [value]
+    bare = (getattr(one, "fget", None) or getattr(one, "func", None) or getattr(one, "__func__", one) for one in own)
+    found = [one for one in bare if inspect.isfunction(one)]
+    return [one for one in found if not inspect.unwrap(one).__code__.co_filename.startswith("<")]
 
 
 def plain_source(text: str) -> str:
@@ -110,6 +101,7 @@ def plain_source(text: str) -> str:
 
 def _parts(name: str, value: Any, arrays: dict[str, list[float]]) -> Iterator[Any]:
     """What tells a value apart, as texts, and the functions and classes in it; float arrays are added to `arrays`."""
+    value = inspect.unwrap(value) if inspect.isroutine(value) else value
     if inspect.isfunction(value) or inspect.isclass(value):
         yield value
     elif hasattr(value, "identity"):  # a model of the pair
@@ -118,17 +110,13 @@ def _parts(name: str, value: Any, arrays: dict[str, list[float]]) -> Iterator[An
     elif hasattr(value, "members"):
         for member in value.members:
             yield from _parts(name, member, arrays)
-    elif isinstance(value, Mapping):
-        for key, one in value.items():
-            yield from _parts(f"{name}[{key}]", one, arrays)
-    elif isinstance(value, list | tuple):
+    elif is_dataclass(value) or isinstance(value, Mapping | list | tuple):
+        if is_dataclass(value):
+            yield type(value)
+            value = {field.name: getattr(value, field.name) for field in fields(value)}
         yield f"{name} {type(value).__name__} {len(value)}"
-        for k, one in enumerate(value):
-            yield from _parts(f"{name}[{k}]", one, arrays)
-    elif is_dataclass(value):
-        yield type(value)
-        for field in fields(value):
-            yield from _parts(f"{name}.{field.name}", getattr(value, field.name), arrays)
+        for key, one in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _parts(f"{name}[{key}]", one, arrays)
     elif hasattr(value, "shape") and hasattr(value, "dtype"):
         array = np.asarray(value.detach().float().cpu() if hasattr(value, "detach") else value)
         yield f"{name} {array.shape}"
@@ -137,7 +125,7 @@ def _parts(name: str, value: Any, arrays: dict[str, list[float]]) -> Iterator[An
             size = float(np.linalg.norm(array))
             arrays[name] = [round(float(one), 6) for one in (size, *(probes @ array.ravel() / max(size, 1e-12)))]
         else:
-            yield digest(array.tobytes())
+            yield sha256(array.tobytes())
     elif value is None or isinstance(value, str | int | float | bool | range | set | frozenset | re.Pattern | Path):
         yield f"{name} {sorted(value) if isinstance(value, set | frozenset) else value!r}"
     elif not (inspect.isroutine(value) or inspect.ismodule(value) or type(value).__module__ in ("typing", "types")):

@@ -23,21 +23,21 @@
 import pathlib, subprocess, sys
 REPOSITORY = ""  # @param {type:"string"}
 COMMIT = ""  # @param {type:"string"}
-places = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents, pathlib.Path.cwd() / "why-r1-does-not-stop"]
-root = next((place for place in places if (place / "helpers" / "pairs.py").exists()), places[-1])
+here = pathlib.Path.cwd()
+root = next((p for p in (here, *here.parents) if (p / "helpers/pairs.py").exists()), here / "why-r1")
 if not root.exists():  # the notebook was opened alone: fetch the rest
-    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY: the project's git address"), root], check=True)
+    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY"), root], check=True)
     subprocess.run(["git", "-C", root, "checkout", "-q", COMMIT or "HEAD"], check=True)
-subprocess.run([sys.executable, root / "helpers" / "commands" / "install.py"], check=True)
+subprocess.run([sys.executable, root / "helpers/commands/install.py"], check=True)
 sys.path.insert(0, str(root))
 
 # %% tags=["parameters"]
 PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
-N_PROMPTS = 240  # the first in a fixed random order; None: all
+N_PROMPTS = 240  # quick: 32; the first in a fixed random order; None: all
 SEED = 0
 RECOMPUTE = False
 MAX_NEW_TOKENS = 400
-QUICK = 30  # a "clean" or "quick" answer stops within this many tokens
+MAX_ANSWER = 30  # a "clean" or "quick" answer stops within this many tokens
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
 import numpy as np
@@ -202,7 +202,7 @@ summary = pd.DataFrame(
         name: {
             "median length": frame["length"].median(),
             "stops": frame["stopped"].mean(),
-            f"clean (1 to {QUICK} tokens)": (frame["stopped"] & frame["length"].between(1, QUICK)).mean(),
+            f"clean (1 to {MAX_ANSWER} tokens)": (frame["stopped"] & frame["length"].between(1, MAX_ANSWER)).mean(),
             "closes </think>": frame["closed"].mean(),
             "right": frame["right"].mean(),
             "repeated 4-grams": frame["repetition"].mean(),
@@ -247,7 +247,7 @@ figures.save_figure(fig, "01_stop_reasons", pair=pair.name, alt=f"Share of runs 
 # %%
 base_thanks = answers(pair, pair.base, confirm, form="template", suffix="thanks", **settings)
 clean = {
-    name: (frame["stopped"] & frame["length"].between(1, QUICK)).astype(float)
+    name: (frame["stopped"] & frame["length"].between(1, MAX_ANSWER)).astype(float)
     for name, frame in {"just": base_confirm, "bare": base_bare, "thanks": base_thanks,
                         "distilled just": distilled_confirm, "distilled bare": distilled_bare}.items()
 }  # fmt: skip
@@ -305,8 +305,8 @@ def right_by_chance(frame: pd.DataFrame) -> pd.Series:
     return pd.Series([is_right(said, other) for said, other in zip(frame["answer"], shifted, strict=True)], frame.index)
 
 
-fast = base_confirm[base_confirm["stopped"] & base_confirm["length"].between(1, QUICK)]
-kind = f"answers of 1 to {QUICK} tokens" if len(fast) > 1 else "answers, none of them quick"
+fast = base_confirm[base_confirm["stopped"] & base_confirm["length"].between(1, MAX_ANSWER)]
+kind = f"answers of 1 to {MAX_ANSWER} tokens" if len(fast) > 1 else "answers, none of them quick"
 fast = fast if len(fast) > 1 else base_confirm
 right, chance = stats.bootstrap(fast["right"]), stats.bootstrap(right_by_chance(fast))
 right_distilled, chance_distilled = stats.bootstrap(distilled_confirm["right"]), stats.bootstrap(right_by_chance(distilled_confirm))
@@ -470,7 +470,7 @@ figures.save_figure(fig, "01_keywords", pair=pair.name, alt=title, note=f"n = {l
 # The rest of the study looks at one moment: right after a complete answer. For that it needs questions that the base finishes quickly and the distilled model does not. Each becomes a **combined prompt**: the question, "Just give the answer.", and the base's own complete answer.
 
 # %%
-combined = select_combined(base, distilled, quick=QUICK)
+combined = select_combined(base, distilled, max_answer=MAX_ANSWER)
 write_records(data_dir(pair.name) / "01_combined.json", combined.reset_index().to_dict("records"))
 sizes = combined["split"].value_counts()
 Markdown(

@@ -23,23 +23,23 @@
 import pathlib, subprocess, sys
 REPOSITORY = ""  # @param {type:"string"}
 COMMIT = ""  # @param {type:"string"}
-places = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents, pathlib.Path.cwd() / "why-r1-does-not-stop"]
-root = next((place for place in places if (place / "helpers" / "pairs.py").exists()), places[-1])
+here = pathlib.Path.cwd()
+root = next((p for p in (here, *here.parents) if (p / "helpers/pairs.py").exists()), here / "why-r1")
 if not root.exists():  # the notebook was opened alone: fetch the rest
-    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY: the project's git address"), root], check=True)
+    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY"), root], check=True)
     subprocess.run(["git", "-C", root, "checkout", "-q", COMMIT or "HEAD"], check=True)
-subprocess.run([sys.executable, root / "helpers" / "commands" / "install.py"], check=True)
+subprocess.run([sys.executable, root / "helpers/commands/install.py"], check=True)
 sys.path.insert(0, str(root))
 
 # %% tags=["parameters"]
 PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
-N_PROMPTS = 240  # the first in a fixed random order; None: all
+N_PROMPTS = 240  # quick: 32; the first in a fixed random order; None: all
 SEED = 0
 RECOMPUTE = False
 MAX_NEW_TOKENS = 400
-QUICK = 30  # the base's answer has at most this many tokens
-N_COMBINED = 64  # combined prompts of the confirm split
-REPEATS = [0, 1, 3, 6]  # how often a piece of text is appended (F07)
+MAX_ANSWER = 30  # the base's answer has at most this many tokens
+N_COMBINED = 64  # quick: 6; combined prompts of the confirm split
+REPEATS = [0, 1, 3, 6]  # quick: [0, 6]; how often a piece of text is appended (F07)
 N_GROWN = 24  # prompts to which text is appended
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
@@ -70,7 +70,7 @@ Markdown(findings.claim(pair.name, "F05", "F06", "F07", "F08"))
 # Stopping is several events. The stop tokens of a model are summed into P(stop); `</think>`, which ends a thought and not the answer, is told apart; so is the **Wait set** {"Wait", " Wait", " wait", "wait"}.
 
 # %%
-knobs = dict(n_prompts=N_PROMPTS, n_combined=N_COMBINED, quick=QUICK, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
+knobs = dict(n_prompts=N_PROMPTS, n_combined=N_COMBINED, max_answer=MAX_ANSWER, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
 combined = load_combined(pair, **knobs)["confirm"]
 asked, given = combined.questions, combined.answers
 members = {member.role: member for member in pair.members}

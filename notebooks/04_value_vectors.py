@@ -23,29 +23,29 @@
 import pathlib, subprocess, sys
 REPOSITORY = ""  # @param {type:"string"}
 COMMIT = ""  # @param {type:"string"}
-places = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents, pathlib.Path.cwd() / "why-r1-does-not-stop"]
-root = next((place for place in places if (place / "helpers" / "pairs.py").exists()), places[-1])
+here = pathlib.Path.cwd()
+root = next((p for p in (here, *here.parents) if (p / "helpers/pairs.py").exists()), here / "why-r1")
 if not root.exists():  # the notebook was opened alone: fetch the rest
-    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY: the project's git address"), root], check=True)
+    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY"), root], check=True)
     subprocess.run(["git", "-C", root, "checkout", "-q", COMMIT or "HEAD"], check=True)
-subprocess.run([sys.executable, root / "helpers" / "commands" / "install.py"], check=True)
+subprocess.run([sys.executable, root / "helpers/commands/install.py"], check=True)
 sys.path.insert(0, str(root))
 
 # %% tags=["parameters"]
 PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
-N_PROMPTS = 240  # the first in a fixed random order; None: all
+N_PROMPTS = 240  # quick: 32; the first in a fixed random order; None: all
 SEED = 0
 RECOMPUTE = False
 MAX_NEW_TOKENS = 400
-QUICK = 30  # the base's answer has at most this many tokens
-N_COMBINED = 24  # combined prompts of each split
+MAX_ANSWER = 30  # the base's answer has at most this many tokens
+N_COMBINED = 24  # quick: 6; combined prompts of each split
 N_NEURONS = 50  # value vectors of each kind that are edited
-N_WORDS = 60  # random words: the null of the search
-ALPHAS = [0.0, 2.0, 4.0, 8.0]  # factors and addends
-COUNTS = [1, 3, 10, 50, 300]  # how many neurons are silenced
-N_AFTER = 48  # questions answered under an intervention; None: all of the confirm split
-MAX_AFTER = 300  # new tokens under an intervention
-N_DRAWS = 5  # draws of matched random neurons at the chosen dose
+N_WORDS = 60  # quick: 20; random words: the null of the search
+ALPHAS = [0.0, 2.0, 4.0, 8.0]  # quick: [0.0, 4.0]; factors and addends
+COUNTS = [1, 3, 10, 50, 300]  # quick: [1, 10]; how many neurons are silenced
+N_AFTER = 48  # quick: 8; questions answered under an intervention; None: all of the confirm split
+MAX_AFTER = 300  # quick: 40; new tokens under an intervention
+N_DRAWS = 5  # quick: 2; draws of matched random neurons at the chosen dose
 TERMS = 16  # unembeddings in a sparse combination
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
@@ -240,7 +240,7 @@ figures.save_figure(fig, "04_nearest_columns", pair=pair.name, alt=title, note=f
 # **Question.** What multiplies these columns at the end of an answer, in each model? Metric: mean activation over combined prompts times the sign of the cosine, so that positive means "writes towards its token". **Control.** Neurons of the same layers that fire about as strongly (on `explore`), chosen at random.
 
 # %%
-knobs = dict(n_prompts=N_PROMPTS, n_combined=N_COMBINED, quick=QUICK, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
+knobs = dict(n_prompts=N_PROMPTS, n_combined=N_COMBINED, max_answer=MAX_ANSWER, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
 combined = load_combined(pair, **knobs)
 pair = pair.float()  # contributions must add up
 texts = {(role, split): combined[split].prompts(m, "plain") for role, m in members.items() for split in ("explore", "confirm")}

@@ -23,24 +23,24 @@
 import pathlib, subprocess, sys
 REPOSITORY = ""  # @param {type:"string"}
 COMMIT = ""  # @param {type:"string"}
-places = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents, pathlib.Path.cwd() / "why-r1-does-not-stop"]
-root = next((place for place in places if (place / "helpers" / "pairs.py").exists()), places[-1])
+here = pathlib.Path.cwd()
+root = next((p for p in (here, *here.parents) if (p / "helpers/pairs.py").exists()), here / "why-r1")
 if not root.exists():  # the notebook was opened alone: fetch the rest
-    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY: the project's git address"), root], check=True)
+    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY"), root], check=True)
     subprocess.run(["git", "-C", root, "checkout", "-q", COMMIT or "HEAD"], check=True)
-subprocess.run([sys.executable, root / "helpers" / "commands" / "install.py"], check=True)
+subprocess.run([sys.executable, root / "helpers/commands/install.py"], check=True)
 sys.path.insert(0, str(root))
 
 # %% tags=["parameters"]
 PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
-N_PROMPTS = 240  # the first in a fixed random order; None: all
+N_PROMPTS = 240  # quick: 32; the first in a fixed random order; None: all
 SEED = 0
 RECOMPUTE = False
 MAX_NEW_TOKENS = 400
-QUICK = 30  # the base's answer has at most this many tokens
-N_COMBINED = 24  # combined prompts of each split
-N_EXACT = 6  # prompts whose nodes are all patched one by one
-N_SWAP = 12  # prompts read under each swap
+MAX_ANSWER = 30  # the base's answer has at most this many tokens
+N_COMBINED = 24  # quick: 6; combined prompts of each split
+N_EXACT = 6  # quick: 2; prompts whose nodes are all patched one by one
+N_SWAP = 12  # quick: 3; prompts read under each swap
 N_TOP = 30  # nodes chosen by their estimate on explore
 N_NODES = 60  # random nodes
 N_STEPS = 6  # stages of the gradual replacement
@@ -70,7 +70,7 @@ Markdown(findings.claim(pair.name, "F15", "F16"))
 # Combined prompts, plain form: question, "Just give the answer.", the base's own complete answer. The metric throughout is $c = z(\text{stop}) - \overline{z(\text{Wait})}$ at the last token, in nats: the stop token against "Wait". Measured against control words it falls between these two models almost wholly because "Wait" rises (02), so it tells how waiting comes about, and P(stop) is told beside it where a model is changed. What is *chosen* (nodes, layers) is chosen on `explore`, what is *told* is from `confirm`.
 
 # %%
-knobs = dict(n_prompts=N_PROMPTS, n_combined=N_COMBINED, quick=QUICK, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
+knobs = dict(n_prompts=N_PROMPTS, n_combined=N_COMBINED, max_answer=MAX_ANSWER, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
 combined = load_combined(pair, **knobs)
 pair = pair.float()  # gradients and sums must add up
 members, n_layers = {member.role: member for member in pair.members}, pair.base.n_layers

@@ -23,36 +23,36 @@
 import pathlib, subprocess, sys
 REPOSITORY = ""  # @param {type:"string"}
 COMMIT = ""  # @param {type:"string"}
-places = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents, pathlib.Path.cwd() / "why-r1-does-not-stop"]
-root = next((place for place in places if (place / "helpers" / "pairs.py").exists()), places[-1])
+here = pathlib.Path.cwd()
+root = next((p for p in (here, *here.parents) if (p / "helpers/pairs.py").exists()), here / "why-r1")
 if not root.exists():  # the notebook was opened alone: fetch the rest
-    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY: the project's git address"), root], check=True)
+    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY"), root], check=True)
     subprocess.run(["git", "-C", root, "checkout", "-q", COMMIT or "HEAD"], check=True)
-subprocess.run([sys.executable, root / "helpers" / "commands" / "install.py"], check=True)
+subprocess.run([sys.executable, root / "helpers/commands/install.py"], check=True)
 sys.path.insert(0, str(root))
 
 # %% tags=["parameters"]
 PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
-N_PROMPTS = 240  # the first in a fixed random order; None: all
+N_PROMPTS = 240  # quick: 32; the first in a fixed random order; None: all
 SEED = 0
 RECOMPUTE = False
 MAX_NEW_TOKENS = 400
-QUICK = 30  # the base's answer has at most this many tokens
-N_COMBINED = 24  # combined prompts of each split, for readouts
-N_FORCED = 20  # confirm questions with a forced first word
+MAX_ANSWER = 30  # the base's answer has at most this many tokens
+N_COMBINED = 24  # quick: 6; combined prompts of each split, for readouts
+N_FORCED = 20  # quick: 6; confirm questions with a forced first word
 MAX_FORCED = 120  # new tokens after it
-N_TUNE = 8  # explore questions on which a strength is chosen
+N_TUNE = 8  # quick: 2; explore questions on which a strength is chosen
 LIMIT = 0.2  # by how much right answers may fall there, and repetition rise
-N_STEERED = 16  # confirm questions answered under the chosen strength
-MAX_STEERED = 70  # new tokens of steered answers
-BIASES = [0, -2, -4, -8, -16]  # added to the stop token's logit
-N_SOURCES = 48  # explore answers that vectors are taken from
-N_PLACES = 64  # places that a vector is averaged over, at most
-N_MAP = 6  # prompts of the layer and strength maps
-LAYER_STEP = 5  # every fifth layer in the maps
-STRENGTHS = [0.1, 0.25, 0.5]  # shares of the stream's mean length
+N_STEERED = 16  # quick: 4; confirm questions answered under the chosen strength
+MAX_STEERED = 70  # quick: 40; new tokens of steered answers
+BIASES = [0, -2, -4, -8, -16]  # quick: [0, -16]; added to the stop token's logit
+N_SOURCES = 48  # quick: 12; explore answers that vectors are taken from
+N_PLACES = 64  # quick: 16; places that a vector is averaged over, at most
+N_MAP = 6  # quick: 2; prompts of the layer and strength maps
+LAYER_STEP = 5  # quick: 10; every fifth layer in the maps
+STRENGTHS = [0.1, 0.25, 0.5]  # quick: [0.25, 0.5]; shares of the stream's mean length
 N_HEADS = 10  # heads of a function vector
-N_CONTROLS = 60  # random directions, random latents
+N_CONTROLS = 60  # quick: 10; random directions, random latents
 AUTOENCODER = None  # (folder or hub id, hookpoint); None: the pair's own
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
@@ -82,7 +82,7 @@ Markdown(findings.claim(pair.name, "F17", "F18", "F19", "F20"))
 
 # %%
 knobs = dict(n_prompts=N_PROMPTS, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
-combined = load_combined(pair, n_combined=N_COMBINED, quick=QUICK, **knobs)
+combined = load_combined(pair, n_combined=N_COMBINED, max_answer=MAX_ANSWER, **knobs)
 pair = pair.float()  # vectors and readouts in float32
 members, n_layers = {member.role: member for member in pair.members}, pair.base.n_layers
 questions = load_questions(N_PROMPTS)

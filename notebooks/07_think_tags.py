@@ -23,32 +23,32 @@
 import pathlib, subprocess, sys
 REPOSITORY = ""  # @param {type:"string"}
 COMMIT = ""  # @param {type:"string"}
-places = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents, pathlib.Path.cwd() / "why-r1-does-not-stop"]
-root = next((place for place in places if (place / "helpers" / "pairs.py").exists()), places[-1])
+here = pathlib.Path.cwd()
+root = next((p for p in (here, *here.parents) if (p / "helpers/pairs.py").exists()), here / "why-r1")
 if not root.exists():  # the notebook was opened alone: fetch the rest
-    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY: the project's git address"), root], check=True)
+    subprocess.run(["git", "clone", "-q", REPOSITORY or sys.exit("fill in REPOSITORY"), root], check=True)
     subprocess.run(["git", "-C", root, "checkout", "-q", COMMIT or "HEAD"], check=True)
-subprocess.run([sys.executable, root / "helpers" / "commands" / "install.py"], check=True)
+subprocess.run([sys.executable, root / "helpers/commands/install.py"], check=True)
 sys.path.insert(0, str(root))
 
 # %% tags=["parameters"]
 PAIR = "auto"  # "smol", "r1-1.5b", ..., or ("base folder", "distilled folder")
-N_PROMPTS = 240  # the first in a fixed random order; None: all
+N_PROMPTS = 240  # quick: 32; the first in a fixed random order; None: all
 SEED = 0
 RECOMPUTE = False
 MAX_NEW_TOKENS = 400
-QUICK = 30  # the base's answer has at most this many tokens
-N_COMBINED = 24  # questions whose endings are read
-N_GRID = 6  # questions of the full grid
-N_SAMPLED = 60  # questions that are sampled
-N_SAMPLES = 8  # samples of each
+MAX_ANSWER = 30  # the base's answer has at most this many tokens
+N_COMBINED = 24  # quick: 6; questions whose endings are read
+N_GRID = 6  # quick: 2; questions of the full grid
+N_SAMPLED = 60  # quick: 6; questions that are sampled
+N_SAMPLES = 8  # quick: 2; samples of each
 MAX_SAMPLED = 160  # new tokens of a sample
 MAX_ENDED = 40  # new tokens after an ending
 MAX_AFTER_TAG = 40  # new tokens of a sample after question, answer and tag
-N_WRITTEN = 12  # questions whose greedy continuations are read
-N_PATTERNS = 6  # prompts whose attention is read
+N_WRITTEN = 12  # quick: 4; questions whose greedy continuations are read
+N_PATTERNS = 6  # quick: 2; prompts whose attention is read
 N_HIDDEN = 5  # random tokens hidden as the control
-N_FORCED = 20  # questions under budget forcing
+N_FORCED = 20  # quick: 6; questions under budget forcing
 MAX_FORCED = 120  # new tokens after each forced word
 BUDGETS = [0, 8, 16, 32, 64]  # tokens of thought before it is cut
 TEMPERATURE, TOP_P = 0.6, 0.95
@@ -82,7 +82,7 @@ Markdown(findings.claim(pair.name, "F21", "F22", "F23", "F24", "F25"))
 # Questions of the `confirm` half, for each: the base's own complete answer, the bare word, a wrong answer and another question's, and a *real thought*, the distilled model's own, up to its first `</think>`. An **ending** is what is put after the question: `<think>`, a thought, `</think>`, a gap, an answer, answer tags, each part there or not. P(stop) is read right after it: all stop tokens together.
 
 # %%
-combined = load_combined(pair, n_prompts=N_PROMPTS, n_combined=N_COMBINED, quick=QUICK, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)["confirm"]
+combined = load_combined(pair, n_prompts=N_PROMPTS, n_combined=N_COMBINED, max_answer=MAX_ANSWER, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)["confirm"]
 members = {member.role: member for member in pair.members}
 base, distilled = pair.base, pair.distilled
 own = answers(pair, distilled, load_questions(N_PROMPTS), form="template", max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
@@ -351,7 +351,7 @@ def sample(prompts: list[str], name: str, limit: int, n: int = N_SAMPLES) -> lis
     return [flat[k :: len(prompts)] for k in range(len(prompts))]
 
 
-told = load_combined(pair, n_prompts=N_PROMPTS, n_combined=N_SAMPLED, quick=QUICK, max_new_tokens=MAX_NEW_TOKENS)["confirm"]
+told = load_combined(pair, n_prompts=N_PROMPTS, n_combined=N_SAMPLED, max_answer=MAX_ANSWER, max_new_tokens=MAX_NEW_TOKENS)["confirm"]
 closing = Ending(thought="answer", close=True, answer="none")
 stuff = ending_materials(told.questions, told.answers, [""] * len(told.questions))
 after = {kind: sample(end(distilled, told.questions, stuff, closing, form="plain", mark=mark), f"07_after_{kind}", MAX_AFTER_TAG, n) for kind, mark, n in (("tag", "</think>", N_SAMPLES), ("nonsense", nonsense["distilled"], 2))}

@@ -352,7 +352,7 @@ class _Worker(subprocess.Popen):
     def __init__(self, library: str, python: str, row: str, job: Path) -> None:
         self.log = job.with_name(f"{library}.log")
         start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from helpers.commands import bench; bench.work()"
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "R1_SAY": os.devnull, "TQDM_DISABLE": "1"}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
         with self.log.open("w") as log:
             super().__init__([python, "-c", start, library, row, str(job)], stderr=log, **pipes)

@@ -18,51 +18,44 @@ NOT_FOR_NOTEBOOKS = "# Documents and tests"  # the part of requirements.txt that
 
 def missing(text: str) -> list[Requirement]:
     """What a requirements text asks notebooks to have, and is absent or of another version."""
-    return [wanted for wanted in _wanted(text.partition(NOT_FOR_NOTEBOOKS)[0]) if not _is_met(wanted)]
+    found = [(need, _installed(need.name)) for need in asked(text.partition(NOT_FOR_NOTEBOOKS)[0])]
+    return [need for need, here in found if not (here and need.specifier.contains(here, prereleases=True))]
 
 
 def environment(text: str) -> str:
     """A requirements text of exact versions: all packages that `text` asks for or that those need, as installed here,
     without local build marks. With it results can be made again, and the packages audited."""
-    waiting, found, seen = _wanted(text), {}, set()
+    waiting, seen = [(need, extra) for need in asked(text) for extra in ("", *need.extras)], set()
     while waiting:
-        wanted = waiting.pop()
-        name = canonicalize_name(wanted.name)
-        for extra in wanted.extras or {""}:
-            if (name, extra) in seen:
-                continue
+        need, extra = waiting.pop()
+        name = canonicalize_name(need.name)
+        if (name, extra) not in seen and _installed(name):  # else not needed on this system, or not yet there
             seen.add((name, extra))
-            try:
-                found[name] = version(name).split("+")[0]
-            except PackageNotFoundError:  # not needed on this system, or not yet there
-                continue
-            needs = map(Requirement, requires(name) or [])
-            waiting += [need for need in needs if not need.marker or need.marker.evaluate({"extra": extra})]
-    lines = (f"{name}=={found[name]}\n" for name in sorted(found))
+            inner = map(Requirement, requires(name) or [])
+            inner = [one for one in inner if not one.marker or one.marker.evaluate({"extra": extra})]
+            waiting += [(one, own) for one in inner for own in ("", *one.extras)]
+    lines = (f"{name}=={_installed(name)}\n" for name in sorted({name for name, _ in seen}))
     return f"# Python {platform.python_version()}, {platform.system()} {platform.machine()}\n" + "".join(lines)
 
 
-def _wanted(text: str) -> list[Requirement]:
+def asked(text: str) -> list[Requirement]:
+    """What a requirements text asks for."""
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return [Requirement(line) for line in lines if line]
 
 
-def _is_met(wanted: Requirement) -> bool:
+def _installed(name: str) -> str:
+    """The version that this Python has, without local build marks, or nothing."""
     try:
-        return wanted.specifier.contains(version(wanted.name), prereleases=True)
+        return version(name).partition("+")[0]
     except PackageNotFoundError:
-        return False
-
-
-def main() -> None:
-    """Install, or say in one line that torch must come first."""
-    lacking = missing(REQUIREMENTS.read_text(encoding="utf-8"))
-    if any(wanted.name == "torch" for wanted in lacking):
-        sys.exit("this needs torch 2.8 or newer, which the set-up leaves to you: see https://pytorch.org/get-started")
-    if lacking:
-        print("installing", ", ".join(wanted.name for wanted in lacking))
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *map(str, lacking)], check=True)
+        return ""
 
 
 if __name__ == "__main__":
-    main()
+    lacking = missing(REQUIREMENTS.read_text(encoding="utf-8"))
+    if any(need.name == "torch" for need in lacking):
+        sys.exit("this needs torch 2.8 or newer, which the set-up leaves to you: see https://pytorch.org/get-started")
+    if lacking:
+        print("installing", ", ".join(need.name for need in lacking))
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *map(str, lacking)], check=True)

@@ -44,12 +44,11 @@ def report(pair: str = "smol", *, to: str = "all", out: Path | None = None, root
 
 def document(pair: str, cells: list[Cell], to: str, root: Path = ROOT) -> bytes:
     """The report in one of the formats."""
-    options = ["--standalone", "--toc", "--toc-depth=2", f"--resource-path={root}", "--metadata=lang:en"]
-    options += ["--metadata=title:Why doesn't R1 stop?"]
-    options += [f"--metadata=subtitle:Everything here was measured on the pair {pair}."]
-    if to == "html":
-        options += [f"--template={PAGE}", "--embed-resources", "--syntax-highlighting=haddock"]
-    return convert(cells, to, *options)
+    about = {"lang": "en", "title": "Why doesn't R1 stop?"}
+    about["subtitle"] = f"Everything here was measured on the pair {pair}."
+    page = [f"--template={PAGE}", "--embed-resources", "--syntax-highlighting=haddock"] if to == "html" else []
+    about = [f"--metadata={name}:{text}" for name, text in about.items()]
+    return convert(cells, to, "--standalone", "--toc", "--toc-depth=2", f"--resource-path={root}", *about, *page)
 
 
 def convert(cells: list[Cell], to: str, *options: str) -> bytes:
@@ -76,20 +75,18 @@ def front(pair: str, root: Path) -> list[Cell]:
 
 
 def read_cells(root: Path, pair: str) -> list[Cell]:
-    """The cells of the executed notebooks, each with its chapter. Raises UserError for one that was not executed, tells
-    of another pair alone, or tells other findings than the ledger."""
+    """The cells of the executed notebooks, each with its chapter. Raises UserError for one that was not executed or
+    tells other findings than the ledger."""
     cells = []
     for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         own = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type in ("markdown", "code")]
+        if not any(cell.get("outputs") or cell.get("execution_count") for cell in own):
+            raise UserError(f"{path.name} has no outputs: run `{run_command(pair)}` first")
         said = [output.get("data", {}).get("text/markdown", "") for cell in own for output in cell.get("outputs", [])]
-        ran = any(cell.get("outputs") or cell.get("execution_count") for cell in own)
-        told = {name for text in said for name in re.findall(r"\bpair `([^`]+)`", text)}
-        if not ran or (told and pair not in told):  # a notebook of one's own may tell of no pair
-            raise UserError(f"{path.name} has no outputs on {pair}: run `{run_command(pair)}` first")
         rows = [row for row in load_findings(pair) if row["notebook"] == path.stem]
         if untold := [row["id"] for row in rows if not any(sentence(row) in text for text in said)]:
             raise UserError(
-                f"{path.name} and the ledger are of different runs ({', '.join(untold)}): "
+                f"{path.name} and the ledger of {pair} are of different runs ({', '.join(untold)}): "
                 f"run `{run_command(pair)} --only {path.name[:2]}` again"
             )
         for cell in own:
@@ -103,9 +100,7 @@ def refuse_stale(pair: str) -> None:
     named = {name for row in load_findings(pair) for name in row["models"]}
     for path in sorted(data_dir(pair).glob("*.meta.json")):
         made_from = read_json(path)["provenance"]
-        models = [made_from.get("model") or "", *(name.split()[0] for name in made_from.get("models", []))]
-        if other := [name for name in models if name and name not in named]:
-            raise UserError(
-                f"{path.name} is of {other[0]}, the findings are of {', '.join(sorted(named))}: "
-                f"run `{run_command(pair)}` again"
-            )
+        models = [made_from["model"]] if "model" in made_from else [name.split()[0] for name in made_from["models"]]
+        if other := [name for name in models if name not in named]:
+            told = f"{path.name} is of {other[0]}, the findings are of {', '.join(sorted(named))}"
+            raise UserError(f"{told}: run `{run_command(pair)}` again")

@@ -11,8 +11,6 @@ import re
 import shutil
 import tempfile
 import time
-import uuid
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,88 +19,59 @@ import nbformat
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from traitlets import default
+from tqdm import tqdm
 
 from helpers.findings import read_ledger
 from helpers.pairs import pair_name, parse_pair
-from helpers.store import ROOT, NotebookFailed, Stopped, UserError, atomic, sha256
+from helpers.store import REMARK, ROOT, NotebookFailed, Stopped, UserError, atomic, sha256
 
-QUICK = {  # limits on new tokens stay as they are where stored answers can then be used
-    "N_PROMPTS": "32",
-    "N_COMBINED": "6",
-    "REPEATS": "[0, 6]",
-    "ALPHAS": "[0.0, 4.0]",
-    "COUNTS": "[1, 10]",
-    "N_AFTER": "8",
-    "MAX_AFTER": "40",
-    "N_DRAWS": "2",
-    "N_WORDS": "20",
-    "N_EXACT": "2",
-    "N_SWAP": "3",
-    "N_FORCED": "6",
-    "N_TUNE": "2",
-    "N_STEERED": "4",
-    "MAX_STEERED": "40",
-    "BIASES": "[0, -16]",
-    "STRENGTHS": "[0.25, 0.5]",
-    "N_CONTROLS": "10",
-    "N_SOURCES": "12",
-    "N_PLACES": "16",
-    "LAYER_STEP": "10",
-    "N_MAP": "2",
-    "N_GRID": "2",
-    "N_SAMPLED": "6",
-    "N_SAMPLES": "2",
-    "N_PATTERNS": "2",
-    "N_WRITTEN": "4",
-}
-KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-CELL_SECONDS = 3600
+Named = str | tuple[str, ...]  # a pair: its name, or base and distilled
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def run(
     *,
-    pair: str | tuple[str, ...] = "smol",
+    pair: Named = "smol",
     quick: bool = False,
     fresh: bool = False,
     only: str | None = None,
-    knobs: dict[str, str] | None = None,
     root: Path | None = None,
     scratch: bool = False,
 ) -> Path:
     """Execute the notebooks on a pair and return the folder that holds the results.
 
-    `scratch` works in a copy, `quick` in a copy with small knobs; it is gone when this process ends. Raises UserError,
-    or NotebookFailed for a failing cell.
+    `scratch` works in a copy that is gone when this process ends, `quick` in one with the knobs' quick values. Raises
+    UserError, or NotebookFailed for a failing cell.
     """
-    console, started = Console(), time.time()
+    console, started = Console(highlight=False, markup=False, soft_wrap=True), time.time()
     root = home = root or ROOT
     chosen = find_notebooks(root, only)
     for source in chosen:
         refuse_unsynced(source)
+    names = pairs_of(chosen, pair)
     if quick or scratch:
         root = scratch_copy(root)
         chosen = [root / "notebooks" / source.name for source in chosen]
-    if quick:
-        knobs = {**QUICK, **(knobs or {})}
-    log = Path(tempfile.mkstemp(prefix="r1-said-")[1])
-    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    named = pair if isinstance(pair, str) else ",".join(map(_from_anywhere, pair))
-    environment = {"R1_PAIR": named, "R1_FROM": str(home), "R1_SAY": str(log), "PYTHONPATH": path, "TQDM_DISABLE": "1"}
     if fresh:
-        environment["R1_FRESH"] = uuid.uuid4().hex
-    try:
-        _execute_all(chosen, environment, knobs or {}, console)
-    finally:
-        log.unlink(missing_ok=True)
-    for name in pairs_of(chosen, pair):
+        forget(chosen, [root / "data" / name for name in names])
+    for source in chosen:
+        began = time.time()
+        console.print(f"{source.stem} begins")
+        notebook = build(source, {"PAIR": repr(_whole_paths(_pair_of(source, pair), home))}, quick=quick)
+        remarks = execute(source, notebook)
+        for cell, own in zip(notebook.cells, build(source).cells, strict=True):
+            cell.source = own.source
+        with atomic(source.with_suffix(".ipynb")) as temporary:
+            nbformat.write(notebook, temporary)
+        console.print(f"{source.stem} ends after {time.time() - began:.0f} s")
+        for line in dict.fromkeys(remarks):
+            console.print(f"  {line}")
+    for name in names:
         show_findings(name, root, console)
     where = "in a scratch copy" if quick or scratch else f"outputs in {root}"
-    _plainly(console)(f"{len(chosen)} notebooks in {time.time() - started:.0f} s; {where}")
+    console.print(f"{len(chosen)} notebooks in {time.time() - started:.0f} s; {where}")
     return root
 
 
@@ -111,43 +80,35 @@ def run_command(pair: str) -> str:
     return f"python -m helpers run --pair {'BASE,DISTILLED' if pair == 'own' else pair}"
 
 
-def pairs_of(chosen: list[Path], pair: str | tuple[str, ...]) -> list[str]:
+def pairs_of(chosen: list[Path], pair: Named) -> list[str]:
     """Names of the ledgers that notebooks write, in order: a notebook's own knob comes before the pair of the run."""
-    named = [own_pair(source) for source in chosen]
-    return list(dict.fromkeys(pair_name(pair if name == "auto" else name) for name in named))
+    return list(dict.fromkeys(pair_name(_pair_of(source, pair)) for source in chosen))
 
 
-def own_pair(source: Path) -> str | tuple[str, ...]:
-    """What a notebook's knob PAIR says, or "auto". Raises UserError for an unknown name."""
-    for cell in jupytext.read(source).cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            with contextlib.suppress(SyntaxError, ValueError, TypeError):  # not known before it is executed
-                for line in ast.parse(cell.source).body:
-                    if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "PAIR":
-                        named = ast.literal_eval(line.value)
-                        return parse_pair(named) if isinstance(named, str) else tuple(named)
-    return "auto"
+def _pair_of(source: Path, pair: Named) -> Named:
+    """What a notebook's knob PAIR says, or the pair of the run for "auto" and for what is not a literal."""
+    said = re.search(r"^PAIR = (.+)$", source.read_text(encoding="utf-8"), re.M)
+    with contextlib.suppress(SyntaxError, ValueError, TypeError):
+        named = ast.literal_eval(said[1])
+        named = parse_pair(named) if isinstance(named, str) else tuple(named)
+        return pair if named == "auto" else named
+    return pair
 
 
-def _from_anywhere(source: str) -> str:
-    """A model's folder by its whole path, for kernels run elsewhere; or a hub id."""
-    folder = Path(source).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else source
-
-
-def _plainly(console: Console) -> Any:
-    """How a line is printed as it is, at once."""
-    return partial(console.print, highlight=False, markup=False, soft_wrap=True)
+def _whole_paths(pair: Named, root: Path) -> Named:
+    """A pair whose folders, as seen from here or from the project, have their whole paths: kernels run elsewhere."""
+    if isinstance(pair, str):
+        return pair
+    places = {source: [at / Path(source).expanduser() for at in (Path(), root)] for source in pair}
+    return tuple(next((str(at.resolve()) for at in places[source] if at.is_dir()), source) for source in pair)
 
 
 def find_notebooks(root: Path, only: str | None = None) -> list[Path]:
     """The numbered `.py` twins, in order; `only` keeps those whose name starts with it."""
     found = sorted((root / "notebooks").glob("[0-9][0-9]_*.py"))
-    chosen = [path for path in found if path.name.startswith(only or "")]
-    if not chosen:
-        names = ", ".join(path.stem for path in found) or "none"
-        raise UserError(f"no notebook starts with {only!r}: there are {names}")
-    return chosen
+    if chosen := [path for path in found if path.name.startswith(only or "")]:
+        return chosen
+    raise UserError(f"no notebook starts with {only!r}: there are {', '.join(path.stem for path in found) or 'none'}")
 
 
 def refuse_unsynced(source: Path) -> None:
@@ -165,8 +126,7 @@ def refuse_unsynced(source: Path) -> None:
 
 def same_cells(source: Path, built: Path) -> bool:
     """Whether twin and notebook hold the same cells."""
-    one, two = jupytext.read(source), jupytext.read(built)
-    return [(c.cell_type, c.source) for c in one.cells] == [(c.cell_type, c.source) for c in two.cells]
+    return source_hash(jupytext.read(source).cells) == source_hash(jupytext.read(built).cells)
 
 
 def source_hash(cells: list[Any]) -> str:
@@ -186,99 +146,81 @@ def scratch_copy(root: Path) -> Path:
     return scratch
 
 
-def build(source: Path, knobs: dict[str, str]) -> Any:
-    """The notebook of a `.py` twin with stable cell ids; knobs replace lines of the cell tagged `parameters`."""
+def forget(chosen: list[Path], folders: list[Path]) -> None:
+    """Remove what says of stored results that notebooks could reuse them: their own and those of all, the answers."""
+    numbers = {source.name[:2] for source in chosen}
+    for path in (path for folder in folders for path in folder.glob("*.meta.json")):
+        if path.name[:2] in numbers or not path.name[:2].isdigit():
+            path.unlink()
+
+
+def build(source: Path, knobs: dict[str, str] | None = None, *, quick: bool = False) -> Any:
+    """The notebook of a `.py` twin with stable cell ids. In the cell tagged `parameters`, knobs replace lines, and
+    `quick` those whose comment tells a quick value: `N = 240  # quick: 32; ...`."""
     notebook = jupytext.read(source)
     digest = source_hash(notebook.cells)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{source.stem}-{number:02d}"
         if "parameters" in cell.metadata.get("tags", []):
-            for name, value in knobs.items():
-                cell.source = re.sub(rf"^{name} = .*$", f"{name} = {value}", cell.source, flags=re.M)
-    notebook.metadata = nbformat.from_dict(
-        {
-            "jupytext": {"formats": "ipynb,py:percent"},
-            "kernelspec": KERNEL,
-            "language_info": {"name": "python"},
-            "executed_source_sha256": digest,
-        }
-    )
+            cell.source = "\n".join(_with_knobs(line, knobs or {}, quick) for line in cell.source.splitlines())
+    notebook.metadata |= {"jupytext": {"formats": "ipynb,py:percent"}, "executed_source_sha256": digest}
     return notebook
 
 
-def _execute_all(chosen: list[Path], environment: dict[str, str], knobs: dict[str, str], console: Console) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    log, tell = Path(environment["R1_SAY"]), _plainly(console)
-    with Progress(*columns, console=console, disable=not console.is_interactive) as progress:
-        for source in chosen:
-            began = time.time()
-            if progress.disable:
-                tell(f"{source.stem} begins")
-            notebook = build(source, knobs)
-            task = progress.add_task(source.stem, total=len(notebook.cells))
-            execute(source, notebook, environment, lambda task=task: progress.advance(task))
-            with atomic(source.with_suffix(".ipynb")) as temporary:
-                nbformat.write(notebook, temporary)
-            if progress.disable:
-                tell(f"{source.stem} ends after {time.time() - began:.0f} s")
-            for line in dict.fromkeys(log.read_text(encoding="utf-8").splitlines()):
-                tell(f"  {line}")
-            log.write_text("")
+def _with_knobs(line: str, knobs: dict[str, str], quick: bool) -> str:
+    name, small = line.partition(" = ")[0], re.search(r"# quick: ([^;]+)", line)
+    value = knobs.get(name) or (small[1] if quick and small else None)
+    return f"{name} = {value}" if value else line
 
 
-class ThisPython(AsyncKernelManager):
-    """A kernel of the Python that runs, whatever other kernels named python3 are installed."""
-
-    @default("kernel_spec_manager")
-    def _native(self) -> KernelSpecManager:
-        return KernelSpecManager(kernel_dirs=[])
-
-
-def execute(source: Path, notebook: Any, environment: dict[str, str], advance: Any = lambda: None) -> None:
-    """Run all cells in a fresh kernel; the notebook keeps its outputs only if none failed."""
-    kept = dict(os.environ)
-    os.environ.update({"PYDEVD_DISABLE_FILE_VALIDATION": "1"} | environment)
+def execute(source: Path, notebook: Any, environment: dict[str, str] | None = None) -> list[str]:
+    """Run all cells in a fresh kernel of this Python, whatever other kernels named python3 are installed; returns what
+    helpers remarked on stored results. The notebook keeps its outputs only if no cell failed."""
+    path = os.pathsep.join(filter(None, (str(source.parents[1]), os.environ.get("PYTHONPATH"))))
+    variables = {"PYTHONPATH": path, "TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", **(environment or {})}
     client = NotebookClient(
         notebook,
-        timeout=CELL_SECONDS,
-        kernel_name="python3",
-        kernel_manager_class=ThisPython,
+        km=AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[])),
+        timeout=None,
         record_timing=False,
         extra_arguments=["--log-level=CRITICAL"],  # a kernel that is told to end would complain of its closed sockets
         resources={"metadata": {"path": str(source.parent)}},
     )
+    remarks = []
     try:
-        with client.setup_kernel():
+        with client.setup_kernel(cleanup_kc=True, env={**os.environ, **variables}):
             try:
-                for number, cell in enumerate(notebook.cells):
+                for number, cell in enumerate(tqdm(notebook.cells, source.stem, leave=False, disable=None)):
                     client.execute_cell(cell, number)
-                    advance()
+                    remarks += _without_remarks(cell)
                 repeat_claims(client)
             except KeyboardInterrupt:
                 client.allow_errors = True  # the cell left behind ends with its kernel, and nobody asks how
                 raise
-    except CellExecutionError as error:
-        if error.ename == "UserError":
+    except (CellExecutionError, DeadKernelError) as error:
+        if getattr(error, "ename", "") == "UserError":
             raise UserError(f"{source.name}: {error.evalue}") from error
         said = "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()[-12:])
-        raise NotebookFailed(f"{source.name} failed and keeps its old outputs.\n{said}") from error
-    except (DeadKernelError, CellTimeoutError) as error:
-        said = (
-            "its kernel died, as for want of memory" if isinstance(error, DeadKernelError) else "a cell took too long"
-        )
-        raise NotebookFailed(f"{source.name} failed and keeps its old outputs: {said}") from error
+        why = "its kernel died, as for want of memory" if isinstance(error, DeadKernelError) else f"\n{said}"
+        raise NotebookFailed(f"{source.name} failed and keeps its old outputs: {why}") from error
     except KeyboardInterrupt as stop:
         raise Stopped(f"stopped in {source.name}, which keeps its old outputs; run it again to go on") from stop
-    finally:
-        os.environ.clear()
-        os.environ.update(kept)
-    notebook.metadata["language_info"] = nbformat.from_dict({"name": "python"})
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
-            if WIDGET in output.get("data", {}):  # its id is random, and it shows nothing without a kernel
-                output["data"] = {"text/plain": "(run this cell to use the explorer)"}
-    notebook.metadata.pop("widgets", None)
+    notebook.metadata["language_info"] = {"name": "python"}  # without this machine's version
+    return remarks
+
+
+def _without_remarks(cell: Any) -> list[str]:
+    """Take out of a cell's outputs what a rerun would change: remarks of the helpers, which are returned, and the
+    random ids of widgets, which show nothing without a kernel."""
+    remarks, outputs = [], cell.get("outputs", [])
+    for output in outputs:
+        if output["output_type"] == "stream":
+            remarks += re.findall(rf"^{REMARK}(.*)\n", output["text"], re.M)
+            output["text"] = re.sub(rf"^{REMARK}.*\n", "", output["text"], flags=re.M)
+        if WIDGET in output.get("data", {}):
+            output["data"] = {"text/plain": "(run this cell to use the explorer)"}
+    outputs[:] = [output for output in outputs if output.get("text") != ""]
+    return remarks
 
 
 def repeat_claims(client: NotebookClient) -> None:
@@ -287,17 +229,17 @@ def repeat_claims(client: NotebookClient) -> None:
         if "claim" in cell.metadata.get("tags", []):
             count = cell["execution_count"]
             client.execute_cell(cell, number)
-            cell["execution_count"] = count
-            for output in cell["outputs"]:
-                if "execution_count" in output:
-                    output["execution_count"] = count
+            _without_remarks(cell)
+            for counted in (cell, *(output for output in cell["outputs"] if "execution_count" in output)):
+                counted["execution_count"] = count
 
 
 def show_findings(pair: str, root: Path, console: Console) -> None:
     """Print the ledger of the run, a line of at most 80 columns a finding."""
-    tell, rows = _plainly(console), read_ledger(root / "data" / pair / "findings.json")
-    tell(f"Findings on {pair} (claims, controls and rules are in the report):" if rows else f"No findings on {pair}.")
+    rows = read_ledger(root / "data" / pair / "findings.json")
+    title = f"Findings on {pair} (claims, controls and rules are in the report):"
+    console.print(title if rows else f"No findings on {pair}.")
     for row in rows:
         numbers = f"{row['estimate']:.3g} ({row['low']:.3g} to {row['high']:.3g}) {row['unit']}"
         line = f"{row['id']}  {row['verdict']:13}  {numbers}"
-        tell(line if len(line) <= 80 else f"{line[:77]}...")
+        console.print(line if len(line) <= 80 else f"{line[:77]}...")

@@ -160,5 +160,4 @@ def data_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(helpers.generation, "data_dir", here)
     monkeypatch.setattr(helpers.findings, "data_dir", here)
-    monkeypatch.delenv("R1_FRESH", raising=False)
     return tmp_path

@@ -108,7 +108,7 @@ def every_way(work: Callable[[Pair, int], None], points: list[Point], pair: Pair
         if process := os.fork():
             return process
         store.ROOT = generation.ROOT = folder
-        os.environ |= {"R1_CACHE": str(folder / "cache"), "R1_SAY": os.devnull}
+        os.environ["R1_CACHE"], sys.stdout = str(folder / "cache"), sys.stderr
         try:
             arm(*point) if point else None
             work(pair, seed)

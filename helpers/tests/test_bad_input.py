@@ -272,7 +272,6 @@ def desk(qwen, qwen_folders, tiny_autoencoder, data_here, monkeypatch) -> Desk:
     monkeypatch.setattr(type_checks, "jaxtyping_disable", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(store, "data_dir", generation.data_dir)
-    monkeypatch.delenv("R1_PAIR", raising=False)
     (data_here / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(data_here / "scratch"))
     return Desk(qwen, qwen_folders, data_here, tiny_autoencoder, monkeypatch)

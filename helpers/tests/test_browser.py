@@ -48,7 +48,7 @@ def lab(request, tmp_path_factory, qwen_folders, tiny_autoencoder):
     if pair:
         del knobs["AUTOENCODER"]
     for source in SOURCES.values():
-        notebook = build(source, {**SMALL, **knobs})
+        notebook = build(source, {**SMALL, **knobs}, quick=True)
         del notebook.metadata["jupytext"]  # its twin has other knobs
         (root / "notebooks" / source.name).unlink()
         nbformat.write(notebook, root / "notebooks" / f"{source.stem}.ipynb")

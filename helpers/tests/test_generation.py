@@ -207,15 +207,6 @@ def test_rows_of_another_format_are_computed_again(qwen, data_here, capsys, monk
     assert "0 completions reused, 2 to compute" in capsys.readouterr().out
 
 
-def test_run_fresh_reuses_only_its_own_run(qwen, data_here, capsys, monkeypatch):
-    stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8)
-    monkeypatch.setenv("R1_FRESH", "this-run")
-    for expected in ("0 completions reused", "2 completions reused"):
-        capsys.readouterr()
-        stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8)
-        assert expected in capsys.readouterr().out
-
-
 def test_out_of_memory_halves_the_batch(qwen, monkeypatch):
     original, sizes = generation._complete_batch, []
 

@@ -34,7 +34,7 @@ PROMPTS = ["The bus stops at the corner", "A cat"]
 def left(qwen_folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What every piece of work in `killing` left on disk."""
     command = [sys.executable, "-m", "helpers.tests.killing", *map(str, qwen_folders)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "R1_FRESH": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command.append(str(tmp_path_factory.mktemp("killed")))
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -139,7 +139,7 @@ def started(folder: Path, *options: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "helpers", "run", *options],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(folder / "temporary"), "R1_FRESH": ""},
+        env={**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(folder / "temporary")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

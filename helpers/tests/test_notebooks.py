@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import io
 import json
 import os
 import pydoc
@@ -15,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from pathlib import Path
 
 import jupytext
 import nbformat
@@ -24,58 +24,18 @@ from helpers import __main__ as commands
 from helpers.commands import run as running
 from helpers.commands.run import build, execute, find_notebooks, refuse_unsynced, same_cells, scratch_copy, source_hash
 from helpers.findings import load_findings
-from helpers.provenance import digest, plain_source
-from helpers.store import ROOT, UserError, read_json
+from helpers.provenance import plain_source
+from helpers.store import REMARK, ROOT, UserError, read_json, sha256, sidecar_path
 
 SOURCES = find_notebooks(ROOT)
 NAMES = [source.stem for source in SOURCES]
-SMALL = {
-    "N_PROMPTS": "24",
-    "MAX_NEW_TOKENS": "24",
-    "N_GROWN": "4",
-    "REPEATS": "[0, 1]",
-    "N_COMBINED": "8",
-    "N_NEUTRAL": "6",
-    "TOP_HEADS": "3",
-    "N_RANDOM": "20",
-    "N_NEURONS": "4",
-    "N_WORDS": "5",
-    "ALPHAS": "[0.0, 1.0, 4.0]",
-    "COUNTS": "[1, 4]",
-    "MAX_AFTER": "16",
-    "TERMS": "4",
-    "N_AFTER": "6",
-    "N_DRAWS": "2",
-    "N_EXACT": "2",
-    "N_SWAP": "3",
-    "N_TOP": "4",
-    "N_NODES": "8",
-    "N_STEPS": "2",
-    "SHOWN_TOKENS": "6",
-    "N_FORCED": "3",
-    "MAX_FORCED": "12",
-    "N_TUNE": "2",
-    "N_STEERED": "3",
-    "MAX_STEERED": "12",
-    "BIASES": "[0, -8]",
-    "N_SOURCES": "6",
-    "N_PLACES": "4",
-    "N_MAP": "2",
-    "LAYER_STEP": "10",
-    "STRENGTHS": "[0.2, 0.5]",
-    "N_HEADS": "2",
-    "N_CONTROLS": "3",
-    "N_GRID": "2",
-    "N_SAMPLED": "3",
-    "N_SAMPLES": "2",
-    "MAX_SAMPLED": "12",
-    "MAX_ENDED": "6",
-    "N_PATTERNS": "2",
-    "N_WRITTEN": "2",
-    "MAX_AFTER_TAG": "6",
-    "N_HIDDEN": "2",
-    "BUDGETS": "[0, 4]",
-}
+RUFF = shutil.which("ruff", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
+SMALL = {  # beside the quick values: what three layers of 48 numbers have fewer of, and fewer tokens
+    "MAX_NEW_TOKENS": "24", "MAX_AFTER": "16", "MAX_FORCED": "12", "MAX_STEERED": "12", "MAX_SAMPLED": "12",
+    "MAX_ENDED": "6", "MAX_AFTER_TAG": "6", "N_GROWN": "4", "N_NEUTRAL": "6", "TOP_HEADS": "3", "N_RANDOM": "20",
+    "N_NEURONS": "4", "TERMS": "4", "N_TOP": "4", "N_NODES": "8", "N_STEPS": "2", "SHOWN_TOKENS": "6", "N_HEADS": "2",
+    "N_HIDDEN": "2", "BUDGETS": "[0, 4]",
+}  # fmt: skip
 SHORT = dict.fromkeys(("MAX_NEW_TOKENS", "MAX_AFTER", "MAX_FORCED", "MAX_STEERED"), "4")  # lazy tensors decode slowly
 
 
@@ -88,18 +48,14 @@ def test_notebook_and_twin_hold_the_same_cells(source):
 def test_outputs_are_of_this_source_complete_and_without_errors(source):
     notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
     nbformat.validate(notebook)
-    assert notebook.metadata["executed_source_sha256"] == source_hash(jupytext.read(source).cells), (
-        "run `python -m helpers run`"
-    )
+    assert notebook.metadata["executed_source_sha256"] == source_hash(jupytext.read(source).cells), "run it again"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
-    kinds = [output["output_type"] for cell in code for output in cell.outputs]
-    assert "error" not in kinds
-    assert not [o for cell in code for o in cell.outputs if o.get("name") == "stderr"]
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [one for one in outputs if one["output_type"] == "error" or one.get("name") == "stderr"]
     assert "widgets" not in notebook.metadata, "widget state is not stored"
-    data = [output.get("data", {}) for cell in code for output in cell.outputs]
-    assert not any("widget-view" in kind for entry in data for kind in entry), "a widget's id is random"
-    pictures = [o for cell in code for o in cell.outputs if "image/png" in o.get("data", {})]
+    assert not [one for one in outputs if any("widget-view" in kind for kind in one.get("data", {}))], "ids are random"
+    pictures = [one for one in outputs if "image/png" in one.get("data", {})]
     assert len(pictures) >= 4 and all(o["metadata"]["image/png"]["alt"] for o in pictures)
 
 
@@ -109,15 +65,32 @@ def test_style(source):
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert len(notebook.cells) - len(code) >= len(code), "at least as many text cells as code cells"
     assert max(len(cell.splitlines()) for cell in code) <= 25
-    assert len(code[0].splitlines()) <= 10
     for word in ("**Claim.**", "**Evidence.**", "**Caveat.**", "**Reads**"):
         assert word in notebook.cells[0].source
 
 
-def test_set_up_cells_are_identical():
-    first = {next(c.source for c in jupytext.read(source).cells if c.cell_type == "code") for source in SOURCES}
-    assert len(first) == 1
-    compile(first.pop(), "set-up", "exec")
+@pytest.mark.xfail(reason="the notebooks are rewritten to it next", strict=False)
+@pytest.mark.skipif(not RUFF, reason="needs ruff: pip install ruff")
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_cells_are_short_as_ruff_formats_them(source, tmp_path):
+    """At most 25 lines of at most 110 columns, and none that keeps ruff off; the twin itself is formatted."""
+    code = [cell.source for cell in jupytext.read(source).cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code):
+        (tmp_path / f"{number:03d}.py").write_text(cell + "\n")
+    subprocess.run([RUFF, "format", "-q", "--config", ROOT / "notebooks" / ".ruff.toml", tmp_path], check=True)
+    formatted = [path.read_text().splitlines() for path in sorted(tmp_path.glob("*.py"))]
+    assert not [cell for cell in code if "fmt: skip" in cell or "fmt: off" in cell]
+    assert max(map(len, formatted)) <= 25 and max(len(line) for lines in formatted for line in lines) <= 110
+    assert formatted == [cell.splitlines() for cell in code]
+
+
+def test_set_up_cells_are_identical_and_short():
+    first, *others = {
+        next(c.source for c in jupytext.read(source).cells if c.cell_type == "code") for source in SOURCES
+    }
+    assert not others and len(list(filter(None, first.splitlines()))) <= 10
+    assert max(map(len, first.splitlines())) <= 110
+    compile(first, "set-up", "exec")
 
 
 def notebooks_named(docstring):
@@ -168,7 +141,7 @@ def test_kept_readouts_are_of_this_code():
             module, _, function = name.partition(".")
             found = own.get(function) if module == "__main__" else inspect.getsource(inspect.unwrap(pydoc.locate(name)))
             seen += 1
-            if "lambda" not in name and (not found or digest(plain_source(textwrap.dedent(found)))[:12] != told):
+            if "lambda" not in name and (not found or sha256(plain_source(textwrap.dedent(found)))[:12] != told):
                 stale.append(f"{path.name}: {name}")
     assert seen and not stale, f"run `python -m helpers run`: {stale}"
 
@@ -181,11 +154,9 @@ def test_figures_are_those_of_the_notebooks():
 
 
 def run_small(source, scratch, knobs, **environment):
-    notebook = build(scratch / "notebooks" / source.name, {**SMALL, **knobs})
-    execute(
-        scratch / "notebooks" / source.name, notebook, {"PYTHONPATH": str(scratch), "TQDM_DISABLE": "1", **environment}
-    )
-    return notebook
+    notebook = build(scratch / "notebooks" / source.name, {**SMALL, **knobs}, quick=True)
+    execute(scratch / "notebooks" / source.name, notebook, environment)
+    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +183,7 @@ def second_device(tmp_path_factory):
 def test_runs_on_a_tiny_pair_with_the_real_pairs_quirks(source, scratch, qwen_folders, tiny_autoencoder, second_device):
     """As on a GPU: weights and what is read from them are not on the CPU."""
     knobs = {"PAIR": repr(tuple(map(str, qwen_folders))), "AUTOENCODER": repr(tiny_autoencoder), **SHORT}
-    notebook = run_small(source, scratch, knobs, **second_device)
-    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+    run_small(source, scratch, knobs, **second_device)
     rows = json.loads((scratch / "data" / "own" / "findings.json").read_text())
     assert {row["notebook"] for row in rows} >= {source.stem}
 
@@ -227,12 +197,15 @@ def test_an_edited_notebook_is_not_overwritten(tmp_path):
         refuse_unsynced(source)
 
 
-def test_knobs_change_only_the_cell_tagged_parameters(tmp_path):
+def test_knobs_and_quick_values_change_only_the_cell_tagged_parameters(tmp_path):
     source = tmp_path / "01_x.py"
-    source.write_text('# %% tags=["parameters"]\nA = 1\nB = 2\n\n# %%\nA = 1\n')
-    notebook = build(source, {"A": "5"})
-    assert [cell.source for cell in notebook.cells] == ["A = 5\nB = 2", "A = 1"]
+    source.write_text(
+        '# %% tags=["parameters"]\nA = 1\nB = [2, 3]  # quick: [2]; b\nC = 3  # quick: 2; c\n\n# %%\nA = 1\n'
+    )
+    notebook = build(source, {"A": "5", "C": "7"}, quick=True)
+    assert [cell.source for cell in notebook.cells] == ["A = 5\nB = [2]\nC = 7", "A = 1"]
     assert [cell.id for cell in notebook.cells] == ["01_x-00", "01_x-01"]
+    assert "B = [2, 3]  # quick" in build(source).cells[0].source
 
 
 def small_series(root, *knobs):
@@ -248,29 +221,49 @@ def small_series(root, *knobs):
 
 @pytest.fixture
 def executed(monkeypatch):
-    """Notebooks are not executed: each only says something twice. What their kernels would have been given."""
+    """Notebooks are not executed: each only remarks something twice. Their cells as their kernels would get them."""
     given = []
 
-    def say(source, notebook, environment, advance):
-        given.append(environment)
-        with open(environment["R1_SAY"], "a") as log:
-            log.write(f"{source.stem}: [computed]\n" * 2)
+    def remark(source, notebook):
+        given.append(notebook.cells[0].source)
+        return [f"{source.stem}: [computed]"] * 2
 
-    monkeypatch.setattr(running, "execute", say)
+    monkeypatch.setattr(running, "execute", remark)
     return given
 
 
-def test_without_a_terminal_each_notebook_is_told_as_it_begins_and_ends(tmp_path, monkeypatch, executed):
-    """In a file or the log of a service, at once, where its lines are looked for while it runs."""
-    told, say = [], running.execute
+def test_each_notebook_is_told_as_it_begins_and_ends(tmp_path, monkeypatch, executed):
+    """At once, so that a file or the log of a service shows it while it runs."""
+    told, remark = [], running.execute
     with open(tmp_path / "log", "w") as log:
         monkeypatch.setattr(sys, "stdout", log)
-        monkeypatch.setattr(running, "execute", lambda *a: (told.append((tmp_path / "log").read_text()), say(*a)))
+        monkeypatch.setattr(running, "execute", lambda *a: (told.append((tmp_path / "log").read_text()), remark(*a))[1])
         running.run(root=small_series(tmp_path, "A = 1", "A = 1"))
         told.append((tmp_path / "log").read_text())
     assert told[0] == "01_x begins\n"
     assert re.fullmatch(r"01_x begins\n01_x ends after \d+ s\n  01_x: \[computed\]\n02_x begins\n", told[1])
     assert re.search(r"\n02_x ends after \d+ s\n  02_x: \[computed\]\nFindings on smol", told[2])
+
+
+def test_remarks_are_told_and_leave_no_trace_in_the_notebook(tmp_path):
+    source, say = tmp_path / "01_x.py", f"print('{REMARK}"
+    source.write_text(f"# %% tags=[\"claim\"]\nprint('a')\n{say}b')\nprint('c')\n\n# %%\n{say}d')\n")
+    notebook = build(source)
+    assert execute(source, notebook) == ["b", "d"]
+    assert [[output.text for output in cell.outputs] for cell in notebook.cells] == [["a\nc\n"], []]
+
+
+def test_a_fresh_run_forgets_what_its_notebooks_could_reuse(tmp_path, executed):
+    root = small_series(tmp_path, "A = 1", "A = 1")
+    paths = [
+        sidecar_path(root / "data" / pair / f"{name}.json")
+        for pair in ("smol", "own")
+        for name in ("01_a", "02_b", "answers")
+    ]
+    for path in paths:
+        path.touch()
+    running.run(root=root, fresh=True, only="02")
+    assert [path.exists() for path in paths] == [True, False, False, True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -302,15 +295,6 @@ def test_notebooks_of_several_pairs_cannot_be_checked_together(tmp_path, monkeyp
             commands.run(**choice)
 
 
-def test_in_a_terminal_a_bar_grows(tmp_path, monkeypatch, executed):
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    running.run(root=small_series(tmp_path, "A = 1"))
-    assert "━" in sys.stdout.getvalue() and "begins" not in sys.stdout.getvalue()
-    assert sys.stdout.getvalue().count("01_x: [computed]") == 1
-
-
 def test_findings_fit_a_terminal(tmp_path, capsys, executed):
     root = small_series(tmp_path, "A = 1")
     path = root / "data" / "smol" / "findings.json"
@@ -324,13 +308,14 @@ def test_findings_fit_a_terminal(tmp_path, capsys, executed):
         assert row["verdict"] in line and f" {row['estimate']:.3g} ({row['low']:.3g} to {row['high']:.3g}) " in line
 
 
-def test_two_models_are_named_to_the_kernels(tmp_path, monkeypatch, executed):
-    """A folder by its whole path, for a kernel runs elsewhere."""
+def test_two_models_are_named_to_the_kernels_alone(tmp_path, monkeypatch, executed):
+    """A folder by its whole path, for a kernel runs elsewhere; the notebook keeps its own line."""
     root = small_series(tmp_path, 'PAIR = "auto"')
     (root / "models" / "base").mkdir(parents=True)
     monkeypatch.chdir(root)
     running.run(pair=("models/base", "someone/distilled"), root=root)
-    assert executed[0]["R1_PAIR"] == f"{root}/models/base,someone/distilled"
+    assert executed == [f"PAIR = ('{root}/models/base', 'someone/distilled')\nSEED = 0"]
+    assert nbformat.read(root / "notebooks" / "01_x.ipynb", as_version=4).cells[0].source == 'PAIR = "auto"\nSEED = 0'
 
 
 def test_the_kernel_is_this_pythons(tmp_path, monkeypatch):
@@ -342,15 +327,11 @@ def test_the_kernel_is_this_pythons(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     source = tmp_path / "01_x.py"
     source.write_text("# %%\nimport os, sys\nprint(sys.executable, os.environ.get('OTHER'))\n")
-    notebook = build(source, {})
-    execute(source, notebook, {})
+    notebook = build(source)
+    execute(source, notebook)
     assert notebook.cells[0].outputs[0].text == f"{sys.executable} None\n"
 
 
 def test_a_notebook_runs_without_what_is_kept_for_speed(scratch, qwen_folders):
     knobs = {"PAIR": repr(tuple(map(str, qwen_folders))), **SHORT}
-    assert all(
-        cell.execution_count
-        for cell in run_small(SOURCES[1], scratch, knobs, R1_FAST="0").cells
-        if cell.cell_type == "code"
-    )
+    run_small(SOURCES[1], scratch, knobs, R1_FAST="0")

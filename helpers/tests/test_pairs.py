@@ -81,10 +81,7 @@ def test_preflight_names_a_missing_word(qwen, monkeypatch):
     assert not frame.loc["words are single tokens", "ok"] and " Wait" in frame.loc["words are single tokens", "seen"]
 
 
-def test_auto_follows_the_variable_then_the_machine(monkeypatch):
-    monkeypatch.setenv("R1_PAIR", "r1-7b")
-    assert pairs.choose_pair()[0] == "r1-7b"
-    monkeypatch.delenv("R1_PAIR")
+def test_auto_follows_the_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(pairs, "hub_reachable", lambda: True)
     assert pairs.choose_pair()[0] == "r1-1.5b"

@@ -390,9 +390,9 @@ if FAILS:
 def test_an_executed_notebook_and_its_error_hold_no_key(keys, qwen_folders, tmp_path, fails):
     source = tmp_path / "01_x.py"
     source.write_text(CELLS.replace("PAIR", repr(tuple(map(str, qwen_folders)))).replace("FAILS", str(fails)))
-    notebook = build(source, {})
+    notebook = build(source)
     with pytest.raises(NotebookFailed, match="[*]{3}") if fails else nullcontext() as caught:
-        execute(source, notebook, {"PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"})
+        execute(source, notebook, {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"})
     said = str(caught.value) if fails else nbformat.writes(notebook)
     assert (fails or "preflight" in said) and not [key for key in keys if key in said]
 
