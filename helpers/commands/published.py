@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""Counts over what others published that the real pair wrote: from the texts, which stay where they are, to
+`data/published/`, which holds numbers only."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from helpers.prompts import echo_share
+from helpers.store import ROOT, UserError, write_text
+from helpers.texts import last_number, line_breaks, measure
+
+FOLDER = ROOT / "data" / "published"
+BREAKS = ["set", "gap", "line_end", "next_line", "third", "follows"]
+NEEDED = {"id", "question", "model", "text", "closed_prompt", "settings"}
+
+
+def sources() -> pd.DataFrame:
+    """Where each set comes from, one row a set, committed beside the counts."""
+    return pd.read_csv(FOLDER / "sources.csv", index_col="set", keep_default_na=False)
+
+
+def published(folder: Path, *, keep: bool = False) -> bool:
+    """Count the texts of a folder, say where each set comes from, and compare with the committed counts; `keep`
+    commits them. True when nothing differs. Raises UserError where a file is missing or is in another form."""
+    counted = {"texts.csv": texts_table(folder), "line_breaks.csv": breaks_table(folder)}
+    Console().print(summary_grid(counted["texts.csv"]))
+    differ = []
+    for name, frame in counted.items():
+        path, new = FOLDER / name, frame.to_csv(index=False)
+        if not path.exists() or path.read_text("utf-8") != new:
+            differ.append(name)
+            if keep:
+                write_text(path, new)
+    said = "as committed" if not differ else f"{'kept' if keep else 'not as committed'}: {', '.join(differ)}"
+    Console().print(f"{sum(map(len, counted.values()))} rows of counts, {said}", highlight=False)
+    return keep or not differ
+
+
+def read_texts(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of one set: `<name>.jsonl` or `<name>.jsonl.gz`, an object a line."""
+    path = next((p for p in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz") if p.exists()), None)
+    if path is None:
+        raise UserError(f"{folder} holds no {name}.jsonl or {name}.jsonl.gz: data/published/README.md says what it is")
+    try:
+        whole = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        rows = [json.loads(line) for line in whole.splitlines()]
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{path}: {error}: fetch it again") from error
+    if not rows or not all(isinstance(row, dict) and set(row) >= NEEDED for row in rows):
+        raise UserError(f"{path} lacks some of {', '.join(sorted(NEEDED))}: each line is an object with these")
+    return rows
+
+
+def texts_table(folder: Path) -> pd.DataFrame:
+    """One row a text: its set, id, model, whether the prompt had closed the thought, and all counts of `measure`."""
+    rows = []
+    for name in sources().index:
+        texts = read_texts(folder, name)
+        for number, row in enumerate(texts):
+            other = texts[number - 1]["question"]
+            rows.append(
+                {"set": name, "id": row["id"], "model": row["model"], "closed_prompt": int(row["closed_prompt"])}
+                | measure(row["text"])
+                | {"repeats_question": int(echo_share(row["text"], row["question"]) >= 0.5)}
+                | {"repeats_other_question": int(echo_share(row["text"], other) >= 0.5)}
+                | {"right": _right(row)}
+            )
+    return pd.DataFrame(rows)
+
+
+def _right(row: dict[str, Any]) -> int | None:
+    """By the last number where the set gives one as the answer (GSM8K's mark), else as the set says, else unknown."""
+    if "correct" in row:
+        return int(row["correct"])
+    _, marked, number = row.get("answer", "").rpartition("####")
+    return int(last_number(row["text"]) == float(number.replace(",", ""))) if marked else None
+
+
+def breaks_table(folder: Path) -> pd.DataFrame:
+    """Ends of lines in the thoughts that the model wrote and was free to close, counted by kind."""
+    counts: Counter[tuple[Any, ...]] = Counter()
+    for name in sources().index:
+        for row in read_texts(folder, name):
+            if row["model"] == "distilled" and not row["closed_prompt"]:
+                counts.update((name, *found) for found in line_breaks(row["text"]))
+    return pd.DataFrame([(*key, n) for key, n in sorted(counts.items())], columns=[*BREAKS, "count"])
+
+
+def summary_grid(texts: pd.DataFrame) -> Table:
+    """The sets with source and settings, and the counts that a reader looks for first."""
+    grid = Table(title="Published texts of DeepSeek-R1-Distill-Qwen-1.5B and its base")
+    for name in ("set", "model", "source", "settings", "texts", "close", "after one new line", "waits", "in texts"):
+        grid.add_column(name)
+    known = sources()
+    for (name, model, closed), frame in texts.groupby(["set", "model", "closed_prompt"], sort=False):
+        waits = frame.filter(regex="^waits after").sum(axis=1)
+        own = frame[frame["closings"] > 0]
+        numbers = (
+            len(frame),
+            len(own),
+            (own["gap_before_close"] == "one new line").sum(),
+            waits.sum(),
+            (waits > 0).sum(),
+        )
+        source = f"{known.loc[name, 'source']} {known.loc[name, 'commit']}"
+        grid.add_row(name, model + ", thought closed by the prompt" * closed, source, known.loc[name, "settings"],
+                     *map(str, numbers))  # fmt: skip
+    return grid
