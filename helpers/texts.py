@@ -7,6 +7,9 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
+import pandas as pd
+
+from helpers.store import ROOT
 from helpers.tokens import WAIT, count_keywords
 
 CLOSE = "</think>"
@@ -94,6 +97,7 @@ def measure(text: str) -> dict[str, int | str]:
         "answer_marker_before_close": int(bool(ANSWER_MARKERS.search(thought))),
         "words_after_close": len(answer.split()),
         "waits_after_close": sum(waits(answer).values()),
+        "doubts_after_close": count_keywords(answer)["doubting"] if closed else 0,
         "question_marks": text.count("?"),
         **{f"waits after {gap}": sum(found[gap, word] for word in WAIT) for gap in (*GAPS, "space", "other")},
         **{f"waits '{word}'": sum(n for (_, spelling), n in found.items() if spelling == word) for word in WAIT},
@@ -101,3 +105,10 @@ def measure(text: str) -> dict[str, int | str]:
         **{f"lines ended by {gap}": sum(b.gap == gap for b in breaks) for gap in GAPS},
         **{f"sentences, {gap}: {what}": prose[gap, what] for gap in GAPS for what in ("closes", "waits", "goes on")},
     }  # fmt: skip
+
+
+def published(name: str, model: str = "distilled") -> pd.DataFrame:
+    """The committed counts of one published set, one row a text, indexed by its question's id; `waits` sums over the places. Used in notebooks 01 and 07."""
+    counts = pd.read_csv(ROOT / "data" / "published" / "texts.csv", keep_default_na=False, na_values={"right": ""})
+    counts["waits"] = counts.filter(regex="^waits after ").sum(axis=1)
+    return counts[(counts["set"] == name) & (counts["model"] == model)].set_index("id")

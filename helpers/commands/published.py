@@ -7,12 +7,11 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
 from helpers.prompts import echo_share
 from helpers.store import ROOT, UserError, write_text
@@ -32,7 +31,7 @@ def published(folder: Path, *, keep: bool = False) -> bool:
     """Count the texts of a folder, say where each set comes from, and compare with the committed counts; `keep`
     commits them. True when nothing differs. Raises UserError where a file is missing or is in another form."""
     counted = {"texts.csv": texts_table(folder), "line_breaks.csv": breaks_table(folder)}
-    Console().print(summary_grid(counted["texts.csv"]))
+    print(*report(counted["texts.csv"]), sep="\n")
     differ = []
     for name, frame in counted.items():
         path, new = FOLDER / name, frame.to_csv(index=False)
@@ -41,7 +40,7 @@ def published(folder: Path, *, keep: bool = False) -> bool:
             if keep:
                 write_text(path, new)
     said = "as committed" if not differ else f"{'kept' if keep else 'not as committed'}: {', '.join(differ)}"
-    Console().print(f"{sum(map(len, counted.values()))} rows of counts, {said}", highlight=False)
+    print(f"{sum(map(len, counted.values()))} rows of counts, {said}")
     return keep or not differ
 
 
@@ -65,24 +64,29 @@ def texts_table(folder: Path) -> pd.DataFrame:
     rows = []
     for name in sources().index:
         texts = read_texts(folder, name)
-        for number, row in enumerate(texts):
-            other = texts[number - 1]["question"]
+        asked = list(dict.fromkeys(row["question"] for row in texts))
+        before = dict(zip(asked, [asked[-1], *asked], strict=False))  # the control: another text's question
+        answers = {row["question"]: number for row in texts if (number := _number(row)) is not None}
+        for row in texts:
             rows.append(
                 {"set": name, "id": row["id"], "model": row["model"], "closed_prompt": int(row["closed_prompt"])}
                 | measure(row["text"])
                 | {"repeats_question": int(echo_share(row["text"], row["question"]) >= 0.5)}
-                | {"repeats_other_question": int(echo_share(row["text"], other) >= 0.5)}
-                | {"right": _right(row)}
+                | {"repeats_other_question": int(echo_share(row["text"], before[row["question"]]) >= 0.5)}
+                | {"right": int(row["correct"]) if "correct" in row else _equal(row, answers.get(row["question"]))}
+                | {"right_for_other_question": _equal(row, answers.get(before[row["question"]]))}
             )
     return pd.DataFrame(rows)
 
 
-def _right(row: dict[str, Any]) -> int | None:
-    """By the last number where the set gives one as the answer (GSM8K's mark), else as the set says, else unknown."""
-    if "correct" in row:
-        return int(row["correct"])
+def _number(row: dict[str, Any]) -> float | None:
+    """The answer to a question that asks for a number, which GSM8K marks by `####`; None elsewhere."""
     _, marked, number = row.get("answer", "").rpartition("####")
-    return int(last_number(row["text"]) == float(number.replace(",", ""))) if marked else None
+    return float(number.replace(",", "")) if marked else None
+
+
+def _equal(row: dict[str, Any], number: float | None) -> int | None:
+    return None if number is None else int(last_number(row["text"]) == number)
 
 
 def breaks_table(folder: Path) -> pd.DataFrame:
@@ -95,23 +99,14 @@ def breaks_table(folder: Path) -> pd.DataFrame:
     return pd.DataFrame([(*key, n) for key, n in sorted(counts.items())], columns=[*BREAKS, "count"])
 
 
-def summary_grid(texts: pd.DataFrame) -> Table:
-    """The sets with source and settings, and the counts that a reader looks for first."""
-    grid = Table(title="Published texts of DeepSeek-R1-Distill-Qwen-1.5B and its base")
-    for name in ("set", "model", "source", "settings", "texts", "close", "after one new line", "waits", "in texts"):
-        grid.add_column(name)
-    known = sources()
+def report(texts: pd.DataFrame) -> Iterator[str]:
+    """One line a set and model: source, settings, and the counts that a reader looks for first."""
     for (name, model, closed), frame in texts.groupby(["set", "model", "closed_prompt"], sort=False):
-        waits = frame.filter(regex="^waits after").sum(axis=1)
-        own = frame[frame["closings"] > 0]
-        numbers = (
-            len(frame),
-            len(own),
-            (own["gap_before_close"] == "one new line").sum(),
-            waits.sum(),
-            (waits > 0).sum(),
+        known, waits = sources().loc[name], frame.filter(regex="^waits after ").sum(axis=1)
+        after_one = (frame["gap_before_close"] == "one new line").sum()
+        yield (
+            f"{name} ({known['source']} {known['commit']}; {known['settings']}), {model}"
+            f"{', thought closed by the prompt' * closed}: {len(frame)} texts, {frame['closings'].sum()} closings, "
+            f"{after_one} of them after one new line; {waits.sum()} waits in {(waits > 0).sum()} texts, "
+            f"{frame['waits after blank line'].sum()} of them after a blank line"
         )
-        source = f"{known.loc[name, 'source']} {known.loc[name, 'commit']}"
-        grid.add_row(name, model + ", thought closed by the prompt" * closed, source, known.loc[name, "settings"],
-                     *map(str, numbers))  # fmt: skip
-    return grid
