@@ -108,7 +108,8 @@ def measure(text: str) -> dict[str, int | str]:
 
 
 def published(name: str, model: str = "distilled") -> pd.DataFrame:
-    """The committed counts of one published set, one row a text, indexed by its question's id; `waits` sums over the places. Used in notebooks 01 and 07."""
+    """The committed counts of one published set, one row a text, indexed by its question's id; `waits` sums over the
+    places. Used in notebooks 01 and 07."""
     counts = pd.read_csv(ROOT / "data" / "published" / "texts.csv", keep_default_na=False, na_values={"right": ""})
     counts["waits"] = counts.filter(regex="^waits after ").sum(axis=1)
     return counts[(counts["set"] == name) & (counts["model"] == model)].set_index("id")
