@@ -7,8 +7,11 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
+from helpers.stats import Interval, bootstrap, ratio_of_means, share
 from helpers.store import ROOT
 from helpers.tokens import WAIT, count_keywords
 
@@ -105,6 +108,50 @@ def measure(text: str) -> dict[str, int | str]:
         **{f"lines ended by {gap}": sum(b.gap == gap for b in breaks) for gap in GAPS},
         **{f"sentences, {gap}: {what}": prose[gap, what] for gap in GAPS for what in ("closes", "waits", "goes on")},
     }  # fmt: skip
+
+
+def rate(hits: pd.Series, places: pd.Series) -> Interval:
+    """Hits per place, both counted text by text: 95 % bootstrap over texts, or, where every place is a hit or none is,
+    the exact bound over places (Clopper and Pearson 1934), which takes places of one text as independent."""
+    n, found = int(places.sum()), ratio_of_means(hits, places) if places.sum() else Interval(np.nan, np.nan, np.nan, 0)
+    if 0 < hits.sum() < n or not n:
+        return found
+    exact = binomtest(int(hits.sum()), n).proportion_ci(method="exact")
+    return Interval(found.estimate, float(exact.low), float(exact.high), n)
+
+
+def fork(counts: pd.DataFrame) -> dict[str, Interval]:
+    """Is the end of a thought decided at the end of a line? Over counts of `measure`, one row a text: closings that
+    follow one new line; and at ends of sentences before prose, by one new line and by a blank line, how often the
+    thought closes there or "Wait" comes next. Used in notebook 07."""
+    closed = counts[counts["closings"] > 0]
+    found = {"closings after one new line": share(closed["gap_before_close"] == GAPS[0])}
+    for gap in GAPS:
+        for what in ("closes", "waits"):
+            found[f"{what} after {gap}"] = rate(counts[f"sentences, {gap}: {what}"], _places(counts, gap))
+    return found
+
+
+def difference(counts: pd.DataFrame, what: str) -> Interval:
+    """How much more often a thought `closes` after one new line than after a blank line, or "waits" the other way
+    round, at ends of sentences before prose: difference of two rates, bootstrap over texts."""
+    cells = [(counts[f"sentences, {gap}: {what}"], _places(counts, gap)) for gap in GAPS]
+    (hits, places), (other_hits, other_places) = cells if what == "closes" else cells[::-1]
+
+    def apart(a: np.ndarray, n: np.ndarray, b: np.ndarray, m: np.ndarray, axis: int = -1) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return a.sum(axis=axis) / n.sum(axis=axis) - b.sum(axis=axis) / m.sum(axis=axis)
+
+    return bootstrap(hits, places, other_hits, other_places, statistic=apart)
+
+
+def _places(counts: pd.DataFrame, gap: str) -> pd.Series:
+    return sum(counts[f"sentences, {gap}: {what}"] for what in ("closes", "waits", "goes on"))
+
+
+def sources() -> pd.DataFrame:
+    """Where each published set comes from, one row a set."""
+    return pd.read_csv(ROOT / "data" / "published" / "sources.csv", index_col="set", keep_default_na=False)
 
 
 def published(name: str, model: str = "distilled") -> pd.DataFrame:

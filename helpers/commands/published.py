@@ -15,16 +15,11 @@ import pandas as pd
 
 from helpers.prompts import echo_share
 from helpers.store import ROOT, UserError, write_text
-from helpers.texts import last_number, line_breaks, measure
+from helpers.texts import last_number, line_breaks, measure, sources
 
 FOLDER = ROOT / "data" / "published"
 BREAKS = ["set", "gap", "line_end", "next_line", "third", "follows"]
 NEEDED = {"id", "question", "model", "text", "closed_prompt", "settings"}
-
-
-def sources() -> pd.DataFrame:
-    """Where each set comes from, one row a set, committed beside the counts."""
-    return pd.read_csv(FOLDER / "sources.csv", index_col="set", keep_default_na=False)
 
 
 def published(folder: Path, *, keep: bool = False) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from helpers.commands import published
 from helpers.store import UserError
-from helpers.texts import last_number, line_breaks, measure, waits
+from helpers.texts import fork, last_number, line_breaks, measure, waits
 
 THOUGHT = "First, 2 + 2.\nIt is 4.\n\nWait, is it? I wait. (Wait)\n- one\n- two\n\\[\nx = 4\n\\]\n\nYes.\n</think>\n\n"
 TEXT = THOUGHT + "Wait: the answer is \\(\\boxed{1,\\!004}\\), not 7."
@@ -76,6 +76,7 @@ def invented(tmp_path, monkeypatch) -> Path:
     (tmp_path / "counts").mkdir()
     (tmp_path / "counts" / "sources.csv").write_text("set,source,commit,settings\ninvented,a/b,1,greedy\n")
     monkeypatch.setattr(published, "FOLDER", tmp_path / "counts")
+    monkeypatch.setattr(published, "sources", lambda: pd.read_csv(tmp_path / "counts" / "sources.csv", index_col="set"))
     rows = [row(TEXT, answer="#### 1,004"), row(TEXT, closed_prompt=True, correct=False)]
     rows += [row("How much is two and two, my friend? 4", question="Another question of four words")]
     (tmp_path / "invented.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
@@ -105,6 +106,15 @@ def test_a_set_that_is_missing_or_of_another_form_is_named(invented):
     (invented / "invented.jsonl").write_text('{"id": \n')
     with pytest.raises(UserError, match="fetch it again"):
         published.published(invented)
+
+
+def test_the_fork_counts_closings_and_waits_at_the_ends_of_sentences():
+    counts = pd.DataFrame([measure(TEXT), measure(TEXT), measure("So.\n\nWait.\nIt is. </think>")])
+    found = fork(counts)
+    assert found["closings after one new line"].estimate == pytest.approx(2 / 3)
+    assert found["closes after one new line"].estimate == pytest.approx(2 / 5)
+    assert found["closes after blank line"].estimate == 0 and 0 < found["closes after blank line"].high < 1
+    assert found["waits after blank line"].estimate == 1 and found["waits after one new line"].estimate == 0
 
 
 COMMITTED = pd.read_csv(published.ROOT / "data" / "published" / "texts.csv", keep_default_na=False)
