@@ -561,7 +561,7 @@ panels = {
     for name, measure in measures.items()
     if name != "closes its thought"
 }
-title = "R1's own texts: begun with “Okay,” they are long and wait, begun with “First,” they hardly do"
+title = "R1's own texts: those that begin with “Okay,” are long and wait"
 fig = figures.interval_rows(panels, title=title, unit="words, or share of texts")
 figures.save_figure(fig, "01_published_first_words", pair=pair.name, alt=title, note="500 questions of GSM8K, greedy")
 

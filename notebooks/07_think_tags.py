@@ -445,7 +445,8 @@ figures.save_figure(fig, "07_samples", pair=pair.name, alt=title, note=f"n = {le
 # %%
 sets = {name: texts.published(name).query("closed_prompt == 0") for name in texts.sources().index}
 own_texts = pd.DataFrame([texts.measure(text) for text in own["text"]])
-counted = {f"published: {name}": frame for name, frame in sets.items()} | {f"pair {pair.name}": own_texts}
+known = texts.sources()
+counted = {f"R1, {known.loc[name, 'label']}": frame for name, frame in sets.items()} | {f"pair {pair.name}": own_texts}
 forks = {name: texts.fork(frame) for name, frame in counted.items()}
 pd.DataFrame({name: {what: f"{interval:.3f}" for what, interval in fork.items()} for name, fork in forks.items()}).T
 
@@ -461,6 +462,11 @@ def fork_parts(counts: pd.DataFrame) -> list[findings.Part]:
     ]
 
 
+def rates_of(counts: pd.DataFrame) -> dict[str, stats.Interval]:
+    """How often each follows each."""
+    return {f"P({what})": interval for what, interval in texts.fork(counts).items() if not what.startswith("closings")}
+
+
 def by_chance(counts: pd.DataFrame) -> stats.Interval:
     """Closings after one new line if each stood at a random line's end of its own thought."""
     closed = counts[counts["closings"] > 0]
@@ -469,7 +475,6 @@ def by_chance(counts: pd.DataFrame) -> stats.Interval:
 
 
 # %%
-known = texts.sources()
 recorded = dict(notebook="07_think_tags", quantity="closings of a thought that follow one new line", unit="of closings")
 for name, frame in sets.items():
     source = findings.Published(name, ("DeepSeek-R1-Distill-Qwen-1.5B",), known.loc[name, "settings"])
@@ -478,7 +483,7 @@ for name, frame in sets.items():
         "F26",
         rules=fork_parts(frame),
         control=("closings at random line ends", by_chance(frame)),
-        details={"source": f"{known.loc[name, 'source']} {known.loc[name, 'commit']}"} | texts.fork(frame),
+        details={"from": f"{known.loc[name, 'source']} {known.loc[name, 'commit']}"} | rates_of(frame),
         split="",
         sample="texts",
         **recorded,
@@ -491,7 +496,7 @@ F26 = findings.record(
     "F26",
     rules=fork_parts(own_texts),
     control=("closings at random line ends", by_chance(own_texts)),
-    details=texts.fork(own_texts),
+    details=rates_of(own_texts),
     split="",
     sample="greedy answers",
     **recorded,
@@ -504,7 +509,7 @@ for name, frame in counted.items():
     for gap in texts.GAPS:
         cells = {what: frame[f"sentences, {gap}: {what}"].sum() for what in ("closes", "waits", "goes on")}
         total = max(1, sum(cells.values()))
-        shares[f"{name}, {gap} (n={total:,})"] = {what: count / total for what, count in cells.items()}
+        shares[f"{name}: {gap} (n={total:,})"] = {what: count / total for what, count in cells.items()}
 colours = {"closes": figures.STOP, "waits": figures.WAIT, "goes on": figures.REST}
 title = "After a period and one new line R1's thought ends; after a blank line it never does"
 fig = figures.stacked_rows(shares, colours, title=title, unit="share of what comes next in the thought")
