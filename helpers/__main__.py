@@ -163,6 +163,18 @@ def bench(
 
 
 @app.command()
+def published(
+    folder: Annotated[Path, typer.Argument(help="where the published texts lie: data/published/README.md")],
+    keep: Annotated[bool, typer.Option("--keep", help="commit these counts")] = False,
+) -> None:
+    """Count the texts that others published of the real pair; compare with the committed counts."""
+    from helpers.commands.published import published as count
+
+    if not count(folder, keep=keep):
+        raise typer.Exit(1)
+
+
+@app.command()
 def card() -> None:
     """Measure the embedded pair on the confirm prompts and write its model card."""
     from helpers.making.card import write_card

@@ -44,7 +44,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from helpers import explorers, figures, findings, preflight, stats, tokens
+from helpers import explorers, figures, findings, preflight, stats, texts, tokens
 from helpers.generation import answers, select_combined
 from helpers.pairs import load_pair
 from helpers.prompts import echo_share, is_right, load_questions
@@ -463,6 +463,122 @@ figures.save_figure(fig, "01_keywords", pair=pair.name, alt=title, note=f"n = {l
 
 # %% [markdown]
 # **What it does not show.** A controlled difference: a short, direct answer has no room for such words. Nor whether a doubt is acted on. A "Wait" that repeats the sentence before it is in the count as well.
+
+# %% [markdown]
+# ## What R1 itself wrote
+#
+# Others have published what the real pair wrote on the same 500 questions of GSM8K: Qwen2.5-Math-1.5B and DeepSeek-R1-Distill-Qwen-1.5B, greedy, at most 2,000 tokens (thaotnguyen/thinking-llms-interp 501921e). Text alone decides F01, F03 and F04. Only counts are stored here (`data/published`), no text of theirs; lengths are in words, and the questions are harder than the simple ones above. The rules are those of this pair's findings.
+
+# %%
+real = {role: texts.published("gsm8k_pair", role) for role in ("base", "distilled")}
+assert (real["base"].index == real["distilled"].index).all(), "the same questions"
+source = findings.Published(
+    "gsm8k_pair", ("Qwen2.5-Math-1.5B", "DeepSeek-R1-Distill-Qwen-1.5B"), "greedy, at most 2,000 tokens"
+)
+how = dict(notebook="01_prompts", split="", sample="questions")
+longer = real["distilled"]["words"] > real["base"]["words"]
+begins_first = (real["distilled"]["first_word"] == "First,").to_numpy()
+
+# %%
+both = [real[role]["words"] for role in ("distilled", "base")]
+real_ratio = stats.ratio_of_medians(*both)
+F01_published = findings.record(
+    source,
+    "F01",
+    quantity="median length in words, distilled over base",
+    unit="times",
+    rules=[findings.Part("ratio of medians", real_ratio, findings.Rule("above", 2))],
+    control=(
+        "answers of the distilled that begin “First,”, over the base's to the same questions",
+        stats.ratio_of_medians(*(words[begins_first] for words in both)),
+    ),
+    details={
+        "questions on which the distilled wrote more": stats.share(longer),
+        "distilled texts that never close their thought": stats.share(real["distilled"]["closings"] == 0),
+        "base texts of more than 800 words": stats.share(real["base"]["words"] > 800),
+    },
+    **how,
+)
+Markdown(findings.sentence(F01_published))
+
+# %%
+right_real = {role: stats.share(frame["right"]) for role, frame in real.items()}
+bounds = (findings.Rule("above", 0.1), findings.Rule("below", 0.9))
+F03_published = findings.record(
+    source,
+    "F03",
+    quantity="share right, base, by the last number",
+    unit="of answers",
+    rules=[
+        findings.Part(f"{role}, {rule}", interval, rule) for role, interval in right_real.items() for rule in bounds
+    ],
+    control=("judged by another question's answer", stats.share(real["base"]["right_for_other_question"])),
+    **how,
+)
+Markdown(findings.sentence(F03_published))
+
+# %%
+asks = {role: (frame["repeats_question"] > 0) | (frame["question_marks"] > 0) for role, frame in real.items()}
+more_asked = stats.paired(*(asks[role].astype(float) for role in ("distilled", "base")))
+F04_published = findings.record(
+    source,
+    "F04",
+    quantity="texts that repeat the question or hold a question mark, distilled minus base",
+    unit="of texts",
+    interval=more_asked,
+    rules=[
+        findings.Part("distilled", stats.share(asks["distilled"]), findings.Rule("above", 0.05)),
+        findings.Part("distilled minus base", more_asked, findings.Rule("above", 0.05)),
+    ],
+    control=(
+        "the distilled model repeating another text's question",
+        stats.share(real["distilled"]["repeats_other_question"]),
+    ),
+    details={
+        f"{role} repeats the question": stats.share(frame["repeats_question"]) for role, frame in real.items()
+    },
+    **how,
+)
+Markdown(findings.sentence(F04_published))
+
+# %% [markdown]
+# ### The first word tells the length
+#
+# **Question.** In R1's own texts, how long is an answer, how often does it wait, and is it right, by its first word? This describes; notebook 06 forces first words. Metric: medians and shares with intervals over questions.
+
+# %%
+words = real["distilled"]["first_word"].value_counts()
+by_word = {word: real["distilled"].query("first_word == @word") for word in words[words >= 20].index}
+measures = {
+    "median words": lambda frame: stats.bootstrap(frame["words"], statistic=np.median),
+    "with a wait": lambda frame: stats.share(frame["waits"] > 0),
+    "closes its thought": lambda frame: stats.share(frame["closings"] > 0),
+    "right": lambda frame: stats.share(frame["right"]),
+}
+panels = {
+    name: [(f"{word} (n={len(frame)})", measure(frame), figures.DISTILLED) for word, frame in by_word.items()]
+    + [(f"base (n={len(real['base'])})", measure(real["base"]), figures.BASE)]
+    for name, measure in measures.items()
+    if name != "closes its thought"
+}
+title = "R1's own texts: those that begin with “Okay,” are long and wait"
+fig = figures.interval_rows(panels, title=title, unit="words, or share of texts")
+figures.save_figure(fig, "01_published_first_words", pair=pair.name, alt=title, note="500 questions of GSM8K, greedy")
+
+# %% [markdown]
+# **Figure: R1's own texts by first word.** Orange: DeepSeek-R1-Distill-Qwen-1.5B's texts by the word that they begin with; blue: Qwen2.5-Math-1.5B on the same 500 questions. 95 % intervals over questions.
+
+# %% [markdown]
+# **What it does not show.** That the word causes the length: a harder question may bring both.
+
+# %%
+families = real["distilled"].filter(regex="^keywords ").columns
+pd.DataFrame(
+    {
+        family.removeprefix("keywords "): {role: f"{stats.bootstrap(frame[family]):.2f}" for role, frame in real.items()}
+        for family in families
+    }
+).T.rename_axis("keywords a text, published")
 
 # %% [markdown]
 # ## The prompts that separate the models, and the combined prompts

@@ -63,7 +63,7 @@ import torch
 from IPython.display import Markdown, display
 from sklearn.linear_model import LinearRegression
 
-from helpers import explorers, figures, findings, stats
+from helpers import explorers, figures, findings, stats, texts
 from helpers.generation import Change, answers, complete, cut_short, load_combined, stored_completions
 from helpers.pairs import load_pair
 from helpers.prompts import R1_ZERO, Ending, ask, end, ending_materials, endings_grid, final_answer, is_right, load_questions, normalise
@@ -433,6 +433,162 @@ figures.save_figure(fig, "07_samples", pair=pair.name, alt=title, note=f"n = {le
 
 # %% [markdown]
 # **What it does not show.** Whether it reasons again where it is led to: right after `</think>` in a text without a thought most samples open a new one (F23), while F24 counts whole answers from the template. Long answers: samples end at `MAX_SAMPLED` tokens, and those cut there count as neither finished nor untagged.
+
+# %% [markdown]
+# ## F26 · Where is the end of a thought decided?
+#
+# **Question.** At the end of a sentence the distilled model can write one new line or a blank line. In R1's own published texts the thought's `</think>` stands after the first, and "Wait" after the second. How often does each follow each? Metrics, over ends of sentences before prose: P(`</think>` | one new line), P(`</think>` | blank line), P("Wait" | each).
+
+# %% [markdown]
+# **Control.** Chance: how many closings would follow one new line if each stood at one of its thought's own line ends, drawn at random. **Rule, written before this pair's result, after a first look at the published texts.** F26 holds for a pair, or for a set of texts, if (a) more than 90 % of the closings follow one new line, (b) P(`</think>`) after one new line is at least 0.25 above that after a blank line, and (c) P("Wait") after a blank line is at least 0.02 above that after one new line.
+
+# %%
+sets = {name: texts.published(name).query("closed_prompt == 0") for name in texts.sources().index}
+own_texts = pd.DataFrame([texts.measure(text) for text in own["text"]])
+known = texts.sources()
+counted = {f"R1, {known.loc[name, 'label']}": frame for name, frame in sets.items()} | {f"pair {pair.name}": own_texts}
+forks = {name: texts.fork(frame) for name, frame in counted.items()}
+pd.DataFrame({name: {what: f"{interval:.3f}" for what, interval in fork.items()} for name, fork in forks.items()}).T
+
+# %%
+def fork_parts(counts: pd.DataFrame) -> list[findings.Part]:
+    """The three parts of F26's rule for one set of texts."""
+    found = texts.fork(counts)
+    closes, waits = (texts.difference(counts, what) for what in ("closes", "waits"))
+    return [
+        findings.Part("closings after one new line", found["closings after one new line"], findings.Rule("above", 0.9)),
+        findings.Part("P(</think>), one new line minus blank line", closes, findings.Rule("above", 0.25)),
+        findings.Part("P(Wait), blank line minus one new line", waits, findings.Rule("above", 0.02)),
+    ]
+
+
+def rates_of(counts: pd.DataFrame) -> dict[str, stats.Interval]:
+    """How often each follows each."""
+    return {f"P({what})": interval for what, interval in texts.fork(counts).items() if not what.startswith("closings")}
+
+
+def by_chance(counts: pd.DataFrame) -> stats.Interval:
+    """Closings after one new line if each stood at a random line's end of its own thought."""
+    closed = counts[counts["closings"] > 0]
+    ends = closed[["lines ended by one new line", "lines ended by blank line"]]
+    return stats.bootstrap((ends.iloc[:, 0] / ends.sum(axis=1).clip(lower=1)).to_numpy())
+
+
+# %%
+recorded = dict(notebook="07_think_tags", quantity="closings of a thought that follow one new line", unit="of closings")
+for name, frame in sets.items():
+    source = findings.Published(name, ("DeepSeek-R1-Distill-Qwen-1.5B",), known.loc[name, "settings"])
+    entry = findings.record(
+        source,
+        "F26",
+        rules=fork_parts(frame),
+        control=("closings at random line ends", by_chance(frame)),
+        details={"from": f"{known.loc[name, 'source']} {known.loc[name, 'commit']}"} | rates_of(frame),
+        split="",
+        sample="texts",
+        **recorded,
+    )
+    display(Markdown(findings.sentence(entry)))
+
+# %%
+F26 = findings.record(
+    pair,
+    "F26",
+    rules=fork_parts(own_texts),
+    control=("closings at random line ends", by_chance(own_texts)),
+    details=rates_of(own_texts),
+    split="",
+    sample="greedy answers",
+    **recorded,
+)
+Markdown(findings.sentence(F26))
+
+# %%
+shares = {}
+for name, frame in counted.items():
+    for gap in texts.GAPS:
+        cells = {what: frame[f"sentences, {gap}: {what}"].sum() for what in ("closes", "waits", "goes on")}
+        total = max(1, sum(cells.values()))
+        shares[f"{name}: {gap} (n={total:,})"] = {what: count / total for what, count in cells.items()}
+colours = {"closes": figures.STOP, "waits": figures.WAIT, "goes on": figures.REST}
+title = "After a period and one new line R1's thought ends; after a blank line it never does"
+fig = figures.stacked_rows(shares, colours, title=title, unit="share of what comes next in the thought")
+figures.save_figure(fig, "07_fork", pair=pair.name, alt=title, note="ends of sentences before prose")
+
+# %% [markdown]
+# **Figure: what follows the end of a sentence.** Rows: four sets of published texts of DeepSeek-R1-Distill-Qwen-1.5B, and this pair's distilled model. Black: `</think>` comes next; wine: "Wait"; grey: anything else. Only ends of sentences whose next line is prose: one new line also stands in lists and formulas, where it decides nothing. Settings and selection differ (`data/published/sources.csv`): one set is greedy, two are sampled, one holds only finished answers, one has a prompt of its own.
+
+# %% [markdown]
+# **What it does not show.** Whether the new line *makes* the model stop or is only the first token of a decision that was made before it. Every training text has one new line before the tag, so the form was learnt; that it is chosen one token early is what can be used.
+
+# %%
+breaks = pd.read_csv(data_dir("published") / "line_breaks.csv")
+prose = breaks[(breaks["next_line"] == "prose") & (breaks["set"] != "easy_comparisons")]
+by_end = prose.pivot_table(index=["gap", "line_end"], columns="follows", values="count", aggfunc="sum", fill_value=0)
+by_third = prose[prose["line_end"] == "sentence"].pivot_table(
+    index=["gap", "third"], columns="follows", values="count", aggfunc="sum", fill_value=0
+)
+display(Markdown("How the line ended, three sets together, next line prose:"), by_end)
+display(Markdown("Ends of sentences, by third of the thought:"), by_third)
+
+# %% [markdown]
+# ### After the tag, and without the thought
+#
+# **Question.** F24 in R1's own texts: is there ever a second `</think>`, a doubt after the first, an answer before it? And what is lost when the prompt closes the thought: the same 100 problems of MATH-500 with and without it (only finished answers were published, so this is a selection).
+
+# %%
+after_close = pd.DataFrame(
+    {
+        name: {
+            "texts that close": (frame["closings"] > 0).sum(),
+            "close twice": (frame["closings"] > 1).sum(),
+            "a wait after it": (frame["waits_after_close"] > 0).sum(),
+            "an answer marker before it": frame.loc[frame["closings"] > 0, "answer_marker_before_close"].sum(),
+            "nothing after it": ((frame["closings"] > 0) & (frame["words_after_close"] == 0)).sum(),
+            "never close": (frame["closings"] == 0).sum(),
+        }
+        for name, frame in sets.items()
+    }
+)
+after_close
+
+# %%
+every = pd.concat(sets[name] for name in ("gsm8k_pair", "math_sampled", "math500_think_or_not"))
+ended = every[every["closings"] > 0]
+again = stats.share((ended["closings"] > 1) | (ended["doubts_after_close"] > 0))
+finished = sets["math500_think_or_not"]
+F24_published = findings.record(
+    findings.Published("three sets", ("DeepSeek-R1-Distill-Qwen-1.5B",), "greedy, sampled, and finished only"),
+    "F24",
+    notebook="07_think_tags",
+    quantity="texts with a </think> that reason again after it",
+    unit="of texts",
+    rules=[
+        findings.Part("a second </think> or a doubt after the first", again, findings.Rule("above", 0.01)),
+        findings.Part("finished without </think>", stats.share(finished["closings"] == 0), findings.Rule("below", 0.02)),
+    ],
+    control=("a second </think>", stats.share(ended["closings"] > 1)),
+    details={"an answer marker before it": stats.share(ended["answer_marker_before_close"])},
+    split="",
+    sample="texts",
+)
+Markdown(findings.sentence(F24_published))
+
+# %%
+both = texts.published("math500_think_or_not")
+thought, closed = (both[both["closed_prompt"] == value].sort_index() for value in (0, 1))
+assert (thought.index == closed.index).all(), "the same problems"
+columns = {"words": "words", "right": "right answers", "waits": "waits"}
+pd.DataFrame(
+    {
+        label: {
+            "with its thought": f"{stats.bootstrap(thought[column]):.2f}",
+            "thought closed by the prompt": f"{stats.bootstrap(closed[column]):.2f}",
+            "difference, paired": f"{stats.paired(thought[column], closed[column]):.2f}",
+        }
+        for column, label in columns.items()
+    }
+)
 
 # %% [markdown]
 # ## Where does the tag act?
