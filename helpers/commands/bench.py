@@ -16,11 +16,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
-from itertools import cycle, islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,7 +69,7 @@ QWEN |= dict(intermediate_size=8960, vocab_size=151_936, max_position_embeddings
 def bench(
     *,
     name: str,
-    others: Mapping[str, str] | None = None,
+    others: dict[str, str] | None = None,
     shapes: bool = False,
     dtype: str = "float32",
     device: str = "cpu",
@@ -153,7 +151,7 @@ def _read(base: Path, distilled: Path) -> dict[str, Any]:
     return {"texts": texts, "asked": asked, "tokens": tokens, "stop": groups.stop}
 
 
-def _measure(row: str, record: dict[str, Any], pythons: Mapping[str, str], job: dict[str, Any]) -> None:
+def _measure(row: str, record: dict[str, Any], pythons: dict[str, str], job: dict[str, Any]) -> None:
     """Put what a row takes into the record, where it can be measured."""
     sizes = {"growth": [f"lens:{n}" for n in GROWTH], "decoding": [f"generate:{n}" for n in BATCHES]}.get(row, [])
     runs = {int(name.partition(":")[2]): _in_process(name, OURS, pythons[OURS], job) for name in sizes}
@@ -170,7 +168,7 @@ def _measure(row: str, record: dict[str, Any], pythons: Mapping[str, str], job: 
         record["rows"] = [entries[known] for known in ROWS if known in entries]
 
 
-def _decoding(n: int, runs: Mapping[str, dict[str, Any]], job: dict[str, Any]) -> dict[str, float]:
+def _decoding(n: int, runs: dict[str, dict[str, Any]], job: dict[str, Any]) -> dict[str, float]:
     """Tokens a second by library, and the share of our time in which a copy would move the bytes that MAX_NEW steps
     must read: every weight but the input embedding, once a batch, and the keys and values."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -182,7 +180,7 @@ def _decoding(n: int, runs: Mapping[str, dict[str, Any]], job: dict[str, Any]) -
     speed, tokenizer = 2 * source.nbytes / copy.median, AutoTokenizer.from_pretrained(job["folders"][1])
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job["folders"][1]))
-    layers, prompts = model.model.layers, islice(cycle(job["asked"]), n)
+    layers, prompts = model.model.layers, (job["asked"] * n)[:n]
     weights = sum(weight.numel() for weight in layers.parameters()) + model.lm_head.weight.numel()
     tokens = sum(len(tokenizer(prompt).input_ids) for prompt in prompts) + n * MAX_NEW / 2
     keys = 2 * tokens * sum(layer.self_attn.k_proj.out_features for layer in layers)
@@ -238,9 +236,9 @@ def work(library: str, row: str) -> None:
     """What such a process does: REPEATS runs of both, in turn, each after one to warm up."""
     job, (name, _, n) = SimpleNamespace(**json.load(sys.stdin)), row.partition(":")
     job.row, job.writes, job.whole = name, name.startswith("generate"), bool(n)
-    job.prompts = [*islice(cycle(job.asked if job.writes else job.texts), int(n or ROWS[name][0]))]
-    size = 1 if name == "exact" else 64
-    job.batches = [job.prompts[start : start + size] for start in range(0, len(job.prompts), size)]
+    wanted, size = int(n or ROWS[name][0]), 1 if name == "exact" else 64
+    job.prompts = ((job.asked if job.writes else job.texts) * wanted)[:wanted]
+    job.batches = [job.prompts[start : start + size] for start in range(0, wanted, size)]
     if job.cap:
         whole = torch.cuda.get_device_properties(0).total_memory / 2**30
         torch.cuda.set_per_process_memory_fraction(min(1.0, job.cap / whole))
