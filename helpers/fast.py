@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -23,9 +22,7 @@ LOOK = 16  # steps between two looks for finished rows, each of which waits for 
 SHARED = "shared_keys"  # the attention's name in transformers
 FAMILIES = ("llama", "qwen2")  # whose attention `_shared_keys` knows
 ROPES = ("default", "linear", "llama3", "yarn")  # whose positions do not depend on how long the text has become
-LEAST_ROWS = 2  # a single one waits for memory, whoever multiplies
 LARGEST = 1_000_000_000  # parameters of a model whose weights may lie in memory twice
-_capturing = threading.Lock()  # one capture at a time in a process
 
 
 def is_on() -> bool:
@@ -49,19 +46,15 @@ class RoomyLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if end > self.room:
-            self.make_room(max(end + ROOM, self.wanted), given, start)
+            self.room = max(end + ROOM, self.wanted)
+            stores = [new.new_zeros(*new.shape[:2], self.room, new.shape[-1]) for new in given]
+            for store, old in zip(stores, (self.keys, self.values) if start else (), strict=False):
+                store[:, :, :start] = old
+            self.stores = stores
         for store, new in zip(self.stores, given, strict=True):
             store[:, :, start:end] = new
         self.cut(end)
         return self.keys, self.values
-
-    def make_room(self, room: int, like: tuple[Tensor, Tensor], held: int) -> None:
-        """Move what is held into stores of `room` tokens, zero where nothing is yet."""
-        stores = [new.new_zeros(*new.shape[:2], room, new.shape[-1]) for new in like]
-        for store, old in zip(stores, (self.keys, self.values), strict=True):
-            if held:
-                store[:, :, :held] = old
-        self.stores, self.room = stores, room
 
     def cut(self, end: int) -> None:
         """Hold the first `end` tokens of the stores."""
@@ -76,18 +69,17 @@ class RoomyLayer(DynamicLayer):
 def roomy_cache(config: Any) -> DynamicCache:
     """An empty cache for a model of this configuration, with room in every layer that reads all tokens."""
     cache = DynamicCache(config=config)
-    if not is_on():
-        return cache
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    if is_on():
+        cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 
 def can_decode(model: Any, cache: DynamicCache) -> bool:
     """Whether `decode` knows how: a model of a family it knows, all of it on the GPU in use."""
-    devices = {parameter.device for parameter in model.parameters()}
-    if not is_on() or {device.type for device in devices} != {"cuda"}:
+    if not (is_on() and torch.cuda.is_available()):
         return False
-    return devices == {torch.device("cuda", torch.cuda.current_device())} and is_known(model, cache)
+    here = torch.device("cuda", torch.cuda.current_device())
+    return all(parameter.device == here for parameter in model.parameters()) and is_known(model, cache)
 
 
 def is_known(model: Any, cache: DynamicCache) -> bool:
@@ -111,17 +103,13 @@ def decode(
 ) -> Tensor:
     """Greedy tokens behind left-padded `ids`, [row, position], as `generate` gives them, until half the rows have
     stopped or all are full; the rest of a stopped row is `pad`. `cached` hands the model the cache, which then holds
-    all but the last token.
-
-    Every step has the same shapes, so on a GPU it is captured as a CUDA graph: a step of a small model takes far
-    longer to launch, kernel by kernel, than to compute.
-    """
+    all but the last token. Steps of one shape, so that on a GPU they are one CUDA graph: to launch a small model's
+    kernels one by one takes far longer than to compute."""
     rows, start = ids.shape
-    end, held = start + max_new_tokens, cache.get_seq_length()
+    end, held, how = start + max_new_tokens, cache.get_seq_length(), {**cached, "logits_to_keep": 1}
     for layer in cache.layers:
         layer.wanted = -(-max(end, start + ROOM) // 16) * 16  # kernels want whole multiples
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    how = {**cached, "logits_to_keep": 1}
     logits = model(ids[:, held:], attention_mask=mask, position_ids=positions[:, held:], **how).logits[:, -1]
     tokens = torch.cat([ids, ids.new_full((rows, max_new_tokens), pad)], dim=1)
     stopped, ends = ids.new_zeros(rows, dtype=torch.bool), torch.tensor(stops, device=ids.device)
@@ -132,7 +120,7 @@ def decode(
             chosen = processors(tokens[:, :place].contiguous(), scores).argmax(-1).masked_fill(stopped, pad)
             tokens[:, place] = chosen
             stopped |= torch.isin(chosen, ends)
-            looks = (place - start) % LOOK == LOOK - 1
+            looks = (place + 1 - start) % LOOK == 0
             if place + 1 == end or (looks and 2 * int(stopped.sum()) >= rows):
                 break
             logits = step(chosen)
@@ -167,17 +155,17 @@ class _Step:
         self.mask = torch.full(shape, torch.finfo(dtype).min, dtype=dtype, device=mask.device)
         self.mask[:, 0, 0, : mask.shape[1]].masked_fill_(mask.bool(), 0)
         self.tokens, self.positions = torch.zeros_like(last), last + 1
-        self.graph, self.ran = None, False
+        self.graph = self.logits = None
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Logits of the token after `tokens` [row], as [row, vocab]; the next call overwrites them."""
         self.tokens.copy_(tokens[:, None])
-        if self.ran and self.graph is None and tokens.is_cuda:
+        if self.logits is not None and self.graph is None and tokens.is_cuda:
             self.graph = torch.cuda.CUDAGraph()
-            with _capturing, torch.cuda.graph(self.graph):
+            with torch.cuda.graph(self.graph):
                 self.logits = self._run()
         if self.graph is None:
-            self.logits, self.ran = self._run(), True
+            self.logits = self._run()
         else:
             self.graph.replay()
         return self.logits
@@ -191,12 +179,10 @@ class _Step:
 
 
 def _shared_keys(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float, **_: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **_: Any
 ) -> tuple[Tensor, None]:
     """Attention of one token a row: heads that share keys and values ask together, as several queries, where some
-    versions of transformers first copy keys and values for each. Raises ValueError for anything else."""
-    if query.shape[2] != 1 or attention_mask is None:
-        raise ValueError(f"{SHARED} reads one token a row, and a mask: {tuple(query.shape)}")
+    versions of transformers first copy keys and values for each."""
     heads = query.reshape(len(query), key.shape[1], -1, query.shape[-1])
     read = scaled_dot_product_attention(heads, key, value, attention_mask, scale=scaling)
     return read.reshape(query.shape).transpose(1, 2).contiguous(), None
@@ -213,8 +199,8 @@ class PackedLinear(torch.nn.Linear):
         """As in `torch.nn.Linear`, to rounding."""
         weight, rows = self.weight, input.shape[:-1].numel()
         slopes = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
-        if slopes or rows < LEAST_ROWS or {input.dtype, weight.dtype} != {torch.float32} or weight.device.type != "cpu":
-            return super().forward(input)
+        if slopes or rows < 2 or {input.dtype, weight.dtype} != {torch.float32} or weight.device.type != "cpu":
+            return super().forward(input)  # a single row waits for memory, whoever multiplies
         return torch.ops.mkldnn._linear_pointwise(input, _packed(weight), self.bias, "none", [], "")
 
 

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from helpers.embedded import distilled_folder
 from helpers.generation import complete
-from helpers.making.distill import Settings, build_examples, read_traces
+from helpers.making.card import rendered
+from helpers.making.distill import Settings, build_examples, device_name, read_traces
 from helpers.pairs import Member, load_member
 from helpers.prompts import JUST, load_questions
-from helpers.store import ROOT, UserError, sha256, write_text
+from helpers.store import ROOT, UserError, read_json, sha256, write_text
 
 WIDTH, ACTIVE, LENGTH = 4096, 32, 256
 HELD_OUT = 20  # one sequence in so many is kept for measuring
@@ -37,112 +38,74 @@ def train_autoencoders(sources: list[str], out: Path, *, layers: list[int], pass
         from sparsify import SaeConfig, TrainConfig, Trainer
     except ImportError as error:
         raise UserError("sparsify is not installed: pip install eai-sparsify") from error
-
     member, started = load_member("distilled", str(distilled_folder())), time.time()
     rows, counts = _sequences(member, sources)
-    pad = member.tokenizer.pad_token_id
-    excluded = [pad, member.tokenizer.bos_token_id]  # padding, and the first token with its massive activation
+    # left out: padding, and the first token with its massive activation
+    excluded = torch.tensor([member.tokenizer.pad_token_id, member.tokenizer.bos_token_id])
     held, kept = rows[::HELD_OUT], torch.cat([rows[k::HELD_OUT] for k in range(1, HELD_OUT)])
-    order = [torch.randperm(len(kept), generator=torch.Generator().manual_seed(k)) for k in range(passes)]
+    order = torch.cat([torch.randperm(len(kept), generator=torch.Generator().manual_seed(k)) for k in range(passes)])
     shutil.rmtree(out, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(
             SaeConfig(num_latents=WIDTH, k=ACTIVE), batch_size=32, auxk_alpha=1 / 32, dead_feature_threshold=300_000,
-            exclude_tokens=excluded, hookpoints=[f"layers.{layer}" for layer in layers], log_to_wandb=False,
+            exclude_tokens=excluded.tolist(), hookpoints=[f"layers.{layer}" for layer in layers], log_to_wandb=False,
             save_dir=folder, save_every=10**9,
         )  # fmt: skip
-        trainer = Trainer(config, [{"input_ids": kept[i]} for i in torch.cat(order)], member.model.model)
+        trainer = Trainer(config, [{"input_ids": ids} for ids in kept[order]], member.model.model)
         trainer.fit()
     measured = {}
     for name, coder in trainer.saes.items():
         coder.half().save_to_disk(out / name)
         measured[name] = _measure(member, coder.float(), name, held, excluded)
         measured[name]["sha256"] = sha256(out / name / "sae.safetensors")
-    record = counts | {
-        "model": member.identity,
-        "latents": WIDTH,
-        "k": ACTIVE,
-        "passes": passes,
-        "tokens_a_pass": int((~torch.isin(kept, torch.tensor(excluded))).sum()),
-        "seconds": round(time.time() - started),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "held_out": measured,
-    }
+    record = counts | {"model": member.identity, "latents": WIDTH, "k": ACTIVE, "passes": passes}
+    record |= {"tokens_a_pass": int((~torch.isin(kept, excluded)).sum()), "seconds": round(time.time() - started)}
+    record |= {"device": device_name(), "held_out": measured}
     write_text(out / "training.json", json.dumps(record, indent=1) + "\n")
     write_card(out)
     return out
 
 
-CARD = """# A sparse autoencoder of `smol`'s distilled model
-
-TopK, {latents:,} latents, {k} active, in the layout of EleutherAI's sparsify (`layers.N/cfg.json`, `sae.safetensors` in
-float16). It reads and rebuilds a layer's output; notebook 06 uses it. MIT.
-
-| hookpoint | share of variance unexplained, held out | latents that never fired there | tokens held out |
-|---|---|---|---|
-{rows}
-
-**Data**: {traces:,} R1 traces (the sources named in `../README.md`) and {own_samples:,} answers that {model} itself
-sampled to the practice questions (temperature {temperature}, top-p {top_p}); {tokens_a_pass:,} tokens, {passes} passes,
-the first token of each text left out. None of the study's prompts is among them.
-**Training**: sparsify's Trainer with its defaults (signum, automatic rate, auxiliary loss 1/32), batches of 32 texts;
-{seconds} s on one {device}.{note} Written by `python -m helpers autoencoder` from `training.json`.
-
-On the base's own answers, which it was not trained on, it explains less: notebook 06 prints how much.
-"""
-
-
 def write_card(folder: Path) -> None:
     """`README.md` beside the weights, from `training.json`."""
-    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    rows = [
-        f"| `{n}` | {m['fvu']:.3f} | {m['never_fired']:.1%} | {m['tokens']:,} |" for n, m in record["held_out"].items()
-    ]
-    options = {"rows": "\n".join(rows), "temperature": TEMPERATURE, "top_p": TOP_P, "note": ""}
-    write_text(folder / "README.md", CARD.format(**(options | record)))
+    template, record = Path(__file__).with_name("autoencoder.md.j2"), read_json(folder / "training.json")
+    write_text(folder / "README.md", rendered(template, temperature=TEMPERATURE, top_p=TOP_P, **record))
 
 
 def _sequences(member: Member, sources: list[str]) -> tuple[Tensor, dict[str, int]]:
     """Traces and own samples as rows of LENGTH token ids, padded at the end and shuffled; and how many of each."""
-    loose = Settings(
-        max_tokens=LENGTH, max_thinking_words=LENGTH, only_correct=False, only_grounded=False, multiple_choice=True
-    )
+    every = {"only_correct": False, "only_grounded": False, "multiple_choice": True}
+    loose = Settings(max_tokens=LENGTH, max_thinking_words=LENGTH, **every)
     traces = build_examples(read_traces(sources, loose), member.tokenizer, loose)
-    asked = [
-        text for q in load_questions(path=ROOT / "data" / "practice.jsonl") for text in (q.text, f"{q.text} {JUST}")
-    ]
-    prompts = [member.prompt(text, "template") for text in asked]
+    questions = load_questions(path=ROOT / "data" / "practice.jsonl")
+    prompts = [member.prompt(text, "template") for q in questions for text in (q.text, f"{q.text} {JUST}")]
     starts = [member.encode([prompt])["input_ids"][0].tolist() for prompt in prompts]
     own = []
     for seed in range(SAMPLES):
         how: dict[str, Any] = {"temperature": TEMPERATURE, "top_p": TOP_P, "seed": 100 + seed, "batch_size": 512}
         done = complete(member, prompts, max_new_tokens=200, **how)
         own += [start + completion.tokens for start, completion in zip(starts, done, strict=True)]
-    rows = [example["input_ids"] for example in traces] + own
+    rows = [torch.tensor(ids[:LENGTH]) for ids in [example["input_ids"] for example in traces] + own]
     random.Random(0).shuffle(rows)
     padded = torch.full((len(rows), LENGTH), member.tokenizer.pad_token_id)
     for row, ids in zip(padded, rows, strict=True):
-        row[: len(ids[:LENGTH])] = torch.tensor(ids[:LENGTH])
+        row[: len(ids)] = ids
     return padded, {"traces": len(traces), "own_samples": len(own)}
 
 
 @torch.no_grad()
-def _measure(member: Member, coder: Any, name: str, held: Tensor, excluded: list[int]) -> dict[str, float]:
+def _measure(member: Member, coder: Any, name: str, held: Tensor, excluded: Tensor) -> dict[str, float]:
     """Share of variance unexplained, and of latents that never fire, on sequences kept out of training."""
-    states, layer = [], int(name.removeprefix("layers."))
-    for rows in held.split(64):
-        ids = rows.to(member.device)
-        hidden = member.model(ids, output_hidden_states=True, logits_to_keep=1).hidden_states[layer + 1]
-        states.append(hidden[~torch.isin(ids, torch.tensor(excluded, device=ids.device))])
+    states, point = [], int(name.removeprefix("layers.")) + 1
+    for ids in held.to(member.device).split(64):
+        hidden = member.model(ids, output_hidden_states=True, logits_to_keep=1).hidden_states[point]
+        states.append(hidden[~torch.isin(ids, excluded.to(ids.device))])
     states = torch.cat(states).float()
     fired, wrong = torch.zeros(coder.num_latents, dtype=torch.bool, device=states.device), 0.0
     for some in states.split(4096):
         acts, index, _ = coder.encode(some)
         fired[index[acts > 0]] = True
         wrong += float((some - coder.decode(acts, index)).pow(2).sum())
-    whole = float((states - states.mean(0)).pow(2).sum())
-    return {
-        "tokens": len(states),
-        "fvu": round(wrong / whole, 4),
-        "never_fired": round(float((~fired).float().mean()), 4),
-    }
+    unexplained = wrong / float((states - states.mean(0)).pow(2).sum())
+    silent = float((~fired).float().mean())
+    return {"tokens": len(states), "fvu": round(unexplained, 4), "never_fired": round(silent, 4)}

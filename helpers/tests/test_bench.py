@@ -16,55 +16,47 @@ TINY |= {"intermediate_size": 80, "vocab_size": 736}
 
 
 @pytest.fixture
-def options(tmp_path, monkeypatch):
-    """A benchmark of two models with random weights, small ones here."""
-    monkeypatch.setattr(benchmark, "REPEATS", 2)
+def measured(tmp_path, monkeypatch):
+    """A benchmark of two models with random weights, small ones here: its file."""
     monkeypatch.setattr(benchmark, "QWEN", benchmark.QWEN | TINY)
-    return {"shapes": True, "folder": tmp_path, "name": "tiny"}
+    return lambda *rows, **how: benchmark.bench(rows=[*rows], shapes=True, folder=tmp_path, name="tiny", **how)
 
 
-def test_rows_are_measured_in_turns_and_gathered_in_one_file(options, capsys):
-    benchmark.bench(rows=["search"], **options)
-    path = benchmark.bench(rows=["exact"], others={"transformer_lens": sys.executable}, **options)
+def test_rows_are_gathered_in_one_file(measured, capsys):
+    measured("search")
+    path = measured("exact", others={"transformer_lens": sys.executable})
     record = json.loads(path.read_text())
     assert [entry["row"] for entry in record["rows"]] == ["exact", "search"]
-    assert "exact: no transformer_lens (ModuleNotFoundError" in capsys.readouterr().out
+    assert "exact: no transformer_lens (ModuleNotFoundError" in (said := capsys.readouterr().out)
+    assert "[ exact patching of all layers" in said and "|  plain  |  helpers" in said
     for entry in record["rows"]:
         assert set(entry["libraries"]) == {"plain", "helpers"}, "what another environment lacks is left out"
         assert entry["libraries"]["plain"]["ratio"] == [1, 1, 1]
         assert all(one["seconds"] > 0 and one["mib"] >= 0 for one in entry["libraries"].values())
-    assert record["machine"]["torch"] and record["machine"]["cores"]
-    text = benchmark.table(path)
     seconds = record["rows"][0]["libraries"]["plain"]["seconds"]
-    assert f"| {seconds * 1000:.0f} ms" in text and "exact patching of all layers" in text
+    assert f"| {seconds * 1000:.0f} ms" in (text := benchmark.table(path)) and "exact patching of all layers" in text
 
 
-def test_a_row_that_cannot_be_measured_is_left_out(options, capsys, monkeypatch):
+def test_a_row_that_cannot_be_measured_is_left_out(measured, capsys, monkeypatch):
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    record = json.loads(benchmark.bench(rows=["search"], **options).read_text())
-    assert record["rows"] == [] and "search is left out: the helpers could not begin" in capsys.readouterr().out
+    record = json.loads(measured("search", "growth").read_text())
+    assert record["rows"] == [] and record["growth"] == {}
+    assert "search: no helpers (it said nothing)" in capsys.readouterr().out
 
 
-def test_decoding_rates_stand_beside_what_bandwidth_allows(options, monkeypatch):
+def test_decoding_rates_stand_beside_what_bandwidth_allows(measured, monkeypatch):
     monkeypatch.setattr(benchmark, "BATCHES", (2,))
-    path = benchmark.bench(rows=["decoding"], **options)
-    (found,) = json.loads(path.read_text())["decoding"].values()
+    (found,) = json.loads((path := measured("decoding")).read_text())["decoding"].values()
     assert 0 < found["share"] < 1 and min(found["plain"], found["helpers"], found["gb_a_second"], found["peak"]) > 0
-    assert (
-        f"| 2 prompts at once, 100 tokens each | {found['plain']:,.0f} | {found['helpers']:,.0f} |"
-        in benchmark.table(path)
-    )
+    rates = f"{found['plain']:,.0f} | {found['helpers']:,.0f}"
+    assert f"| 2 prompts at once, 100 tokens each | {rates} |" in benchmark.table(path)
 
 
 def test_under_a_cap_the_table_tells_memory(tmp_path):
-    path = tmp_path / "capped.json"
-    one = {
-        "row": "exact",
-        "what": "exact patching",
-        "libraries": {"helpers": {"seconds": 0.5, "mib": 1.0, "peak": 2560}},
-    }
+    path, libraries = tmp_path / "capped.json", {"helpers": {"seconds": 0.5, "mib": 1.0, "peak": 2560}}
     machine = dict.fromkeys(("device", "torch", "transformers", "nnsight", "date"), "x")
-    path.write_text(json.dumps({"machine": machine, "models": "m", "dtype": "d", "cap": 14.5, "rows": [one]}))
+    rows = [{"row": "exact", "what": "exact patching", "libraries": libraries}]
+    path.write_text(json.dumps({"machine": machine, "models": "m", "dtype": "d", "cap": 14.5, "rows": rows}))
     assert "of which a process may use 14.5 GiB" in (text := benchmark.table(path))
     assert "| exact patching | 500 ms | 2.5 GiB |" in text
 
