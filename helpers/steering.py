@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from nnsight.intervention.iterator import Iterations
 from torch import Tensor
 from transformers import LogitsProcessor
 
 from helpers.checks import check_choice, check_count, guarded
 from helpers.generation import Change, Completion, in_memory
+from helpers.members import every_step
 from helpers.pairs import CONTROLS, Member
 from helpers.readouts import Begun, Ids, begin, go_on, last_hidden, logprobs_of
 from helpers.store import ROOT, UserError, read_json, sha256
@@ -125,7 +125,7 @@ def steered(member: Member, steerings: Sequence[Steering]) -> Change:
     rows, lm = _Rows(member, steerings), None
     if rows.vectors:
         with member.lm.edit() as (_tracer, lm):
-            for _ in Iterations()[:]:
+            for _ in every_step():
                 for layer in rows.vectors:
                     out = lm.model.layers[layer].output
                     lm.model.layers[layer].output = out + rows.added(layer, out)
@@ -465,7 +465,7 @@ def with_latent(member: Member, coder: Autoencoder, latent: int, value: float) -
         return hidden + change.to(hidden)
 
     with member.lm.edit() as (_tracer, edited):
-        for _ in Iterations()[:]:
+        for _ in every_step():
             block = edited.model.layers[coder.layer]
             if coder.on_mlp:
                 block.mlp.output = held(block.mlp.output)

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from nnsight.intervention.iterator import Iterations
 from torch import Tensor
 
 from helpers.checks import check_count, check_finite, guarded, plain_torch
+from helpers.members import every_step
 from helpers.pairs import Member, Pair
 from helpers.store import UserError
 
@@ -208,7 +208,7 @@ def with_neurons(member: Member, *edits: NeuronEdit) -> Any:
         _check_neurons(edit.neurons, member.n_layers, member.config.intermediate_size)
     changes = {layer: _layer_change(member, layer, edits) for layer in sorted({n[0] for e in edits for n in e.neurons})}
     with member.lm.edit() as (_tracer, edited):
-        for _ in Iterations()[:]:
+        for _ in every_step():
             for layer, (index, factor, added) in changes.items():
                 read = edited.model.layers[layer].mlp.down_proj.input
                 place = index.to(read.device)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from helpers.embedded import THINK_IDS, adapter_dir, base_folder, distilled_folder, write_distilled_tokenizer
+from helpers.embedded import SOURCES, adapter_dir, base_folder, distilled_folder, write_distilled_tokenizer
 from helpers.generation import complete
 from helpers.pairs import load_member
 from helpers.prompts import JUST, Question, is_right, load_questions, normalise
@@ -214,7 +214,7 @@ def train(sources: list[str], out: Path | None = None, settings: Settings | None
     base = base_folder()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        write_distilled_tokenizer(base, Path(folder))
+        write_distilled_tokenizer(base, Path(folder), SOURCES["smol"].think_ids)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     examples = build_examples(rows, tokenizer, settings)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
@@ -226,7 +226,7 @@ def train(sources: list[str], out: Path | None = None, settings: Settings | None
             r=settings.rank,
             lora_alpha=settings.alpha,
             target_modules="all-linear",
-            trainable_token_indices={"embed_tokens": list(THINK_IDS)},
+            trainable_token_indices={"embed_tokens": list(SOURCES["smol"].think_ids)},
             task_type="CAUSAL_LM",
         ),
     )
