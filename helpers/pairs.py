@@ -35,8 +35,8 @@ PARTS = (  # of a layer, as Llama and Qwen2 name them
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
     "mlp.down_proj", "input_layernorm", "post_attention_layernorm",
 )  # fmt: skip
-CONTROLS = ("null", "swapped")  # of the embedded pair: its base twice, and its two roles exchanged
-EMBEDDED = ("smol", *CONTROLS)
+CONTROLS = ("null", "swapped")  # of smol: its base twice, and its two roles exchanged
+EMBEDDED = (*embedded.SOURCES, *CONTROLS)
 NAMES = ("auto", *EMBEDDED, *HUB)
 
 
@@ -104,7 +104,8 @@ _last: dict[str, Any] = {}  # the pair that was loaded last, and what it was loa
 def _sources(chosen: str | tuple[str, ...]) -> tuple[str, ...]:
     if isinstance(chosen, tuple) or chosen in HUB:
         return HUB.get(chosen, chosen)
-    base, distilled = str(embedded.base_folder()), str(embedded.distilled_folder())
+    pair = chosen if chosen in embedded.SOURCES else "smol"
+    base, distilled = str(embedded.base_folder(pair)), str(embedded.distilled_folder(pair=pair))
     return {"null": (base, base), "swapped": (distilled, base)}.get(chosen, (base, distilled))
 
 
@@ -154,8 +155,12 @@ def load_member(
     """Load one model from a folder or the hub: safetensors only, no remote code. `device`: R1_DEVICE if set, else CUDA
     where it is. `remote`: no weights, every trace runs on NDIF, with the key of nnsight's own configuration; "local"
     plays NDIF on weights that are here."""
+    from nnsight import CONFIG  # after the tests' type checks: it changes `object`
+
     if remote not in (True, False, "local"):
         raise UserError(f"unknown remote {remote!r}: choose True, 'local' or False")
+    if remote is True and not CONFIG.API.APIKEY:
+        raise UserError("NDIF wants a key: set NDIF_API_KEY, or nnsight.CONFIG.set_default_api_key(...) once")
     folder = _folder(source)
     files = folder or _fetched(source, weights=remote is not True)
     config, tokenizer = _load(AutoConfig, files, trust_remote_code=False), _tokenizer(files)
@@ -221,10 +226,8 @@ def _tokenizer(folder: Path) -> Any:
 
 def _remote(source: str, files: Path, tokenizer: Any) -> tuple[Any, list[int]]:
     """A model without weights, whose traces run on NDIF, and what ends its texts."""
-    from nnsight import CONFIG, TransformersModel
+    from nnsight import TransformersModel
 
-    if not CONFIG.API.APIKEY:
-        raise UserError("NDIF wants a key: set NDIF_API_KEY, or nnsight.CONFIG.set_default_api_key(...) once")
     with embedded.quiet():
         lm = TransformersModel(source, tokenizer=tokenizer, task="text-generation")  # of the revision that NDIF serves
     _check_fit(source, lm._module, tokenizer)
@@ -295,8 +298,7 @@ def _is_finite(model: Any, tokenizer: Any) -> bool:
 
 
 def _eos_ids(generation: GenerationConfig, tokenizer: Any) -> list[int]:
-    named = generation.eos_token_id
-    ids = named if isinstance(named, list) else [named]
+    ids = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
     return [index for index in dict.fromkeys([*ids, tokenizer.eos_token_id]) if index is not None]
 
 

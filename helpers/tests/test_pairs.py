@@ -125,10 +125,7 @@ def put(path: Path, **values: object) -> None:
 OTHERS = {  # architecture: what its configuration needs, and what the refusal names
     "Gemma": ({"head_dim": 8}, "the lens at the last depth"),
     "Granite": ({"logits_scaling": 8.0, "residual_multiplier": 0.22}, "the log-probability of the next token"),
-    "Cohere": ({"logit_scale": 0.0625}, "cohere"),
     "Olmo2": ({}, "olmo2"),
-    "Glm4": ({"head_dim": 8, "partial_rotary_factor": 0.5}, "glm4"),
-    "Qwen3Moe": ({"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 8}, "qwen3_moe"),
     "Phi3": ({}, "phi3"),
     "Qwen3": ({"head_dim": 8}, None),
     "Mistral": ({"sliding_window": 24}, None),
