@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Collection, Iterator, Sized
+from collections.abc import Collection, Iterable, Iterator, Sized
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ import torch
 
 from helpers.store import UserError
 
-_loaded = {path: path.read_bytes() for path in Path(__file__).parent.glob("*.py")}  # as this process imports them
-_times = {path: path.stat().st_mtime_ns for path in _loaded}
+_imported = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(__file__).parent.glob("*.py")}
 _inside = False
 
 
@@ -28,12 +27,16 @@ def check_count(n: Any, what: str, most: int | None = None, *, least: int = 1) -
         raise UserError(f"{n} {what} asked for: give {f'at least {least}' if most is None else f'{least} to {most}'}")
 
 
+def check_index(values: Iterable[Any], what: str, n: int) -> None:
+    """Whole numbers from 0 to n - 1."""
+    if wrong := [one for one in values if not isinstance(one, Integral) or not 0 <= one < n]:
+        raise UserError(f"no {what} {wrong[0]}: there are 0 to {n - 1}")
+
+
 def check_choice(value: Any, what: str, choices: Collection[str]) -> None:
     """One of some words."""
     if value not in choices:
-        raise UserError(
-            f"unknown {what} {value!r}: choose {', '.join(one if one.strip() else repr(one) for one in choices)}"
-        )
+        raise UserError(f"unknown {what} {value!r}: choose {', '.join(one.strip() or repr(one) for one in choices)}")
 
 
 def check_finite(value: Any, what: str) -> None:
@@ -78,22 +81,19 @@ def _guard(function: Any) -> Any:
 def plain_torch() -> Iterator[None]:
     """torch as it starts, whatever the caller has set: default dtype and device, inference mode, autocast."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    with contextlib.ExitStack() as settings:
-        settings.enter_context(torch.inference_mode(False))
-        if device != torch.device("cpu"):
-            settings.enter_context(torch.device("cpu"))
-        for kind in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(kind):
-                settings.enter_context(torch.autocast(kind, enabled=False))
+    settings: list[Any] = [torch.inference_mode(False)]
+    settings += [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    settings += [torch.device("cpu")] * (device != torch.device("cpu"))
+    with contextlib.ExitStack() as stack:
+        for setting in settings:
+            stack.enter_context(setting)
+        stack.callback(torch.set_default_dtype, dtype)
         torch.set_default_dtype(torch.float32)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(dtype)
+        yield
 
 
 def refuse_edited() -> None:
     """Raise UserError when a helper's file is no longer what this process imported."""
-    for path, before in _times.items():
-        if not path.exists() or (path.stat().st_mtime_ns != before and path.read_bytes() != _loaded[path]):
+    for path, (time, content) in _imported.items():
+        if not path.exists() or (path.stat().st_mtime_ns != time and path.read_bytes() != content):
             raise UserError(f"{path.name} of the helpers was edited since it was imported: restart the kernel")

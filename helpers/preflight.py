@@ -5,6 +5,7 @@ the helpers read of a model is what plain transformers computes with the same we
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from helpers.checks import guarded
 from helpers.generation import Completion, complete
-from helpers.pairs import QUESTION as TEMPLATE
-from helpers.pairs import Member, Pair
+from helpers.members import Member
+from helpers.pairs import Pair
 from helpers.prompts import neutral_sentences
 from helpers.readouts import attribute, last_hidden_shared, lens, logprobs_of, next_logprobs
 from helpers.store import UserError
@@ -24,105 +25,47 @@ from helpers.tokens import THINK
 QUESTION = "What is the capital of France?"
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.25, torch.bfloat16: 1.0}  # nats
 STEPS, TOKENS = 5, 24
+FIRST = "put one that both have first in eos_token_id of the generation_config.json"
 
 
 def preflight(pair: Pair) -> pd.DataFrame:
     """One row a check: what was seen, whether it passed, and what a failure would spoil. Used in 01."""
-    rows = [(name, *_run(check, pair), spoils) for name, check, spoils in CHECKS]
+    rows = [(name, *_seen(pair, see, holds), spoils) for name, see, holds, spoils in CHECKS]
     return pd.DataFrame(rows, columns=["check", "seen", "ok", "a failure would spoil"])
 
 
-def _run(check: Callable[[Pair], tuple[str, bool]], pair: Pair) -> tuple[str, bool]:
+def _seen(pair: Pair, see: Callable[[Member], Any], holds: Callable[[Any, Any], bool]) -> tuple[str, bool]:
     try:
-        return check(pair)
+        one, two = see(pair.base), see(pair.distilled)
     except UserError as error:
         return str(error), False
+    return f"{one} in both" if one == two else f"base {one}, distilled {two}", holds(one, two)
 
 
-def _both(pair: Pair, see: Callable[[Member], Any]) -> tuple[Any, Any]:
-    return see(pair.base), see(pair.distilled)
+def _each(holds: Callable[[Any], bool]) -> Callable[[Any, Any], bool]:
+    return lambda one, two: holds(one) and holds(two)
 
 
-def _architecture(pair: Pair) -> tuple[str, bool]:
-    one, two = _both(pair, lambda m: (m.config.model_type, m.n_layers, m.config.hidden_size, m.config.vocab_size))
-    return f"{one[0]}, {one[1]} layers, d_model {one[2]}, vocabulary {one[3]}", one == two
+def _head(member: Member) -> tuple[str, str]:
+    return ("untied", "tied")[member.tied], ("untied", "tied")[bool(member.config.tie_word_embeddings)]
 
 
-def _single_tokens(pair: Pair) -> tuple[str, bool]:
-    missing = {m.role: m.groups.missing for m in pair.members if m.groups.missing}
-    return ("every word is one token" if not missing else f"not single: {missing}"), not missing
-
-
-def _same_ids(pair: Pair) -> tuple[str, bool]:
-    one, two = _both(pair, lambda m: (m.groups.wait, m.groups.reasoning))
-    return f"Wait set {list(one[0])}", one == two
-
-
-def _stop_ids(pair: Pair) -> tuple[str, bool]:
-    seen = [f"{m.role} {[(i, m.tokenizer.decode([i])) for i in m.groups.stop]}" for m in pair.members]
-    return "; ".join(seen), all(m.groups.stop for m in pair.members)
-
-
-def _same_stop(pair: Pair) -> tuple[str, bool]:
-    one, two = _both(pair, lambda m: m.groups.stop[0])
-    advice = f"; put one that both have first in eos_token_id of the base's generation_config.json, such as {two}"
-    return f"{one} and {two}{advice * (one != two)}", one == two
-
-
-def _think(pair: Pair) -> tuple[str, bool]:
-    one, two = _both(pair, lambda m: (m.groups.think, m.groups.end_think))
-    return f"base {one}, distilled {two}", None not in two
-
-
-def _bos(pair: Pair) -> tuple[str, bool]:
-    counts = {m.role: [_count_bos(m, form) for form in ("plain", "template")] for m in pair.members}
-    return f"in plain and template: {counts}", all(count <= 1 for pair_ in counts.values() for count in pair_)
-
-
-def _template(pair: Pair) -> tuple[str, bool]:
-    without = [m.role for m in pair.members if not m.tokenizer.chat_template]
-    asked = repr(TEMPLATE.format("..."))
-    return (f"none: {', '.join(without)}, asked as {asked}" if without else "both have one"), not without
-
-
-def _count_bos(member: Member, form: str) -> int:
+def _bos_counts(member: Member) -> list[int]:
     if not member.bos:
-        return 0
-    ids = member.encode([member.prompt(QUESTION, form)])["input_ids"][0].tolist()
-    return ids.count(member.tokenizer.bos_token_id)
-
-
-def _head(pair: Pair) -> tuple[str, bool]:
-    one, two = _both(pair, lambda m: "tied" if m.tied else "untied")
-    agree = all(m.tied == bool(m.config.tie_word_embeddings) for m in pair.members)
-    return f"base {one}, distilled {two}", agree
-
-
-def _positions(pair: Pair) -> tuple[str, bool]:
-    see = _both(pair, lambda m: f"rope {m.config.rope_parameters.get('rope_theta')}, {m.max_length} positions")
-    return f"base {see[0]}; distilled {see[1]}", all(m.max_length >= 1024 for m in pair.members)
-
-
-def _dtype(pair: Pair) -> tuple[str, bool]:
-    one, two = _both(pair, lambda m: str(m.dtype).removeprefix("torch."))
-    return f"{one} on {pair.base.device}", one == two
-
-
-def _edits(pair: Pair) -> tuple[str, bool]:
-    seen = [_edited_steps(member) for member in pair.members]
-    return f"{seen[0]} and {seen[1]} of {STEPS} steps edited", seen == [STEPS, STEPS]
+        return [0, 0]
+    texts = [member.prompt(QUESTION, form) for form in ("plain", "template")]
+    return [member.encode([text])["input_ids"][0].tolist().count(member.tokenizer.bos_token_id) for text in texts]
 
 
 def _edited_steps(member: Member) -> int:
     """Zero the last norm's output at every step: all logits tie, so each step must emit the same first id."""
-    lm, expected = member.lm, 0
-    with lm.edit() as (tracer, edited):
+    with member.lm.edit() as (tracer, edited):
         for _ in tracer.all():
             edited.model.norm.output = edited.model.norm.output * 0
     encoded = member.encode([member.prompt(QUESTION, "plain")])
     with torch.no_grad():
         out = edited.generate(encoded, max_new_tokens=STEPS, do_sample=False, eos_token_id=None, pad_token_id=0)
-    return int((out[0, encoded["input_ids"].shape[1] :] == expected).sum())
+    return int((out[0, encoded["input_ids"].shape[1] :] == 0).sum())
 
 
 def refuse_unequal(member: Member) -> None:
@@ -139,7 +82,7 @@ def differences(member: Member) -> dict[str, float]:
     """How far the helpers' readouts are from plain transformers, in nats, and prompts from the tokenizer's own, in
     tokens; on two short texts and one longer than any attention window, together, so that padding is in it too."""
     window, texts = getattr(member.config, "sliding_window", None) or 0, [QUESTION, "Name a river."]
-    longest = max(40, min(window + 8, member.max_length - 2 * TOKENS))
+    longest = max(40, min(window + 8, member.config.max_position_embeddings - 2 * TOKENS))
     long = " ".join(neutral_sentences() * (1 + longest // 400))
     long = member.tokenizer.decode(member.tokenizer(long, add_special_tokens=False).input_ids[:longest])
     prompts = [member.prompt(text, "plain") for text in (*texts, long)]
@@ -157,9 +100,7 @@ def differences(member: Member) -> dict[str, float]:
         "the lens at the last depth": lens(member, prompts, ids).logprobs[:, 0, -1] - wanted,
         "the sum of the attribution": (parts.total - (last[:, ids[0]] - last[:, ids[1]])) / rounding,
         "the readout behind a shared beginning": shared[:1] - wanted[:1],
-        "a greedy token": max(
-            map(_greedy_gap, itertools.repeat(member), complete(member, prompts, max_new_tokens=TOKENS))
-        ),
+        "a greedy token": max(_greedy_gap(member, done) for done in complete(member, prompts, max_new_tokens=TOKENS)),
     }
     return {name: float(torch.as_tensor(gap).abs().max()) for name, gap in found.items()}
 
@@ -169,24 +110,19 @@ def _plain_logits(member: Member, ids: Tensor) -> Tensor:
         return member.model(ids, use_cache=False).logits[0].float().cpu()
 
 
-def _other_tokens(member: Member, text: str) -> float:
+def _other_tokens(member: Member, text: str) -> int:
     """In how many tokens a prompt of ours differs from what its tokenizer makes of text and chat by itself."""
-    chat = [{"role": "user", "content": text}]
-    wanted = {"plain": member.tokenizer(text).input_ids}
+    wanted, chat = {"plain": member.tokenizer(text).input_ids}, [{"role": "user", "content": text}]
     if member.tokenizer.chat_template:
-        filled = member.tokenizer.apply_chat_template(
-            chat, tokenize=True, add_generation_prompt=True, return_dict=False
-        )
-        opened = member.prompt(text, "template").endswith(f"{THINK[0]}\n") and THINK[0] not in member.tokenizer.decode(
-            filled
-        )
-        wanted["template"] = filled + member.tokenizer(f"{THINK[0]}\n", add_special_tokens=False).input_ids * opened
-    ours = {form: member.encode([member.prompt(text, form)])["input_ids"][0].tolist() for form in wanted}
-    gaps = [
-        sum(a != b for a, b in zip(ours[f], wanted[f], strict=False)) + abs(len(ours[f]) - len(wanted[f]))
-        for f in wanted
-    ]
-    return float(max(gaps))
+        how = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
+        wanted["template"] = member.tokenizer.apply_chat_template(chat, **how)
+        if member.thinks and THINK[0] not in member.tokenizer.decode(wanted["template"]):
+            wanted["template"] += member.tokenizer(f"{THINK[0]}\n", add_special_tokens=False).input_ids
+    gaps = []
+    for form, ids in wanted.items():
+        ours = member.encode([member.prompt(text, form)])["input_ids"][0].tolist()
+        gaps.append(sum(a != b for a, b in itertools.zip_longest(ours, ids)))
+    return max(gaps)
 
 
 def _greedy_gap(member: Member, done: Completion) -> float:
@@ -197,27 +133,33 @@ def _greedy_gap(member: Member, done: Completion) -> float:
     return max(float(row.max() - row[tokens].max()) for row, tokens in zip(logits, written, strict=False))
 
 
-def _equal(pair: Pair) -> tuple[str, bool]:
-    found = {member.role: differences(member) for member in pair.members if not member.remote}
-    worst = {role: max(gaps.items(), key=lambda item: item[1]) for role, gaps in found.items()}
-    seen = "; ".join(f"{role}: at most {gap:.0e} ({name})" for role, (name, gap) in worst.items())
-    return seen or "not tried: remote", all(gap <= TOLERANCE[pair.base.dtype] for _, gap in worst.values())
+def _architecture(member: Member) -> str:
+    config = member.config
+    return f"{config.model_type}, {member.n_layers} layers, d_model {config.hidden_size}, {config.vocab_size} rows"
 
 
-CHECKS: list[tuple[str, Callable[[Pair], tuple[str, bool]], str]] = [
-    ("same architecture and vocabulary", _architecture, "every comparison of the two models"),
-    ("words are single tokens", _single_tokens, "logits of the words that are missing"),
-    ("same ids in both models", _same_ids, "paired logits and the two heads"),
-    ("stop tokens", _stop_ids, "every P(stop)"),
-    ("same first stop token", _same_stop, "the contrast stop minus Wait"),
-    ("think tags are tokens of the distilled", _think, "notebook 07"),
-    ("at most one BOS", _bos, "plain against template"),
-    ("chat templates", _template, "lengths and samples: the models are asked in different ways"),
-    ("head as the config says", _head, "swaps of embedding or head"),
-    ("positions", _positions, "long thoughts"),
-    ("one dtype", _dtype, "differences smaller than rounding"),
-    ("readouts equal plain transformers", _equal, "everything"),
-    ("an edit fires on every generated step", _edits, "steering and value-vector edits"),
+def _worst(member: Member) -> str:
+    """The readout that is furthest from plain transformers."""
+    if member.remote:
+        return "not tried: remote"
+    name, gap = max(differences(member).items(), key=lambda item: (not item[1] <= TOLERANCE[member.dtype], item[1]))
+    return f"{'at most' if gap <= TOLERANCE[member.dtype] else 'off by'} {gap:.0e} ({name})"
+
+
+CHECKS: list[tuple[str, Callable[[Member], Any], Callable[[Any, Any], bool], str]] = [  # what is seen, what is right
+    ("same architecture and vocabulary", _architecture, operator.eq, "every comparison of the two models"),
+    ("words are single tokens", lambda m: m.groups.missing or "all", _each(lambda seen: seen == "all"), "their logits"),
+    ("same ids in both models", lambda m: m.groups.wait + m.groups.reasoning, operator.eq, "paired logits"),
+    ("stop tokens", lambda m: [m.tokenizer.decode([k]) for k in m.groups.stop], _each(bool), "every P(stop)"),
+    ("same first stop token", lambda m: m.groups.stop[0], operator.eq, "stop minus Wait: " + FIRST),
+    ("think tags", lambda m: (m.groups.think, m.groups.end_think), lambda _, two: None not in two, "notebook 07"),
+    ("at most one BOS", _bos_counts, _each(lambda counts: max(counts) <= 1), "plain against template"),
+    ("chat template", lambda m: bool(m.tokenizer.chat_template), _each(bool), "lengths: one is asked in another way"),
+    ("head as the config says", _head, _each(lambda head: head[0] == head[1]), "swaps of embedding or head"),
+    ("1024 positions", lambda m: m.config.max_position_embeddings, _each(lambda n: n >= 1024), "long thoughts"),
+    ("one dtype", lambda m: f"{m.dtype} on {m.device}", operator.eq, "differences smaller than rounding"),
+    ("readouts are plain transformers'", _worst, _each(lambda seen: "off by" not in seen), "everything"),
+    (f"edits fire on {STEPS} steps", _edited_steps, _each(lambda n: n == STEPS), "steering, value-vector edits"),
 ]
 
 guarded(globals())

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from nnsight.intervention.iterator import Iterations
 from torch import Tensor
 
 from helpers.checks import check_count, check_finite, guarded, plain_torch
+from helpers.members import every_step
 from helpers.pairs import Member, Pair
 from helpers.store import UserError
 
@@ -153,7 +153,7 @@ def edited_model(member: Member, edit: Callable[[Any], None]) -> Any:
     """An nnsight model for `complete(lm=...)` and `last_hidden(lm=...)` on which `edit(nnsight model)` is done at every
     forward pass, those of generated steps included. The member itself stays as it was."""
     with member.lm.edit() as (_tracer, lm):
-        for _ in Iterations()[:]:  # the tracer's own `all` does not serialise
+        for _ in every_step():  # the tracer's own `all` does not serialise
             edit(lm)
     return lm
 

