@@ -72,7 +72,7 @@ NOTHING = Steering("nothing", strength=0.0)
 
 
 class _Rows(LogitsProcessor):
-    """What the rows of the batch in hand get; also the logits processor that adds their biases."""
+    """What the rows of a batch get, a single steering every row; also the logits processor that adds their biases."""
 
     def __init__(self, member: Member, steerings: Sequence[Steering]) -> None:
         width, device, dtype = member.config.hidden_size, member.device, member.dtype
@@ -88,21 +88,13 @@ class _Rows(LogitsProcessor):
         self.tokens = sorted({token for s in steerings for token in s.bias})
         biases = [[s.bias.get(token, 0.0) for token in self.tokens] for s in steerings]
         self.biases = torch.tensor(biases, device=device, dtype=torch.float32)
-        self.n, self.now = len(steerings), torch.arange(len(steerings), device=device)
         self.reading = False  # a readout: whatever is seen is the prompt
-
-    def take(self, indices: list[int]) -> None:
-        """Which steerings the rows of the next batch have; a single one is every row's."""
-        if self.n > 1 and max(indices) >= self.n:
-            raise UserError(f"{self.n} steerings for {max(indices) + 1} prompts or more: give one, or one a prompt")
-        if self.n > 1:
-            self.now = torch.tensor(indices, device=self.weights.device)
 
     def added(self, layer: int, hidden: Float[Tensor, "row position d_model"]) -> Float[Tensor, "_ _ d_model"]:
         """What a layer's output gets: more than one position is the prompt, a single one a generated token, unless
         nothing is generated. (Text from a prompt of one token: that one counts as generated.)"""
-        earlier, last, generated = self.weights[self.now].to(hidden).T
-        vector = self.vectors[layer][self.now].to(hidden)
+        earlier, last, generated = self.weights.to(hidden).T
+        vector = self.vectors[layer].to(hidden)
         if hidden.shape[1] == 1 and not self.reading:
             return (vector * generated[:, None])[:, None]
         amounts = earlier[:, None].repeat(1, hidden.shape[1])
@@ -111,13 +103,26 @@ class _Rows(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Float[Tensor, "row vocab"]) -> Float[Tensor, "row vocab"]:
         changed = scores.clone()
-        changed[:, self.tokens] += self.biases[self.now].to(scores)
+        changed[:, self.tokens] += self.biases.to(scores)
         return changed
 
 
+@dataclass(frozen=True)
+class _RowByRow(Change):
+    """A change that gives each prompt its own steering."""
+
+    member: Any = None
+    steerings: Sequence[Steering] = ()
+
+    def at(self, prompts: list[int]) -> Change:
+        if (n := len(self.steerings)) <= max(prompts):
+            raise UserError(f"{n} steerings for {max(prompts) + 1} prompts or more: give one, or one a prompt")
+        return steered(self.member, [self.steerings[prompt] for prompt in prompts])
+
+
 def steered(member: Member, steerings: Sequence[Steering]) -> Change:
-    """The change that gives prompt i the i-th steering, or all prompts the only one: for `complete` and, through its
-    `lm` and `on_batch`, `last_hidden`; for `stored_completions` one a prompt.
+    """The change that gives prompt i the i-th steering, or all prompts the only one: for `complete`; for
+    `stored_completions` one a prompt.
 
     Raises UserError for a layer, token, position or number that is not there. Used in notebook 06.
     """
@@ -130,7 +135,8 @@ def steered(member: Member, steerings: Sequence[Steering]) -> Change:
                     out = lm.model.layers[layer].output
                     lm.model.layers[layer].output = out + rows.added(layer, out)
     processors = (rows,) if rows.tokens else ()
-    return Change("steered", lm, processors, tuple(steering.key for steering in steerings), rows.take)
+    change = "steered", lm, processors, tuple(steering.key for steering in steerings)
+    return Change(*change) if len(steerings) == 1 else _RowByRow(*change, member, steerings)
 
 
 def _check(member: Member, steerings: Sequence[Steering]) -> None:
@@ -159,10 +165,10 @@ def steered_logprobs(
     lowest = [min(steering.vectors, default=member.n_layers - 1) + 1 for steering in steerings]
     member.check_ids(token_ids)
     if member.remote:
-        change = steered(member, each := [steering for steering in steerings for _ in prompts])
-        texts = list(prompts) * len(steerings)
-        hidden = last_hidden(member, texts, lm=change.lm, on_batch=change.on_batch, batch_size=rows)
-        return _biased_logprobs(member, hidden, each, token_ids).unflatten(0, (len(steerings), -1))
+        changes = [steered(member, [steering]) for steering in steerings]
+        hidden = [last_hidden(member, prompts, lm=change.lm, batch_size=rows) for change in changes]
+        each = [steering for steering in steerings for _ in prompts]
+        return _biased_logprobs(member, torch.cat(hidden), each, token_ids).unflatten(0, (len(steerings), -1))
     read = torch.zeros(len(steerings), len(prompts), len(token_ids))
     for begun in begin(member, prompts, lowest, batch_size=min(rows, 64)):
         each = max(1, rows // len(begun.indices))
@@ -181,7 +187,6 @@ def _under_steering(
 ) -> Float[Tensor, "row token"]:
     """Log-probabilities of the prompts of a batch, several times over, each row under its own steering."""
     change, before = _Rows(member, each), begun.streams[layer].repeat(len(each) // len(begun.indices), 1, 1)
-    change.take(list(range(len(each))))
     change.reading = True
     if layer - 1 in change.vectors:
         before = before + change.added(layer - 1, before)

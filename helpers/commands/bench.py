@@ -526,14 +526,14 @@ def _our_writing(job: Any, pair: Any) -> Callable[[], Any]:
     if job.row == "generate_scaled":
         how["lm"] = weights.with_neurons(member, edit)
     elif job.row == "generate_vector":
-        change = steering.steered(member, [steering.Steering("v", vector, 1.0)] * len(job.prompts))
-        how |= {"lm": change.lm, "processors": change.processors, "on_batch": change.on_batch}
+        how["change"] = steering.steered(member, [steering.Steering("v", vector, 1.0)] * len(job.prompts))
     elif job.row == "generate_scaled_weights":
         held = partial(weights.edited_weights, member, edit)
     elif job.row == "generate_vector_weights":
         held = partial(weights.edited_weights, member, vectors=vector)
     elif ":" in job.row:
-        how["processors"] = (MinLengthLogitsProcessor(10**6, list(member.groups.stop), device=job.device),)
+        ends = MinLengthLogitsProcessor(10**6, list(member.groups.stop), device=job.device)
+        how["change"] = generation.Change(processors=(ends,))
 
     def generate() -> None:
         with held():

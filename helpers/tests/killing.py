@@ -48,8 +48,9 @@ def arm(when: str, what: str, number: int) -> None:
 
 def generate(pair: Pair, seed: int) -> None:
     """Completions of both models, three batches each."""
+    generation.BATCH = {"cpu": 2}
     for member in pair.members:
-        how = {"max_new_tokens": 6, "temperature": 1.0, "seed": seed, "batch_size": 2}
+        how = {"max_new_tokens": 6, "temperature": 1.0, "seed": seed}
         generation.stored_completions(pair, member, PROMPTS, name=f"answers_{member.role}", **how)
 
 
@@ -107,7 +108,7 @@ def every_way(work: Callable[[Pair, int], None], points: list[Point], pair: Pair
     def start(folder: Path, seed: int, *point: Any) -> int:
         if process := os.fork():
             return process
-        store.ROOT = generation.ROOT = folder
+        store.ROOT = folder
         os.environ |= {"R1_CACHE": str(folder / "cache"), "R1_SAY": os.devnull}
         try:
             arm(*point) if point else None

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2ForCausalLM
 
 from helpers import __main__ as commands
-from helpers import embedded, explorers, figures, findings, generation, patching, readouts, stats, steering, store
+from helpers import embedded, explorers, figures, findings, patching, readouts, stats, steering, store
 from helpers import weights as w
 from helpers.generation import Change, complete, stored_completions
 from helpers.making.distill import read_traces
@@ -200,7 +200,8 @@ TABLE = [
     # generation
     Case("half a token", lambda d: complete(d.base, TEXTS, max_new_tokens=2.5), "2.5 new tokens", "at least 1"),
     Case("a temperature of NaN", lambda d: complete(d.base, TEXTS, temperature=NAN), "temperature is nan", "finite"),
-    Case("batches of none", lambda d: complete(d.base, TEXTS, batch_size=0), "0 prompts a batch", "at least 1"),
+    Case("batches of none", lambda d: readouts.lens(d.base, TEXTS, [3], batch_size=0), "0 prompts a batch",
+         "at least 1"),
     Case("more prompts than changes", lambda d: d.answers(change=Change("c", names=("a", "b"))),
          "3 prompts, 2 changes", "as many of each"),
     # readouts, patching
@@ -271,7 +272,6 @@ def desk(qwen, qwen_folders, tiny_autoencoder, data_here, monkeypatch) -> Desk:
     """The tiny pair without type checks; results, temporary files and the hub are out of the way."""
     monkeypatch.setattr(type_checks, "jaxtyping_disable", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(store, "data_dir", generation.data_dir)
     monkeypatch.delenv("R1_PAIR", raising=False)
     (data_here / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(data_here / "scratch"))

@@ -204,7 +204,6 @@ def test_a_scratch_copy_is_gone_when_the_run_ends(project, fails):
 @pytest.mark.parametrize("year", [1970, 2100])
 def test_stored_results_are_reused_by_what_they_are_made_from(qwen, data_here, monkeypatch, year):
     """Whenever they say they were written, and computed again for another seed."""
-    monkeypatch.setattr("helpers.store.data_dir", lambda pair: data_here / pair)
     made, batch, write = [], generation._complete_batch, store.write_sidecar
     monkeypatch.setattr(generation, "_complete_batch", lambda *a, **k: made.append("texts") or batch(*a, **k))
     monkeypatch.setattr(store, "write_sidecar", lambda *told: made.append("arrays") or write(*told))

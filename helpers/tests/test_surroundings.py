@@ -177,5 +177,6 @@ def test_progress_counts_batches_so_that_the_time_left_is_not_of_one_row(qwen, d
 
     monkeypatch.setattr(generation, "tqdm", Bar)
     texts = [f"{prompt} {k}" for prompt in PROMPTS for k in range(3)]
-    generation.stored_completions(qwen, qwen.base, texts, name="x", max_new_tokens=2, batch_size=4)
+    monkeypatch.setattr(generation, "BATCH", {"cpu": 4})
+    generation.stored_completions(qwen, qwen.base, texts, name="x", max_new_tokens=2)
     assert counted == [4, 2]
