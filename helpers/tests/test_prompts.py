@@ -13,12 +13,12 @@ from helpers.prompts import (
     ask,
     combine,
     echo_share,
-    end,
     ending_materials,
     endings_grid,
     is_right,
     load_questions,
     normalise,
+    with_ending,
 )
 from helpers.store import ROOT
 from helpers.tokens import nonsense_tag, plain_words
@@ -131,14 +131,14 @@ def test_endings_tokenise_as_intended_on_both_tokenizers(tiny):
     for member, form in itertools.product(tiny.members, ("plain", "template")):
         bare = ask(member, QUESTIONS, form=form)
         for ending in endings_grid(answer="sentence"):
-            for prompt, start in zip(end(member, QUESTIONS, materials, ending, form=form), bare, strict=True):
+            for prompt, start in zip(with_ending(member, QUESTIONS, materials, ending, form=form), bare, strict=True):
                 ids = member.encode([prompt])["input_ids"][0].tolist()
                 assert prompt.startswith(start) and member.tokenizer.decode(ids) == prompt
                 if member.bos:
                     assert ids.count(member.tokenizer.bos_token_id) == 1
                 if member.groups.end_think is not None:
                     assert ids.count(member.groups.end_think) == ending.close
-        gone = end(member, QUESTIONS, materials, Ending(close=True), form=form, mark="")
+        gone = with_ending(member, QUESTIONS, materials, Ending(close=True), form=form, mark="")
         assert not any("</think>" in prompt for prompt in gone)
 
 
