@@ -185,7 +185,7 @@ def test_other_versions_reuse_rows_that_a_sample_confirms(qwen, data_here, capsy
     assert f"{len(prompts)} to compute" in (said := capsys.readouterr().out) and "NOT the same" in said
 
 
-STALE = {  # what is asked another time: another setting or model, and how many of two rows are still good
+STALE = {  # what is asked another time, and how many of two rows are still good
     "nothing": ({}, 2),
     "prompt": ({"prompts": [PROMPTS[0], PROMPTS[1] + " "]}, 1),
     "name": ({"change": Change("lowered", names=("sample 0", "sample 2"))}, 1),
@@ -194,34 +194,23 @@ STALE = {  # what is asked another time: another setting or model, and how many 
     "seed": ({"seed": 1}, 0),
     "model": ({"member": "distilled"}, 0),
     "fresh": ({"fresh": True}, 0),
+    "format": ({"format": 2}, 0),
+    "run --fresh": ({"run": "this"}, 0),
 }
 
 
 @pytest.mark.parametrize("asked", STALE)
-def test_a_row_is_of_its_prompt_settings_and_change(qwen, data_here, capsys, asked):
+def test_a_row_is_of_its_prompt_settings_and_change(qwen, data_here, capsys, monkeypatch, asked):
     other, reused = STALE[asked]
-    how = {"member": "base", "prompts": PROMPTS[:2], "max_new_tokens": 4, "name": "x"}
+    how = {"member": "base", "prompts": PROMPTS[:2], "max_new_tokens": 4, "name": "x", "format": 1, "run": ""}
     how["change"] = Change("lowered", names=("sample 0", "sample 1"))
-    for options in (how, how | other):
-        capsys.readouterr()
-        stored_completions(qwen, getattr(qwen, options.pop("member")), options.pop("prompts"), **options)
-    assert f"{reused} completions reused, {2 - reused} to compute" in capsys.readouterr().out
-
-
-def test_rows_of_another_format_are_computed_again(qwen, data_here, capsys, monkeypatch):
-    stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=4)
-    monkeypatch.setattr(generation, "FORMAT", generation.FORMAT + 1)
-    stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=4)
-    assert "0 completions reused, 2 to compute" in capsys.readouterr().out
-
-
-def test_run_fresh_reuses_only_its_own_run(qwen, data_here, capsys, monkeypatch):
-    stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8)
-    monkeypatch.setenv("R1_FRESH", "this-run")
-    for expected in ("0 completions reused", "2 completions reused"):
-        capsys.readouterr()
-        stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8)
-        assert expected in capsys.readouterr().out
+    for options, good in ((how, 0), (how | other, reused), (how | other | {"fresh": False}, 2)):
+        options, member = dict(options), getattr(qwen, options["member"])
+        monkeypatch.setattr(generation, "FORMAT", options.pop("format"))
+        monkeypatch.setenv("R1_FRESH", options.pop("run"))
+        options.pop("member")
+        stored_completions(qwen, member, **options)
+        assert f"{good} completions reused, {2 - good} to compute" in capsys.readouterr().out
 
 
 def test_out_of_memory_halves_the_batch(qwen, monkeypatch):
