@@ -18,7 +18,7 @@ from helpers.figures import BASE, CONTROL, DISTILLED, STOP, THIRD, WAIT, lines, 
 from helpers.generation import complete
 from helpers.pairs import Member, Pair
 from helpers.patching import swapped
-from helpers.prompts import JUST, Ending, Material, Question, end
+from helpers.prompts import JUST, Ending, Material, Question, with_ending
 from helpers.readouts import lens, lens_map, stop_parts, top_tokens
 from helpers.stats import Interval
 from helpers.steering import WEIGHTS, Steering, steered
@@ -229,7 +229,8 @@ def endings_explorer(pair: Pair, question: Question, material: Material) -> widg
 
     def each(cell: Cell) -> str:
         ending = Ending(think.value, thought.value, close.value, GAPS[gap.value], answer.value, tags.value)
-        return _row([cell(m.role, m, *end(m, [question], [material], ending, form=form.value)) for m in pair.members])
+        given = [question], [material], ending
+        return _row([cell(m.role, m, *with_ending(m, *given, form=form.value)) for m in pair.members])
 
     def write(length: int, title: str, member: Member, prompt: str) -> str:
         return f"<code>{html.escape(prompt[-160:])}</code><br>{_written(length, title, member, prompt)}"

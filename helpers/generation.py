@@ -7,61 +7,39 @@ import gc
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 import torch
 from accelerate.utils.memory import clear_device_cache
+from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import BatchEncoding, DynamicCache, LogitsProcessor, LogitsProcessorList
 
+from helpers import store
 from helpers.checks import check_count, check_finite, check_lengths, guarded
 from helpers.fast import can_decode, decode, roomy_cache
 from helpers.pairs import Member, Pair
-from helpers.prompts import (
-    Form,
-    Question,
-    Split,
-    Suffix,
-    ask,
-    combine,
-    final_answer,
-    is_right,
-    load_questions,
-)
-from helpers.store import (
-    ROOT,
-    UserError,
-    data_dir,
-    drifted,
-    locked,
-    read_json,
-    reusable,
-    sampled,
-    say,
-    sha256,
-    sidecar_path,
-    write_records,
-    write_sidecar,
-)
+from helpers.prompts import Form, Question, Split, Suffix, ask, combine, final_answer, is_right, load_questions
+from helpers.store import UserError, sha256  # by name: a remote trace takes functions along, not modules
 
 LIMIT = "limit"
 # Tokens between two looks for finished rows where `generate` decodes, and prompts at once: on a GPU a step costs little
 # more for hundreds of rows than for one.
 CHUNK, BATCH = {"cpu": 16, "cuda": 64}, {"cpu": 128, "cuda": 512}
-MEMORY = r"out of memory|can't allocate memory"  # how torch says it, on a GPU and on a CPU
 SHORTLIST = 512  # tokens ranked before a full sort is tried
-OnBatch = Callable[[list[int]], None]
-T = TypeVar("T")
 FORMAT = 1  # raise it when stored completions of older code must not be reused
+Job = tuple[str, str]  # a prompt, and the name of its change
+Batches = Iterator[tuple[list[int], list["Completion"]]]  # places and completions
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote after a prompt. `tokens` and `text` leave the stop token out; `change` names the
-    intervention where each row has its own."""
+    """What a model wrote after a prompt, the stop token aside; `change` names an intervention of the row's own."""
 
     prompt: str
     text: str
@@ -73,54 +51,23 @@ class Completion:
     change: str = ""
 
 
-class SeededChoice(LogitsProcessor):
-    """Leave one token a row: a draw from the top-p nucleus at a temperature, by inverse CDF of a number that depends
-    on (seed, key, step) alone, so that sampling does not depend on how prompts are batched.
-
-    Only the likeliest SHORTLIST tokens are ranked where they hold the nucleus of every row: a full sort of a large
-    vocabulary takes as long as a small model's step.
-    """
-
-    def __init__(self, seed: int, keys: list[str], step: int, temperature: float = 1.0, top_p: float = 1.0) -> None:
-        self.keys = [f"{seed}\0{key}" for key in keys]
-        self.step, self.temperature, self.top_p = step, temperature, top_p
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        draws = [int(sha256(f"{key}\0{self.step}")[:13], 16) / 16**13 for key in self.keys]
-        self.step += 1
-        shares, n_vocab = (scores.float() / self.temperature).softmax(-1), scores.shape[-1]
-        for n in (min(SHORTLIST, n_vocab), n_vocab):
-            ranked, order = shares.topk(n)
-            cumulative = ranked.cumsum(-1)
-            if n == n_vocab or (cumulative[:, -1] >= self.top_p).all():
-                break
-        nucleus = ranked * (cumulative - ranked < self.top_p)  # the likeliest token is always in
-        cumulative = nucleus.cumsum(-1)
-        target = torch.tensor(draws, device=scores.device, dtype=cumulative.dtype)[:, None] * cumulative[:, -1:]
-        place = torch.searchsorted(cumulative, target, right=True)
-        place = place.clamp(max=(nucleus > 0).sum(-1, keepdim=True) - 1)
-        return torch.full_like(scores, -torch.inf).scatter(-1, order.gather(-1, place), 0.0)
-
-
 @dataclass(frozen=True)
 class Change:
-    """An intervention for stored generations: an edited nnsight model, logits processors, and a description that
-    names every choice in it, so that stored results of another change are not taken for this one's.
-
-    Where each prompt has an intervention or a sample of its own, `names` tells them apart (and seeds differ), and
-    `on_batch` is told, before every pass over a batch and every stretch of decoding, which prompts are its rows.
-    """
+    """An intervention: an edited nnsight model, logits processors, and, for stored completions, a description that
+    names every choice in it, and `names` that tell prompts apart where each has one or a sample of its own."""
 
     description: str = ""
     lm: Any = None
     processors: tuple[LogitsProcessor, ...] = ()
     names: tuple[str, ...] = ()
-    on_batch: OnBatch | None = None
+
+    def at(self, prompts: list[int]) -> Change:
+        """The intervention on some of the prompts, which are the rows of a batch: here the same for all."""
+        return self
 
 
 def repetition(tokens: list[int], n: int = 4) -> float:
     """Share of n-grams that stood before in the same completion, in [0, 1]."""
-    check_count(n, "tokens a stretch")
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
@@ -145,33 +92,49 @@ class Decoding:
         check_finite(self.temperature, "temperature")
         if not (self.temperature == 0 or self.temperature >= 1e-3) or not 0 < self.top_p <= 1:
             raise UserError(
-                f"temperature {self.temperature} and top_p {self.top_p}: use 0 or at least 0.001, and above 0 up to 1"
+                f"temperature {self.temperature}, top_p {self.top_p}: use 0 or 0.001 and more, above 0 up to 1"
             )
 
-    def choice(self, keys: list[str], step: int) -> list[LogitsProcessor]:
-        """Processors that make greedy decoding draw the sample of these prompts (or prompts and names) from this step
-        on."""
-        if self.temperature == 0:
-            return []
-        return [SeededChoice(self.seed, keys, step, float(self.temperature), self.top_p)]
+
+@dataclass(eq=False)
+class SeededChoice(LogitsProcessor):
+    """Leave one token a row: a draw from the top-p nucleus at a temperature, by inverse CDF of a number that depends
+    on (seed, key, step) alone, so that sampling does not depend on how prompts are batched. Only the likeliest tokens
+    are ranked where they hold every row's nucleus: a full sort takes as long as a small model's step."""
+
+    how: Decoding
+    keys: list[str]
+    step: int
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        draws = [int(sha256(f"{self.how.seed}\0{key}\0{self.step}")[:13], 16) / 16**13 for key in self.keys]
+        self.step += 1
+        shares, n_vocab = (scores.float() / self.how.temperature).softmax(-1), scores.shape[-1]
+        for n in (min(SHORTLIST, n_vocab), n_vocab):
+            ranked, order = shares.topk(n)
+            cumulative = ranked.cumsum(-1)
+            if (cumulative[:, -1] >= self.how.top_p).all():
+                break
+        nucleus = ranked * (cumulative - ranked < self.how.top_p)  # the likeliest token is always in
+        cumulative = nucleus.cumsum(-1)
+        target = torch.tensor(draws, device=scores.device, dtype=cumulative.dtype)[:, None] * cumulative[:, -1:]
+        place = torch.searchsorted(cumulative, target, right=True).clamp(max=(nucleus > 0).sum(-1, keepdim=True) - 1)
+        return torch.full_like(scores, -torch.inf).scatter(-1, order.gather(-1, place), 0.0)
+
+
+NONE = Change()  # no intervention
 
 
 def complete(
-    member: Member,
-    prompts: list[str],
-    *,
-    batch_size: int | None = None,
-    lm: Any = None,
-    processors: tuple[LogitsProcessor, ...] = (),
-    on_batch: OnBatch | None = None,
-    **decoding: Any,
+    member: Member, prompts: list[str], *, lm: Any = None, change: Change = NONE, **how: Any
 ) -> list[Completion]:
-    """Complete every prompt; `decoding` are the fields of `Decoding`. `lm` is an edited nnsight model,
-    `processors` change the logits of every step; `on_batch` is told which prompts are still going. Raises
+    """Complete every prompt under a change, or by an edited nnsight model; `how` are the fields of `Decoding`. Raises
     UserError for a prompt that does not fit. Used in notebooks 05 and 07."""
-    change = Change("", lm, processors, (), on_batch)
-    size = BATCH.get(member.device.type, 512) if batch_size is None else batch_size
-    done = dict(_complete_each(member, prompts, size, Decoding(**decoding), change))
+    member.check(prompts)
+    change, jobs = change if lm is None else Change(lm=lm), [(prompt, "") for prompt in prompts]
+    longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    batches = _complete(member, jobs, longest_first, Decoding(**how), change)
+    done = {index: completion for some, found in batches for index, completion in zip(some, found, strict=True)}
     return [done[index] for index in range(len(prompts))]
 
 
@@ -183,73 +146,51 @@ def in_memory(waiting: list[int], batch_size: int, run: Callable[[list[int]], T]
         try:
             found = run(some)
         except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, MemoryError) and not re.search(MEMORY, str(error)):
+            if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory", str(error)):
                 raise
             if len(some) == 1:
-                raise UserError(
-                    "out of memory with a single prompt: shorten it, allow fewer new tokens, close what else uses the "
-                    "device, or take a smaller pair"
-                ) from error
+                advice = "shorten it, allow fewer new tokens, close what else uses the device, or take a smaller pair"
+                raise UserError(f"out of memory with a single prompt: {advice}") from error
         if found is None:  # outside the except block, whose traceback holds the batch's tensors
             batch_size = len(some) // 2
             clear_device_cache(garbage_collection=True)
-            say(f"out of memory: going on with {batch_size} prompts at a time")
-            continue
-        waiting = waiting[len(some) :]
-        gc.collect(1)  # a trace that was stopped holds its tensors in a ring of frames, 0.2 MB a prompt of smol
-        yield some, found
+            store.say(f"out of memory: going on with {batch_size} prompts at a time")
+        else:
+            waiting = waiting[len(some) :]
+            gc.collect(1)  # a trace that was stopped holds its tensors in a ring of frames, 0.2 MB a prompt of smol
+            yield some, found
 
 
-def _complete_each(
-    member: Member,
-    prompts: list[str],
-    batch_size: int,
-    how: Decoding,
-    change: Change,
-) -> Iterator[tuple[int, Completion]]:
-    """Yield (index, completion), longest prompts first; a batch that does not fit in memory is halved."""
-    check_count(batch_size, "prompts a batch")
-    member.encode(prompts, room=how.max_new_tokens)
-    waiting = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-
-    def run(some: list[int]) -> list[Completion]:
-        return _complete_batch(member, {index: prompts[index] for index in some}, how, change)
-
-    for some, finished in in_memory(waiting, batch_size, run):
-        yield from zip(some, finished, strict=True)
+def _complete(member: Member, jobs: list[Job], waiting: list[int], how: Decoding, change: Change) -> Batches:
+    """Complete those of the jobs that are waiting, in this order: places and completions of each batch."""
+    member.encode([prompt for prompt, _ in jobs], room=how.max_new_tokens)
+    return in_memory(waiting, BATCH.get(member.device.type, 512), partial(_complete_batch, member, jobs, how, change))
 
 
-def _complete_batch(member: Member, batch: dict[int, str], how: Decoding, change: Change) -> list[Completion]:
-    """Decode one batch, prompts by their places, in chunks; after each, rows that have stopped leave the batch and
-    its cache."""
-    indices, prompts = list(batch), list(batch.values())
-    keys = [f"{prompt}\0{change.names[index]}" if change.names else prompt for index, prompt in batch.items()]
-    encoded = member.encode(prompts, room=how.max_new_tokens)
+def _complete_batch(
+    member: Member, jobs: list[Job], how: Decoding, change: Change, rows: list[int]
+) -> list[Completion]:
+    """Decode one batch of jobs in chunks; after each, rows that have stopped leave the batch and its cache."""
+    encoded = member.encode([jobs[row][0] for row in rows])
     ids, mask, start = encoded["input_ids"], encoded["attention_mask"], encoded["input_ids"].shape[1]
     cache = None if member.remote else roomy_cache(member.config)
-    rows, written = list(range(len(prompts))), [[] for _ in prompts]
-    stops = set(member.groups.stop)
-    while rows:
-        step = ids.shape[1] - start
-        chain = LogitsProcessorList([*change.processors, *how.choice([keys[row] for row in rows], step)])
+    going, written, stops = rows, {}, set(member.groups.stop)
+    while going:
+        step, now = ids.shape[1] - start, change.at(going)
+        processors = LogitsProcessorList(now.processors)
+        if how.temperature:
+            processors.append(SeededChoice(how, ["\0".join(filter(None, jobs[row])) for row in going], step))
         with member.lock, torch.no_grad():
-            if change.on_batch:
-                change.on_batch([indices[row] for row in rows])
-            sequences = _generate(member, change.lm, ids, mask, cache, chain, how.max_new_tokens - step)
-        grown = sequences[:, start:].tolist()
-        for row, tokens in zip(rows, grown, strict=True):
-            written[row] = tokens
-        full = sequences.shape[1] - start >= how.max_new_tokens
-        going = [k for k, tokens in enumerate(grown) if not full and stops.isdisjoint(tokens)]
-        rows = [rows[k] for k in going]
-        if rows:
-            keep = torch.tensor(going, device=ids.device)
-            added = sequences.shape[1] - ids.shape[1]
-            ids = sequences[keep]
-            mask = torch.cat([mask[keep], mask.new_ones(len(going), added)], dim=1)
-            if len(going) < len(grown):
-                cache.batch_select_indices(keep)
-    return [_finish(member, prompt, tokens) for prompt, tokens in zip(prompts, written, strict=True)]
+            sequences = _generate(member, now.lm, ids, mask, cache, processors, how.max_new_tokens - step)
+        written |= zip(going, sequences[:, start:].tolist(), strict=True)
+        if sequences.shape[1] - start >= how.max_new_tokens:
+            break
+        places = [place for place, row in enumerate(going) if stops.isdisjoint(written[row])]
+        if 0 < len(places) < len(going):
+            cache.batch_select_indices(torch.tensor(places, device=ids.device))
+        going, added = [going[place] for place in places], sequences.shape[1] - ids.shape[1]
+        ids, mask = sequences[places], torch.nn.functional.pad(mask[places], (0, added), value=1)
+    return [_finish(member, jobs[row], written[row]) for row in rows]
 
 
 def with_cache(model: Any, cache: Any) -> dict[str, Any]:
@@ -259,28 +200,19 @@ def with_cache(model: Any, cache: Any) -> dict[str, Any]:
 
 
 def _generate(
-    member: Member,
-    edited: Any,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    cache: DynamicCache | None,
-    processors: LogitsProcessorList,
-    room: int,
-) -> torch.Tensor:
-    """Prompts and greedy tokens behind them, a chunk of at most `room`: through `decode` where it can, else `generate`
-    of an edited nnsight model, or, where there is none, of the transformers model itself; of a remote one in a trace,
-    from which only the tokens come back."""
+    member: Member, lm: Any, ids: Tensor, mask: Tensor, cache: DynamicCache | None, processors: list[Any], room: int
+) -> Tensor:
+    """Prompts and greedy tokens behind them, a chunk of at most `room`: through `decode` where it can, else through
+    `generate`, of a remote model in a trace from which only the tokens come back."""
     stops, pad = list(member.groups.stop), member.tokenizer.pad_token_id
-    if cache is not None and edited is None and can_decode(member.model, cache):
+    if cache is not None and lm is None and can_decode(member.model, cache):
         how = {"max_new_tokens": room, "stops": stops, "pad": pad, "processors": processors}
         return decode(member.model, ids, mask, cache, cached=with_cache(member.model, cache), **how)
     options = {
         **({} if cache is None else with_cache(member.model, cache)),
+        **dict.fromkeys(("temperature", "top_p", "top_k")),
         "max_new_tokens": room if member.remote else min(room, CHUNK.get(member.device.type, 64)),
         "do_sample": False,
-        "temperature": None,
-        "top_p": None,
-        "top_k": None,
         "repetition_penalty": 1.0,
         "eos_token_id": stops,
         "pad_token_id": pad,
@@ -289,176 +221,97 @@ def _generate(
     }
     batch = BatchEncoding({"input_ids": ids, "attention_mask": mask})
     if not member.remote:
-        out = member.model.generate(**batch, **options) if edited is None else edited.generate(batch, **options)
-        return out.sequences
-    lm = edited or member.lm
-    with lm.generate(batch, **options, remote=member.remote) as tracer:
+        return (member.model.generate(**batch, **options) if lm is None else lm.generate(batch, **options)).sequences
+    with (lm or member.lm).generate(batch, **options, remote=member.remote) as tracer:
         sequences = tracer.result.sequences.save()
     return sequences
 
 
-def _finish(member: Member, prompt: str, tokens: list[int]) -> Completion:
+def _finish(member: Member, job: Job, tokens: list[int]) -> Completion:
     end = next((place for place, token in enumerate(tokens) if token in member.groups.stop), None)
-    kept = tokens[:end]
-    text = member.tokenizer.decode(kept)
-    return Completion(
-        prompt=prompt,
-        text=text,
-        length=len(kept),
-        stop=LIMIT if end is None else member.tokenizer.decode([tokens[end]]),
-        first_word=first_word(text),
-        repetition=round(repetition(kept), 4),
-        tokens=kept,
-    )
+    text = member.tokenizer.decode(before := tokens[:end])
+    stop = LIMIT if end is None else member.tokenizer.decode([tokens[end]])
+    measured = {"length": len(before), "first_word": first_word(text), "repetition": round(repetition(before), 4)}
+    return Completion(prompt=job[0], text=text, stop=stop, tokens=before, change=job[1], **measured)
 
 
 def stored_completions(
-    pair: Pair,
-    member: Member,
-    prompts: list[str],
-    *,
-    name: str,
-    fresh: bool = False,
-    batch_size: int | None = None,
-    change: Change | None = None,
-    **decoding: Any,
+    pair: Pair, member: Member, prompts: list[str], *, name: str, fresh: bool = False, change: Change = NONE, **how: Any
 ) -> list[Completion]:
-    """`complete`, kept in `data/<pair>/<name>.json` row by row and saved after every batch; 16-bit runs in a file of
-    their own, since a later notebook may ask the same models in float32.
-
-    Rows are reused when model, dtype, settings and change match; says how many were. Where package versions differ, a
-    few are written again, and all of them if one comes out otherwise. A change with `names` has one a prompt, and the
-    same prompt may stand under several.
-    """
-    suffix = "" if member.dtype == torch.float32 else f"_{str(member.dtype).removeprefix('torch.')}"
-    path = data_dir(pair.name) / f"{name}{suffix}.json"
-    how = Decoding(**decoding)
-    change = change or Change()
-    provenance = {
-        "model": member.identity,
-        "dtype": str(member.dtype),
-        "settings": asdict(how),
-        "format": FORMAT,
-    } | ({"change": change.description} if change.description else {})
+    """`complete`, kept in `data/<pair>/<name>.json` (16-bit runs apart) and saved after every batch. Rows are reused
+    when model, dtype, settings and change match; says how many were. Where package versions differ, a few are written
+    again, and all of them if one comes out otherwise. With `names`, the same prompt may stand there several times."""
+    decoding, dtype = Decoding(**how), str(member.dtype)
     check_lengths(prompts=prompts, changes=change.names or prompts)
+    suffix = "" if member.dtype == torch.float32 else f"_{dtype.removeprefix('torch.')}"
+    path = store.data_dir(pair.name) / f"{name}{suffix}.json"
+    provenance = {"model": member.identity, "dtype": dtype, "settings": asdict(decoding), "format": FORMAT}
+    provenance |= {"change": change.description} if change.description else {}
     jobs = list(zip(prompts, change.names or [""] * len(prompts), strict=True))
-    known = _read_known(path) if not fresh and reusable(path, provenance) else {}
-    first = {job: index for index, job in reversed(list(enumerate(jobs)))}
-    size = BATCH.get(member.device.type, 512) if batch_size is None else batch_size
-    check_count(size, "prompts a batch")
-    drift = drifted(path) if known else ""
-    if drift:
-        stored = sorted(first[job] for job in known.keys() & first.keys())
-        again = [stored[row] for row in sampled(len(stored), name)]
-        told = dict(_work(member, jobs, again, size, how, change))
-        same = all(known[jobs[index]] == told[index] for index in again)
-        drift = f", {drift}: {len(again)} written again, " + ("the same" if same else "NOT the same, so all are")
+    places = {job: place for place, job in reversed(list(enumerate(jobs)))}
+    known = {} if fresh else _known(path, provenance)
+    if drift := store.drifted(path) if known else "":
+        stored = sorted(places[job] for job in known.keys() & places.keys())
+        few = [stored[row] for row in store.sampled(len(stored), name)]
+        again = _complete(member, jobs, few, decoding, change)
+        same = all(known[jobs[place]] == one for some, found in again for place, one in zip(some, found, strict=True))
+        drift = f", {drift}: {len(few)} written again, " + ("the same" if same else "NOT the same, so all are")
         known = known if same else {}
-    missing = sorted(index for job, index in first.items() if job not in known)
-    say(f"{_short(path)}: {len(set(jobs)) - len(missing)} completions reused, {len(missing)} to compute{drift}")
-    if missing:
-        _fill(member, jobs, missing, path, provenance, known, size, how, change)
+    missing = sorted(place for job, place in places.items() if job not in known)
+    there = f"data/{pair.name}/{path.name}: {len(places) - len(missing)} completions reused"
+    store.say(f"{there}, {len(missing)} to compute{drift}")
+    if missing and not known:
+        store.sidecar_path(path).unlink(missing_ok=True)  # what is there is of another provenance, or to be made afresh
+    with tqdm(total=len(missing), desc=name, leave=False, disable=not missing) as bar:
+        for some, found in _complete(member, jobs, missing, decoding, change):
+            known |= {jobs[place]: completion for place, completion in zip(some, found, strict=True)}
+            _save(path, provenance, known, str(member.device))
+            bar.update(len(some))
     return [known[job] for job in jobs]
 
 
-def _read_known(path: Path) -> dict[tuple[str, str], Completion]:
-    """Stored completions by prompt and change. Raises UserError for a file that holds something else."""
+def _known(path: Path, provenance: dict[str, Any]) -> dict[Job, Completion]:
+    """Stored completions by prompt and change, if they were made from this. Raises UserError for a file of others."""
     try:
-        return {(row["prompt"], row.get("change", "")): Completion(**row) for row in read_json(path)}
+        rows = store.read_json(path) if store.reusable(path, provenance) else []
+        return {(row["prompt"], row.get("change", "")): Completion(**row) for row in rows}
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} holds no completions ({error}): delete it or restore it with git") from error
 
 
-def _fill(
-    member: Member,
-    jobs: list[tuple[str, str]],
-    missing: list[int],
-    path: Path,
-    provenance: dict[str, Any],
-    known: dict[tuple[str, str], Completion],
-    batch_size: int,
-    how: Decoding,
-    change: Change,
-) -> None:
-    if not known:
-        sidecar_path(path).unlink(missing_ok=True)  # what is there is of another provenance, or to be made afresh
-    with tqdm(total=len(missing), desc=path.stem, leave=False, smoothing=0) as bar:
-        for place in range(0, len(missing), batch_size):
-            found = dict(_work(member, jobs, missing[place : place + batch_size], batch_size, how, change))
-            known |= {jobs[index]: found[index] for index in sorted(found)}
-            with locked(path):
-                _write(path, provenance, known, str(member.device))
-            bar.update(len(found))
-
-
-def _work(
-    member: Member, jobs: list[tuple[str, str]], some: list[int], batch_size: int, how: Decoding, change: Change
-) -> Iterator[tuple[int, Completion]]:
-    """Complete some of the jobs (prompt and name of its change), by their places."""
-    names = tuple(jobs[job][1] for job in some) if change.names else ()
-    local = replace(change, names=names, on_batch=_within(some, change.on_batch))
-    for index, done in _complete_each(member, [jobs[job][0] for job in some], batch_size, how, local):
-        yield some[index], replace(done, change=jobs[some[index]][1])
-
-
-def _write(path: Path, provenance: dict[str, Any], known: dict[tuple[str, str], Completion], device: str) -> None:
-    """Rows and what they were made from, with those that another process wrote meanwhile from the same."""
-    if same := reusable(path, provenance):
-        known = _read_known(path) | known
-    else:
-        sidecar_path(path).unlink(missing_ok=True)  # else a crash could leave new rows under an old provenance
-    write_records(path, [_record(completion) for completion in known.values()])
-    if not same:
-        write_sidecar(path, provenance, device)
-
-
-def _within(block: list[int], on_batch: OnBatch | None) -> OnBatch | None:
-    """Tell `on_batch` about places in all prompts where the batch knows places in a block of them."""
-    return on_batch and (lambda rows: on_batch([block[row] for row in rows]))
-
-
-def _record(completion: Completion) -> dict[str, Any]:
-    """A completion as it is stored: without the name of a change where there is none."""
-    return {key: value for key, value in asdict(completion).items() if key != "change" or value}
+def _save(path: Path, provenance: dict[str, Any], found: dict[Job, Completion], device: str) -> None:
+    """Write rows and what they were made from, with those that another process wrote meanwhile from the same."""
+    with store.locked(path):
+        if not (there := _known(path, provenance)):  # a crash must not leave new rows under an old provenance
+            store.sidecar_path(path).unlink(missing_ok=True)
+        rows = [asdict(completion) for completion in (there | found).values()]
+        store.write_records(path, [{key: row[key] for key in row if key != "change" or row[key]} for row in rows])
+        if not there:
+            store.write_sidecar(path, provenance, device)
 
 
 def answers(
-    pair: Pair,
-    member: Member,
-    questions: list[Question],
-    *,
-    form: Form,
-    suffix: Suffix = "just",
-    fresh: bool = False,
-    max_new_tokens: int = 400,
-    change: Change | None = None,
-    label: str = "",
+    pair: Pair, member: Member, questions: list[Question], *, form: Form, suffix: Suffix = "just", **how: Any
 ) -> pd.DataFrame:
-    """One row a question: what one model answers, and whether it stopped, closed its thought and was right.
-
-    Index: question id. Stored; see `stored_completions`. `label` names the file of an intervention. In every notebook.
-    """
+    """One row a question, by its id: what one model answers, and whether it stopped, closed its thought and was right.
+    `how`: the options of `stored_completions`, with a name where there is an intervention. In every notebook."""
     prompts = ask(member, questions, form=form, suffix=suffix)
-    name = label or f"answers_{member.role}_{form}_{suffix}"
-    how = {"max_new_tokens": max_new_tokens, "fresh": fresh, "change": change}
-    done = stored_completions(pair, member, prompts, name=name, **how)
+    done = stored_completions(pair, member, prompts, **{"name": f"answers_{member.role}_{form}_{suffix}"} | how)
     return judged(done, questions, opened=member.thinks and form == "template")
 
 
 def judged(done: list[Completion], questions: list[Question], *, opened: bool) -> pd.DataFrame:
     """Completions beside their questions: stopped, closed, answer, right; `opened`: the prompt opens a thought."""
     check_lengths(completions=done, questions=questions)
-    frame = pd.DataFrame([asdict(completion) for completion in done])
-    frame.insert(0, "id", [question.id for question in questions])
-    frame["split"] = [question.split for question in questions]
-    frame["category"] = [question.category for question in questions]
-    frame["question"] = [question.text for question in questions]
+    frame = pd.DataFrame(map(asdict, done), index=pd.Index([question.id for question in questions], name="id"))
+    for name, column in (("split", "split"), ("category", "category"), ("text", "question")):
+        frame[column] = [getattr(question, name) for question in questions]
     frame["stopped"] = frame["stop"] != LIMIT
     frame["closed"] = frame["text"].str.contains("</think>", regex=False)
     frame["waits"] = frame["text"].str.contains(r"\bwait\b", case=False)
     frame["answer"] = [final_answer(text, opened=opened).strip() for text in frame["text"]]
     frame["right"] = [is_right(said, q.answers) for said, q in zip(frame["answer"], questions, strict=True)]
-    return frame.set_index("id")
+    return frame
 
 
 def cut_short(
@@ -466,25 +319,25 @@ def cut_short(
 ) -> pd.DataFrame:
     """The same greedy answers as if at most `limit` new tokens had been allowed. Used in notebooks 04, 06 and 07."""
     check_count(limit, "tokens")
-    check_lengths(completions=done, questions=questions)
-    end = {member.tokenizer.decode([token]): [token] for token in member.groups.stop}
-    written = [tokens + end.get(stop, []) for tokens, stop in zip(done["tokens"], done["stop"], strict=True)]
-    cut = [_finish(member, prompt, tokens[:limit]) for prompt, tokens in zip(done["prompt"], written, strict=True)]
+    ends = {member.tokenizer.decode([token]): [token] for token in member.groups.stop}
+    rows = zip(done["prompt"], done["tokens"], done["stop"], strict=True)
+    cut = [_finish(member, (prompt, ""), (tokens + ends.get(stop, []))[:limit]) for prompt, tokens, stop in rows]
     return judged(cut, questions, opened=opened)
 
 
 def select_combined(base: pd.DataFrame, distilled: pd.DataFrame, *, max_answer: int = 30) -> pd.DataFrame:
-    """Questions that the base finishes within `max_answer` tokens and the distilled does not, with the base's
-    answer as `base_answer`. Where no two of either split do, all questions are kept, and it says so.
-    Used in notebook 01."""
+    """Questions that the base finishes within `max_answer` tokens and the distilled does not, with the base's answer as
+    `base_answer`. Where no two of either split do, all are used, and it says so. Used in notebook 01."""
     check_count(max_answer, "tokens")
-    soon = {"base": base["length"].between(1, max_answer), "distilled": distilled["length"] <= max_answer}
-    kept = base["stopped"] & soon["base"] & ~(distilled["stopped"] & soon["distilled"])
-    if kept.groupby(base["split"]).sum().min() < 2:
+    done = [
+        frame["stopped"] & frame["length"].between(least, max_answer) for frame, least in ((base, 1), (distilled, 0))
+    ]
+    chosen = done[0] & ~done[1]
+    if chosen.groupby(base["split"]).sum().min() < 2:
         print(f"no questions separate this pair at {max_answer} tokens: all {len(base)} are used as combined prompts")
-        kept[:] = True
-    chosen = base.loc[kept, ["split", "category", "question", "text", "right"]]
-    return chosen.rename(columns={"text": "base_answer", "right": "base_right"})
+        chosen[:] = True
+    columns = ["split", "category", "question", "text", "right"]
+    return base.loc[chosen, columns].rename(columns={"text": "base_answer", "right": "base_right"})
 
 
 @dataclass(frozen=True)
@@ -501,33 +354,18 @@ class Combined:
 
 
 def load_combined(
-    pair: Pair,
-    *,
-    n_prompts: int | None,
-    n_combined: int | None = None,
-    max_answer: int = 30,
-    max_new_tokens: int = 400,
-    fresh: bool = False,
+    pair: Pair, *, n_prompts: int | None, n_combined: int | None = None, max_answer: int = 30, **how: Any
 ) -> dict[Split, Combined]:
-    """Both splits of combined prompts, at most `n_combined` of each, from stored answers where they match.
-
-    Used in notebooks 02 to 07.
-    """
-    if n_combined is not None:
-        check_count(n_combined, "combined prompts")
-    questions = {question.id: question for question in load_questions(n_prompts)}
-    how = {"form": "template", "fresh": fresh, "max_new_tokens": max_new_tokens}
-    both = [answers(pair, member, list(questions.values()), **how) for member in pair.members]
-    chosen = select_combined(*both, max_answer=max_answer)
-    splits = {split: chosen[chosen["split"] == split].head(n_combined) for split in ("explore", "confirm")}
-    return {
-        split: Combined([questions[name] for name in rows.index], list(rows["base_answer"]), list(rows["base_right"]))
-        for split, rows in splits.items()
-    }
-
-
-def _short(path: Path) -> str:
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    """Both splits of combined prompts, at most `n_combined` of each, from `answers` with these options.
+    Used in notebooks 02 to 07."""
+    check_count(1 if n_combined is None else n_combined, "combined prompts")
+    asked = {question.id: question for question in load_questions(n_prompts)}
+    both = [answers(pair, member, list(asked.values()), form="template", **how) for member in pair.members]
+    chosen, found = select_combined(*both, max_answer=max_answer), {}
+    for split in ("explore", "confirm"):
+        rows = chosen[chosen["split"] == split].head(n_combined)
+        found[split] = Combined([asked[name] for name in rows.index], [*rows["base_answer"]], [*rows["base_right"]])
+    return found
 
 
 guarded(globals())

@@ -53,16 +53,13 @@ def last_hidden(
     *,
     batch_size: int = 64,
     lm: object = None,
-    on_batch: Callable[[list[int]], None] | None = None,
 ) -> Float[Tensor, "prompt d_model"]:
     """The last position after the final norm, in float32 on the head's device; prompts batched by length. `lm`: an
-    edited nnsight model of this member; `on_batch` is told which prompts are the rows of the next batch."""
+    edited nnsight model of this member."""
     member.check(prompts)
 
     def run(indices: list[int]) -> Tensor:
         batch = member.encode([prompts[index] for index in indices])
-        if on_batch:
-            on_batch(indices)
         return member.traced(batch, _last_normed, lm=lm).float().to(member.device)
 
     return in_order(in_batches(prompts, batch_size, run))

@@ -71,8 +71,8 @@ NOTHING = Steering("nothing", strength=0.0)
 
 
 class _Rows(LogitsProcessor):
-    """What the rows of the batch in hand get; also the logits processor that adds their biases. `reading`: nothing is
-    generated."""
+    """What the rows of a batch get, a single steering every row; also the logits processor that adds their biases.
+    `reading`: nothing is generated."""
 
     def __init__(self, member: Member, steerings: Sequence[Steering], *, reading: bool = False) -> None:
         for steering in steerings:
@@ -88,18 +88,10 @@ class _Rows(LogitsProcessor):
             layer: torch.stack([s.strength * s.vectors.get(layer, zero).float().cpu() for s in steerings]).to(**on)
             for layer in sorted({layer for steering in steerings for layer in steering.vectors})
         }
-        self.weights = torch.tensor([WEIGHTS[s.where] for s in steerings], **on)
+        self.weights, self.reading = torch.tensor([WEIGHTS[s.where] for s in steerings], **on), reading
         self.tokens = sorted({token for s in steerings for token in s.bias})
         biases = [[s.bias.get(token, 0.0) for token in self.tokens] for s in steerings]
         self.biases = torch.tensor(biases, device=member.device, dtype=torch.float32)
-        self.n, self.now, self.reading = len(steerings), torch.arange(len(steerings), device=member.device), reading
-
-    def take(self, indices: Sequence[int]) -> None:
-        """Which steerings the rows of the next batch have; a single one is every row's."""
-        if self.n > 1 and max(indices) >= self.n:
-            raise UserError(f"{self.n} steerings for {max(indices) + 1} prompts or more: give one, or one a prompt")
-        if self.n > 1:
-            self.now = torch.tensor(indices, device=self.weights.device)
 
     def lm(self, member: Member) -> Any:
         """The member with the vectors added, or nothing where there are none."""
@@ -112,8 +104,8 @@ class _Rows(LogitsProcessor):
 
     def added(self, layer: int, hidden: Float[Tensor, "row position d_model"]) -> Float[Tensor, "_ _ d_model"]:
         """What a layer's output gets. A single position counts as a generated token unless nothing is generated."""
-        earlier, last, generated = self.weights[self.now].to(hidden).T
-        vector = self.vectors[layer][self.now].to(hidden)
+        earlier, last, generated = self.weights.to(hidden).T
+        vector = self.vectors[layer].to(hidden)
         if hidden.shape[1] == 1 and not self.reading:
             return (vector * generated[:, None])[:, None]
         amounts = earlier[:, None].repeat(1, hidden.shape[1])
@@ -122,38 +114,53 @@ class _Rows(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Float[Tensor, "row vocab"]) -> Float[Tensor, "row vocab"]:
         changed = scores.clone()
-        changed[:, self.tokens] += self.biases[self.now].to(scores)
+        changed[:, self.tokens] += self.biases.to(scores)
         return changed
 
 
+@dataclass(frozen=True)
+class _RowByRow(Change):
+    """A change that gives each prompt its own steering."""
+
+    member: Any = None
+    steerings: Sequence[Steering] = ()
+
+    def at(self, prompts: list[int]) -> Change:
+        if (n := len(self.steerings)) <= max(prompts):
+            raise UserError(f"{n} steerings for {max(prompts) + 1} prompts or more: give one, or one a prompt")
+        return steered(self.member, [self.steerings[prompt] for prompt in prompts])
+
+
 def steered(member: Member, steerings: Sequence[Steering]) -> Change:
-    """The change that gives prompt i the i-th steering, or all prompts the only one, for `complete`, `last_hidden` and
-    (one a prompt) `stored_completions`. Raises UserError for a layer, token or number that is not there."""
+    """The change that gives prompt i the i-th steering, or all prompts the only one, for `complete` and (one a prompt)
+    `stored_completions`. Raises UserError for a layer, token or number that is not there. Used in notebook 06."""
     rows = _Rows(member, steerings)
     processors, names = (rows,) if rows.tokens else (), tuple(steering.key for steering in steerings)
-    return Change("steered", rows.lm(member), processors, names, rows.take)
+    change = "steered", rows.lm(member), processors, names
+    return Change(*change) if len(steerings) == 1 else _RowByRow(*change, member, steerings)
 
 
 def steered_logprobs(
     member: Member, prompts: list[str], steerings: Sequence[Steering], token_ids: Ids, *, rows: int = 128
 ) -> Float[Tensor, "steering prompt token"]:
-    """Log-probabilities of next tokens, in nats, of every prompt under every steering; `rows` of both at once."""
+    """Log-probabilities of next tokens, in nats, of every prompt under every steering; `rows` prompts at once."""
     member.check_ids(token_ids)
-    change, n = _Rows(member, steerings, reading=True), len(prompts)
-    every, batch = list(prompts) * len(steerings), {"lm": change.lm(member), "batch_size": rows}
-    hidden = last_hidden(member, every, on_batch=lambda some: change.take([index // n for index in some]), **batch)
-    biases = change.biases.cpu().repeat_interleave(n, dim=0)
-    found = member.at_weights(_biased_logprobs, hidden, change.tokens, biases, list(token_ids), rows)
-    return found.unflatten(0, (len(steerings), -1))
+    found = []
+    for steering in steerings:
+        change = _Rows(member, [steering], reading=True)
+        hidden = last_hidden(member, prompts, lm=change.lm(member), batch_size=rows)
+        how = change.tokens, change.biases.cpu(), list(token_ids), rows
+        found.append(member.at_weights(_biased_logprobs, hidden, *how))
+    return torch.stack(found)
 
 
 def _biased_logprobs(
     model: Any, hidden: Tensor, tokens: list[int], biases: Tensor, token_ids: list[int], rows: int
 ) -> Float[Tensor, "row token"]:
     head, found = model.lm_head.weight.float().T, []
-    for states, added in zip(hidden.split(rows), biases.split(rows), strict=True):
+    for states in hidden.split(rows):
         logits = states.to(head.device) @ head
-        logits[:, tokens] += added.to(logits)
+        logits[:, tokens] += biases.to(logits)
         found.append(logits.log_softmax(-1)[:, token_ids].cpu())
     return torch.cat(found)
 

@@ -17,56 +17,21 @@ REASONING = (" Wait", " Correct", " Yes", "?", "\n", " I", " But", " So", " That
 THINK = ("<think>", "</think>")
 END_MARKS = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<｜end▁of▁sentence｜>")
 
+TABLE = (" John", "John", "Wait", "wait", " Wait", " wait", "Wait ", "wait ", "Wait,", "wait,", "Wait, ", "wait, ")
 NONSENSE = ("<file_sep>", "<|file_sep|>", "<repo_name>", "<|repo_name|>", "<|fim_pad|>", "</table>", "</shrink>")
 NONSENSE += ("</plank>", "</td>", "</li>", "</div>", "</drawing>", "</p>")
 
 KEYWORDS: dict[str, tuple[str, ...]] = {
-    "opening": (
-        "okay, let me think about this",
-        "let me think",
-        "let's see",
-        "okay,",
-        "嗯，这个问题看起来有点意思",
-        "让我仔细想想",
-        "嗯，",
-    ),
-    "ordering": (
-        "right, so that's the key here",
-        "i remember",
-        "first off",
-        "first,",
-        "next,",
-        "then,",
-        "lastly",
-        "首先，",
-        "另一个思路是",
-    ),
-    "doubting": (
-        "wait",
-        "but hold on",
-        "hold on",
-        "no, that's not right",
-        "hmm, i'm not sure",
-        "but maybe",
-        "不过这里可能需要更仔细地分析",
-        "不过再仔细想想，",
-        "不过，",
-        "但是",
-    ),
-    "alternatives": (
-        "alternatively",
-        "so, perhaps",
-        "hmm, perhaps",
-        "hmm, it seems like",
-        "perhaps",
-        "maybe",
-        "also,",
-        "another",
-        "或者这样：",
-        "或者",
-    ),
+    "opening": ("okay, let me think about this", "let me think", "let's see", "okay,", "嗯，这个问题看起来有点意思",
+                "让我仔细想想", "嗯，"),
+    "ordering": ("right, so that's the key here", "i remember", "first off", "first,", "next,", "then,", "lastly",
+                 "首先，", "另一个思路是"),
+    "doubting": ("wait", "but hold on", "hold on", "no, that's not right", "hmm, i'm not sure", "but maybe",
+                 "不过这里可能需要更仔细地分析", "不过再仔细想想，", "不过，", "但是"),
+    "alternatives": ("alternatively", "so, perhaps", "hmm, perhaps", "hmm, it seems like", "perhaps", "maybe",
+                     "also,", "another", "或者这样：", "或者"),
     "limits": ("i've reached the limit", "limit of my ability"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,28 +49,29 @@ class TokenGroups:
 
 def single_id(tokenizer: Any, text: str) -> int | None:
     """Id of `text` if it is exactly one token and decodes to itself, else None."""
-    ids = tokenizer(text, add_special_tokens=False).input_ids
+    ids = _ids(tokenizer, text)
     return ids[0] if len(ids) == 1 and tokenizer.decode(ids) == text else None
 
 
 def lost_mark(tokenizer: Any) -> str | None:
     """A mark that has an id of its own but is read as something else inside a text, as when a conversion forgot that
     it is an added token."""
-    known = tokenizer.get_vocab()
-    for mark in dict.fromkeys([*THINK, *END_MARKS, *map(str, tokenizer.added_tokens_decoder.values())]):
-        ids = tokenizer(f"It is so.\n{mark}\n\nYes.", add_special_tokens=False).input_ids
-        if mark in known and known[mark] not in ids:
+    known, added = tokenizer.get_vocab(), map(str, tokenizer.added_tokens_decoder.values())
+    for mark in dict.fromkeys([*THINK, *END_MARKS, *added]):
+        if mark in known and known[mark] not in _ids(tokenizer, f"It is so.\n{mark}\n\nYes."):
             return mark
     return None
 
 
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
 def _in_text(tokenizer: Any, word: str) -> int | None:
-    """Id of a word that is one token alone and at the end of a text as well, else None."""
-    index = single_id(tokenizer, word)
-    before = "It is so." if word.startswith(" ") else "It is so.\n\n"
-    if index is None or not word.strip().isalpha():
-        return index
-    return index if tokenizer(before + word, add_special_tokens=False).input_ids[-1] == index else None
+    """Id of a word that is one token by itself and at the end of a text as well, else None."""
+    index, before = single_id(tokenizer, word), "It is so." if word.startswith(" ") else "It is so.\n\n"
+    same = not word.strip().isalpha() or _ids(tokenizer, before + word)[-1] == index
+    return index if same else None
 
 
 def token_groups(tokenizer: Any, eos_ids: list[int]) -> TokenGroups:
@@ -113,8 +79,7 @@ def token_groups(tokenizer: Any, eos_ids: list[int]) -> TokenGroups:
     found = {text: _in_text(tokenizer, text) for text in (*WAIT, *REASONING, *THINK)}
     special = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
     ends = [tokenizer.convert_tokens_to_ids(mark) for mark in END_MARKS if mark in special]
-    reasoning = tuple(index for text in REASONING if (index := found[text]) is not None)
-    wait = tuple(index for text in WAIT if (index := found[text]) is not None)
+    wait, reasoning = (tuple(found[text] for text in words if found[text] is not None) for words in (WAIT, REASONING))
     return TokenGroups(
         stop=tuple(dict.fromkeys([*eos_ids, *ends])),
         wait=wait,
@@ -131,13 +96,11 @@ def control_ids(tokenizer: Any, targets: tuple[int, ...], avoid: set[int]) -> tu
     so neighbours are of like frequency in the tokenizer's training text. Used in notebook 04."""
     taken, chosen = set(avoid), []
     for target in targets:
-        for step in range(1, len(tokenizer)):
-            near = [index for index in (target + step, target - step) if 0 <= index < len(tokenizer)]
-            match = next((i for i in near if i not in taken and _is_word(tokenizer, i)), None)
-            if match is not None:
-                taken.add(match)
-                chosen.append(match)
-                break
+        near = (target + sign * step for step in range(1, len(tokenizer)) for sign in (1, -1))
+        words = (i for i in near if 0 <= i < len(tokenizer) and i not in taken and _is_word(tokenizer, i))
+        if (word := next(words, None)) is not None:
+            taken.add(word)
+            chosen.append(word)
     return tuple(chosen)
 
 
@@ -151,11 +114,9 @@ def nonsense_tag(tokenizer: Any, mark: str = "</think>") -> str:
     vocabularies hold for code files come first; where no tag fits, words of one token each."""
     if not mark:
         raise UserError("an empty mark has no control: give the tag that it stands for")
-    n_tokens = len(tokenizer(mark, add_special_tokens=False).input_ids)
-    for tag in NONSENSE:
-        if len(tokenizer(tag, add_special_tokens=False).input_ids) == n_tokens:
-            return tag
-    return plain_words(tokenizer, n_tokens)
+    n_tokens = len(_ids(tokenizer, mark))
+    fitting = (tag for tag in NONSENSE if len(_ids(tokenizer, tag)) == n_tokens)
+    return next(fitting, None) or plain_words(tokenizer, n_tokens)
 
 
 def plain_words(tokenizer: Any, n_tokens: int) -> str:
@@ -181,26 +142,7 @@ def keyword_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(ended))
 
 
-def token_table(
-    tokenizer: Any,
-    words: tuple[str, ...] = (
-        " John",
-        "John",
-        "Wait",
-        "wait",
-        " Wait",
-        " wait",
-        "Wait ",
-        "wait ",
-        "Wait,",
-        "wait,",
-        "Wait, ",
-        "wait, ",
-    ),
-) -> pd.DataFrame:
+def token_table(tokenizer: Any, words: tuple[str, ...] = TABLE) -> pd.DataFrame:
     """Words, their token ids and pieces: spaces decide which token a word is."""
-    rows = []
-    for word in words:
-        ids = tokenizer(word, add_special_tokens=False).input_ids
-        rows.append({"word": repr(word), "ids": ids, "pieces": [tokenizer.decode([i]) for i in ids]})
-    return pd.DataFrame(rows)
+    rows = [(repr(word), ids := _ids(tokenizer, word), [tokenizer.decode([i]) for i in ids]) for word in words]
+    return pd.DataFrame(rows, columns=["word", "ids", "pieces"])

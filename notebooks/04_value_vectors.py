@@ -439,7 +439,7 @@ for role, m in members.items():
     for name, neurons in (("nearest columns", chosen), ("matched random", matched)):
         edits = scaled(role, best[role], neurons)
         change = Change(f"{role}: {[(edit.factor, sorted(edit.neurons)) for edit in edits]}", with_neurons(m, *edits))
-        written[role, name] = answers(pair, m, asked, max_new_tokens=MAX_AFTER, change=change, label=f"04_{role}_{name.split()[0]}", **how)
+        written[role, name] = answers(pair, m, asked, max_new_tokens=MAX_AFTER, change=change, name=f"04_{role}_{name.split()[0]}", **how)
 measures = {"length": "new tokens", "stopped": "stop rate", "waits": "answers with a wait", "repetition": "repetition", "right": "right answers"}
 frame = pd.DataFrame({key: written[key][list(measures)].astype(float).mean() for key in written}).rename(index=measures)
 frame.round(3)

@@ -201,7 +201,7 @@ figures.save_figure(fig, "06_first_words", pair=pair.name, alt=title, note=f"n =
 def answer(role: str, some: list, conditions: dict[str, Steering | list[Steering]], label: str) -> dict[str, pd.DataFrame]:
     """The same questions under several steerings, as one generation; a list gives each question its own."""
     rows = [one for condition in conditions.values() for one in (condition if isinstance(condition, list) else [condition] * len(some))]
-    frame = answers(pair, members[role], some * len(conditions), form="template", max_new_tokens=MAX_STEERED, change=steered(members[role], rows), label=label, fresh=RECOMPUTE)
+    frame = answers(pair, members[role], some * len(conditions), form="template", max_new_tokens=MAX_STEERED, change=steered(members[role], rows), name=label, fresh=RECOMPUTE)
     return {name: frame.iloc[k * len(some) : (k + 1) * len(some)] for k, name in enumerate(conditions)}
 
 

@@ -66,7 +66,7 @@ from sklearn.linear_model import LinearRegression
 from helpers import explorers, figures, findings, stats, texts
 from helpers.generation import Change, answers, complete, cut_short, load_combined, stored_completions
 from helpers.pairs import load_pair
-from helpers.prompts import R1_ZERO, Ending, ask, end, ending_materials, endings_grid, final_answer, is_right, load_questions, normalise
+from helpers.prompts import R1_ZERO, Ending, ask, ending_materials, endings_grid, final_answer, is_right, load_questions, normalise, with_ending
 from helpers.readouts import attention_pattern, hidden_without, last_hidden, last_hidden_shared, lens, log_normaliser, logits_of, read_stream
 from helpers.patching import streams_at_all_positions
 from helpers.store import data_dir, kept, take, write_text
@@ -104,7 +104,7 @@ for role, m in members.items():
     for name, mark in (("<think>", "<think>"), ("</think>", "</think>"), ("<answer>", "<answer>"), ("nonsense", nonsense[role]), ("words", plain_mark[role])):
         ids = m.tokenizer(mark, add_special_tokens=False).input_ids
         rows.append({"model": role, "tag": name, "text": mark, "tokens": len(ids), "used as": "a token" if len(ids) == 1 else "text: " + " ".join(repr(m.tokenizer.decode([i])) for i in ids)})
-    prompts = [p for ending in endings_grid(answer="sentence", tags=False) for p in end(m, questions[:2], materials[:2], ending, form="plain")]
+    prompts = [p for ending in endings_grid(answer="sentence", tags=False) for p in with_ending(m, questions[:2], materials[:2], ending, form="plain")]
     encoded = [m.encode([p])["input_ids"][0].tolist() for p in prompts]
     wanted = [p.count("</think>") for p in prompts]
     assert m.groups.end_think is None or [ids.count(m.groups.end_think) for ids in encoded] == wanted, "every </think> must be one token"
@@ -121,7 +121,7 @@ marks = {"with </think>": "</think>", "nonsense tag": None, "without": ""}
 for index in np.random.default_rng(SEED).choice(len(questions), min(3, len(questions)), replace=False):
     cells = {}
     for role, m in members.items():
-        prompts = [end(m, [questions[index]], [materials[index]], block, form="plain", mark=nonsense[role] if mark is None else mark)[0] for mark in marks.values()]
+        prompts = [with_ending(m, [questions[index]], [materials[index]], block, form="plain", mark=nonsense[role] if mark is None else mark)[0] for mark in marks.values()]
         for name, c in zip(marks, complete(m, prompts, max_new_tokens=MAX_ENDED), strict=True):
             cells[f"{role}, {name}"] = f"{c.text!r} ({'stops' if c.stop != 'limit' else 'goes on'})"
     display(Markdown(f"*{questions[index].text}*, then the mark, a blank line and {findings.code_span(materials[index].sentence)}"), pd.DataFrame({"what follows": cells}))
@@ -136,7 +136,7 @@ def p_each(member, jobs: list[tuple[Ending, str]], form: str, rows: list[int]) -
     """P(stop) after each of many endings (with their marks), [question, ending]; a question's endings share its text."""
     found = []
     for question, material in zip(take(questions, rows), take(materials, rows), strict=True):
-        prompts = [end(member, [question], [material], ending, form=form, mark=mark)[0] for ending, mark in jobs]
+        prompts = [with_ending(member, [question], [material], ending, form=form, mark=mark)[0] for ending, mark in jobs]
         found.append(p_stop(member, last_hidden_shared(member, prompts)))
     return np.stack(found)
 
@@ -309,7 +309,7 @@ for role, m in members.items():
     marks = {"tag": "</think>", "nonsense": nonsense[role]}
     jobs = [(name, kind) for name in shown for kind in marks if kind == "tag" or endings[name].close]
     few = questions[:N_WRITTEN]
-    prompts = [prompt for name, kind in jobs for prompt in end(m, few, materials[: len(few)], endings[name], form="plain", mark=marks[kind])]
+    prompts = [prompt for name, kind in jobs for prompt in with_ending(m, few, materials[: len(few)], endings[name], form="plain", mark=marks[kind])]
     written = stored_completions(pair, m, prompts, name=f"07_after_{role}", max_new_tokens=MAX_ENDED, fresh=RECOMPUTE)
     for k, job in enumerate(jobs):
         some = written[k * len(few) : (k + 1) * len(few)]
@@ -354,7 +354,7 @@ def sample(prompts: list[str], name: str, limit: int, n: int = N_SAMPLES) -> lis
 told = load_combined(pair, n_prompts=N_PROMPTS, n_combined=N_SAMPLED, max_answer=MAX_ANSWER, max_new_tokens=MAX_NEW_TOKENS)["confirm"]
 closing = Ending(thought="answer", close=True, answer="none")
 stuff = ending_materials(told.questions, told.answers, [""] * len(told.questions))
-after = {kind: sample(end(distilled, told.questions, stuff, closing, form="plain", mark=mark), f"07_after_{kind}", MAX_AFTER_TAG, n) for kind, mark, n in (("tag", "</think>", N_SAMPLES), ("nonsense", nonsense["distilled"], 2))}
+after = {kind: sample(with_ending(distilled, told.questions, stuff, closing, form="plain", mark=mark), f"07_after_{kind}", MAX_AFTER_TAG, n) for kind, mark, n in (("tag", "</think>", N_SAMPLES), ("nonsense", nonsense["distilled"], 2))}
 whole_texts = sample(ask(distilled, asked, form="template"), "07_samples", MAX_SAMPLED)
 
 # %%
@@ -598,10 +598,10 @@ pd.DataFrame(
 # %%
 pair = pair.float()  # attention, hidden tokens and lens in float32
 whole_block = endings["thought </think>¶¶A."]
-tagged_prompts = {kind: end(distilled, questions, materials, whole_block, form="plain", mark=mark) for kind, mark in (("tag", "</think>"), ("nonsense", nonsense["distilled"]), ("none", ""))}
+tagged_prompts = {kind: with_ending(distilled, questions, materials, whole_block, form="plain", mark=mark) for kind, mark in (("tag", "</think>"), ("nonsense", nonsense["distilled"]), ("none", ""))}
 heads = list(itertools.product(range(distilled.n_layers), range(distilled.config.num_attention_heads)))
 width = len(distilled.tokenizer("</think>", add_special_tokens=False).input_ids)
-starts = end(distilled, questions, materials, Ending(thought="real", answer="none"), form="plain")
+starts = with_ending(distilled, questions, materials, Ending(thought="real", answer="none"), form="plain")
 begins = {}
 for kind in ("tag", "nonsense"):
     every = [distilled.encode([prompt])["input_ids"][0] for prompt in tagged_prompts[kind]]

@@ -36,7 +36,7 @@ PATCH = "for texts in batches: patch(encode(texts))"
 WRITE = "model.generate(**encode(prompts), **settings)"
 SVD = "for own, other in matrices: torch.linalg.svdvals(other.float() - own.float()).sum()"
 OURS_SEARCH = "weights.closest(weights.value_vector_cosines(m, weights.writing_direction(m, stop)), 10)"
-STEERED = "write(lm=change.lm, processors=change.processors, on_batch=change.on_batch)"
+STEERED = "write(change=change)"
 ROWS = {  # name: (prompts, what it is, what plain transformers does for it or at least must, ours)
     "lens": (64, "logit lens, 64 prompts, all layers, 15 tokens", READ, "readouts.lens(m, prompts, ids, ranked=False)"),
     "lens_ranked": (64, "logit lens with log-probabilities and ranks in the whole vocabulary", READ,
@@ -47,7 +47,7 @@ ROWS = {  # name: (prompts, what it is, what plain transformers does for it or a
                              "patching.attribution_patching(m, prompts, source, *aims)"),
     "exact": (4, "exact patching of all layers, 4 prompts", PATCH,
               "patching.exact_patching(m, prompts, source, nodes, *aims)"),
-    "generate": (32, "32 prompts x 100 tokens", WRITE, "write(processors=processors)"),
+    "generate": (32, "32 prompts x 100 tokens", WRITE, "write(change=generation.Change(processors=processors))"),
     "generate_scaled": (32, "32 prompts x 100 tokens with 50 scaled neurons", WRITE, "write(lm=scaled)"),
     "generate_scaled_weights": (32, "32 prompts x 100 tokens, 50 neurons scaled as weights", WRITE,
                                 "with weights.edited_weights(m, edit): write()"),

@@ -82,7 +82,7 @@ def _sequences(member: Member, sources: list[str]) -> tuple[Tensor, dict[str, in
     starts = [member.encode([prompt])["input_ids"][0].tolist() for prompt in prompts]
     own = []
     for seed in range(SAMPLES):
-        how: dict[str, Any] = {"temperature": TEMPERATURE, "top_p": TOP_P, "seed": 100 + seed, "batch_size": 512}
+        how: dict[str, Any] = {"temperature": TEMPERATURE, "top_p": TOP_P, "seed": 100 + seed}
         done = complete(member, prompts, max_new_tokens=200, **how)
         own += [start + completion.tokens for start, completion in zip(starts, done, strict=True)]
     rows = [torch.tensor(ids[:LENGTH]) for ids in [example["input_ids"] for example in traces] + own]

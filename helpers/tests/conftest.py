@@ -153,11 +153,11 @@ def smol() -> Pair:
 def data_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results of this test go to a temporary folder."""
     import helpers.findings
-    import helpers.generation
+    import helpers.store
 
     def here(pair: str) -> Path:
         return tmp_path / pair
 
-    monkeypatch.setattr(helpers.generation, "data_dir", here)
+    monkeypatch.setattr(helpers.store, "data_dir", here)
     monkeypatch.setattr(helpers.findings, "data_dir", here)
     return tmp_path

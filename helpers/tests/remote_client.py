@@ -72,9 +72,7 @@ def steered(pair: Pair) -> generation.Change:
 
 
 def steered_texts(pair: Pair) -> list[list[int]]:
-    change = steered(pair)
-    how = {"lm": change.lm, "processors": change.processors, "on_batch": change.on_batch}
-    return written(generation.complete(pair.base, TEXTS, max_new_tokens=LIMIT, **how))
+    return written(generation.complete(pair.base, TEXTS, max_new_tokens=LIMIT, change=steered(pair)))
 
 
 def steered_read(pair: Pair) -> torch.Tensor:

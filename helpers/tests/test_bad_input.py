@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2ForCausalLM
 
 from helpers import __main__ as commands
-from helpers import embedded, explorers, figures, findings, generation, patching, readouts, stats, steering, store
+from helpers import embedded, explorers, figures, findings, patching, readouts, stats, steering, store
 from helpers import weights as w
 from helpers.generation import complete, stored_completions
 from helpers.making.distill import read_traces
@@ -169,6 +169,10 @@ TABLE = [
     # generation
     Case("half a token", lambda d: complete(d.base, TEXTS, max_new_tokens=2.5), "2.5 new tokens", "at least 1"),
     Case("a temperature of NaN", lambda d: complete(d.base, TEXTS, temperature=NAN), "temperature is nan", "finite"),
+    Case("batches of none", lambda d: readouts.lens(d.base, TEXTS, [3], batch_size=0), "0 prompts a batch",
+         "at least 1"),
+    Case("more prompts than changes", lambda d: d.answers(change=Change("c", names=("a", "b"))),
+         "3 prompts, 2 changes", "as many of each"),
     # readouts, patching
     Case("more tokens than there are", lambda d: readouts.top_tokens(d.base, TEXTS, k=737), "737 tokens", "1 to 736"),
     Case("a position from the start", lambda d: readouts.residuals(d.base, TEXTS, positions=(0,)), "[0]", "use -"),
@@ -228,7 +232,6 @@ def desk(qwen, qwen_folders, tiny_autoencoder, data_here, monkeypatch) -> Desk:
     """The tiny pair without type checks; results, temporary files and the hub are out of the way."""
     monkeypatch.setattr(type_checks, "jaxtyping_disable", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(store, "data_dir", generation.data_dir)
     (data_here / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(data_here / "scratch"))
     return Desk(qwen, qwen_folders, data_here, tiny_autoencoder, monkeypatch)

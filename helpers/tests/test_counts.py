@@ -6,11 +6,11 @@ import re
 import pytest
 
 from helpers.store import ROOT
-from helpers.tests import killing, test_bad_input, test_coverage, test_interruptions, test_safety
+from helpers.tests import test_bad_input, test_coverage, test_interruptions, test_safety
 
 COUNTS = {
     "careless calls": len(test_bad_input.TABLE),
-    "places of a generation": sum(map(len, killing.WORK.values())),
+    "places of a generation": sum(map(len, test_interruptions.WORK.values())),
     "readouts, interventions and swaps": len(test_interruptions.INTERVENTIONS),
     "harmful texts": len(test_safety.HARMFUL),
     "kinds and sizes": len(

@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 
 from helpers import fast, generation
 from helpers.fast import ROOM, RoomyLayer, can_decode, is_known, roomy_cache
-from helpers.generation import complete
+from helpers.generation import Change, complete
 from helpers.pairs import load_member
 from helpers.weights import NeuronEdit, edited_weights
 
@@ -78,10 +78,11 @@ def test_rows_that_stop_leave_and_the_rest_go_on(member, fixed, monkeypatch):
 
 def test_processors_see_the_tokens_so_far_and_samples_are_the_same(member, fixed, monkeypatch):
     how = {"max_new_tokens": 9, "temperature": 1.0, "top_p": 0.9, "seed": 5}
-    watched, other = Watched(), Watched()
-    found = complete(member, PROMPTS[:2], processors=(watched,), **how)
-    assert found == usual(member, PROMPTS[:2], monkeypatch, processors=(other,), **how)
-    assert watched.seen == other.seen and len(watched.seen) == 9
+    watched = Watched()
+    found = complete(member, PROMPTS[:2], change=Change(processors=(watched,)), **how)
+    unlike = Watched()
+    assert found == usual(member, PROMPTS[:2], monkeypatch, change=Change(processors=(unlike,)), **how)
+    assert watched.seen == unlike.seen and len(watched.seen) == 9
 
 
 def test_edited_weights_decode_so_too(member, fixed, monkeypatch):
@@ -101,7 +102,7 @@ def test_a_broken_step_leaves_model_and_cache_usable(member, fixed, monkeypatch)
     caches, roomy = [], generation.roomy_cache
     monkeypatch.setattr(generation, "roomy_cache", lambda config: caches.append(roomy(config)) or caches[-1])
     with pytest.raises(KeyError):
-        complete(member, PROMPTS, processors=(Broken(),), max_new_tokens=30)
+        complete(member, PROMPTS, change=Change(processors=(Broken(),)), max_new_tokens=30)
     assert member.config._attn_implementation == "sdpa"
     assert len(caches) == 1 and all(layer.place is None for layer in caches[0].layers)
     assert complete(member, PROMPTS, max_new_tokens=8) == usual(member, PROMPTS, monkeypatch, max_new_tokens=8)

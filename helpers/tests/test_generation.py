@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
@@ -7,6 +9,7 @@ from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWar
 from helpers import generation, store
 from helpers.generation import (
     Change,
+    Decoding,
     SeededChoice,
     answers,
     complete,
@@ -71,14 +74,21 @@ def test_finished_rows_leave_and_the_rest_goes_on(qwen):
             out[:, member.groups.stop[0]] += stop
             return out
 
-    told, chunk = [], generation.CHUNK["cpu"]
-    how = {"max_new_tokens": 120, "processors": (OftenStop(),)}
-    together = complete(member, PROMPTS, on_batch=lambda rows: told.append(sorted(rows)), **how)
-    alone = [complete(member, [p], **how)[0] for p in PROMPTS]
-    assert together == alone
+    @dataclass(frozen=True)
+    class Watched(Change):
+        def at(self, prompts):
+            batches.append(sorted(prompts))
+            return self
+
+    batches, chunk = [], generation.CHUNK["cpu"]
+    how = {"max_new_tokens": 120, "change": Watched(processors=(OftenStop(),))}
+    apart = [complete(member, [p], **how)[0] for p in PROMPTS]
+    batches.clear()
+    together = complete(member, PROMPTS, **how)
+    assert together == apart
     assert len({c.length // chunk for c in together}) > 1, "the rows must end in different chunks"
     still = [[row for row, c in enumerate(together) if c.length >= start] for start in range(0, 120, chunk)]
-    assert told == [rows for rows in still if rows], "a row that has stopped costs no further step"
+    assert batches == [rows for rows in still if rows], "a row that has stopped costs no further step"
     assert {c.stop for c in together} >= {"<|endoftext|>"}
 
 
@@ -86,7 +96,7 @@ def test_limit_and_stop_reason(qwen):
     done = complete(qwen.base, ["A cat"], max_new_tokens=5)[0]
     assert done.stop == "limit" and done.length == 5 == len(done.tokens)
     stop = StopNow(qwen.base.groups.stop[1])
-    done = complete(qwen.base, ["A cat"], max_new_tokens=5, processors=(stop,))[0]
+    done = complete(qwen.base, ["A cat"], max_new_tokens=5, change=Change(processors=(stop,)))[0]
     assert done.stop == "<|im_end|>" and done.length == 0 and done.text == ""
 
 
@@ -111,11 +121,11 @@ def test_sampling_equals_a_plain_loop(tiny):
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.6, 0.95), (1.0, 1.0), (2.0, 0.5), (0.01, 0.9)])
 def test_the_choice_is_from_transformers_own_nucleus(temperature, top_p, monkeypatch):
     scores = torch.randn(6, 900, generator=torch.Generator().manual_seed(1)) * 3
-    ids, keys = torch.zeros(6, 1), list("abcdef")
+    ids, keys, how = torch.zeros(6, 1), list("abcdef"), Decoding(seed=5, temperature=temperature, top_p=top_p)
     warped = TopPLogitsWarper(top_p)(ids, TemperatureLogitsWarper(temperature)(ids, scores.clone()))
     ranked, order = warped.softmax(-1).sort(descending=True)
     for step in range(30):
-        chosen = SeededChoice(5, keys, step, temperature, top_p)(ids, scores).argmax(-1)
+        chosen = SeededChoice(how, keys, step)(ids, scores).argmax(-1)
         assert torch.isfinite(warped.gather(-1, chosen[:, None])).all()
         draws = [int(sha256(f"5\0{key}\0{step}")[:13], 16) / 16**13 for key in keys]
         at = [int((row.double().cumsum(0) <= draw).sum()) for row, draw in zip(ranked, draws, strict=True)]
@@ -134,11 +144,9 @@ def test_stored_rows_are_reused_and_only_missing_ones_computed(qwen, data_here, 
     first = stored_completions(qwen, qwen.base, PROMPTS[:3], name="x", max_new_tokens=8)
     calls = []
     original = generation._complete_batch
-    monkeypatch.setattr(
-        generation, "_complete_batch", lambda *a, **k: calls.append(list(a[1].values())) or original(*a, **k)
-    )
+    monkeypatch.setattr(generation, "_complete_batch", lambda *given: calls.append(given[-1]) or original(*given))
     again = stored_completions(qwen, qwen.base, PROMPTS, name="x", max_new_tokens=8)
-    assert again[:3] == first and calls == [sorted(PROMPTS[3:], key=lambda p: -len(p))]
+    assert again[:3] == first and calls == [[3, 4]]
     assert "3 completions reused, 2 to compute" in capsys.readouterr().out
 
 
@@ -177,7 +185,7 @@ def test_other_versions_reuse_rows_that_a_sample_confirms(qwen, data_here, capsy
     assert f"{len(prompts)} to compute" in (said := capsys.readouterr().out) and "NOT the same" in said
 
 
-STALE = {  # what is asked another time: another setting or model, and how many of two rows are still good
+STALE = {  # what is asked another time, and how many of two rows are still good
     "nothing": ({}, 2),
     "prompt": ({"prompts": [PROMPTS[0], PROMPTS[1] + " "]}, 1),
     "name": ({"change": Change("lowered", names=("sample 0", "sample 2"))}, 1),
@@ -186,35 +194,31 @@ STALE = {  # what is asked another time: another setting or model, and how many 
     "seed": ({"seed": 1}, 0),
     "model": ({"member": "distilled"}, 0),
     "fresh": ({"fresh": True}, 0),
+    "format": ({"format": 2}, 0),
 }
 
 
 @pytest.mark.parametrize("asked", STALE)
-def test_a_row_is_of_its_prompt_settings_and_change(qwen, data_here, capsys, asked):
+def test_a_row_is_of_its_prompt_settings_and_change(qwen, data_here, capsys, monkeypatch, asked):
     other, reused = STALE[asked]
-    how = {"member": "base", "prompts": PROMPTS[:2], "max_new_tokens": 4, "name": "x"}
+    how = {"member": "base", "prompts": PROMPTS[:2], "max_new_tokens": 4, "name": "x", "format": 1}
     how["change"] = Change("lowered", names=("sample 0", "sample 1"))
-    for options in (how, how | other):
-        capsys.readouterr()
-        stored_completions(qwen, getattr(qwen, options.pop("member")), options.pop("prompts"), **options)
-    assert f"{reused} completions reused, {2 - reused} to compute" in capsys.readouterr().out
-
-
-def test_rows_of_another_format_are_computed_again(qwen, data_here, capsys, monkeypatch):
-    stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=4)
-    monkeypatch.setattr(generation, "FORMAT", generation.FORMAT + 1)
-    stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=4)
-    assert "0 completions reused, 2 to compute" in capsys.readouterr().out
+    for options, good in ((how, 0), (how | other, reused), (how | other | {"fresh": False}, 2)):
+        options, member = dict(options), getattr(qwen, options["member"])
+        monkeypatch.setattr(generation, "FORMAT", options.pop("format"))
+        options.pop("member")
+        stored_completions(qwen, member, **options)
+        assert f"{good} completions reused, {2 - good} to compute" in capsys.readouterr().out
 
 
 def test_out_of_memory_halves_the_batch(qwen, monkeypatch):
     original, sizes = generation._complete_batch, []
 
-    def tight(member, prompts, *options):
-        sizes.append(len(prompts))
-        if len(prompts) > 2:
+    def tight(*given):
+        sizes.append(len(given[-1]))
+        if sizes[-1] > 2:
             raise RuntimeError("CUDA out of memory. Tried to allocate")
-        return original(member, prompts, *options)
+        return original(*given)
 
     monkeypatch.setattr(generation, "_complete_batch", tight)
     assert len(complete(qwen.base, PROMPTS, max_new_tokens=4)) == 5
@@ -265,13 +269,14 @@ def test_half_precision_has_a_file_of_its_own(qwen_folders, data_here):
     assert (data_here / "own" / "x.json").exists()
 
 
-def test_samples_of_one_prompt_differ_and_do_not_depend_on_the_batch(qwen, data_here, capsys):
+def test_samples_of_one_prompt_differ_and_do_not_depend_on_the_batch(qwen, data_here, capsys, monkeypatch):
     member, names = qwen.distilled, ("sample 0", "sample 0", "sample 1", "sample 1")
     prompts, how = [PROMPTS[0], PROMPTS[1]] * 2, {"temperature": 1.0, "seed": 3, "max_new_tokens": 12}
     draw = Change("samples", names=names)
     first = stored_completions(qwen, member, prompts, name="s", change=draw, **how)
     assert first[0].tokens != first[2].tokens and first[0].change == "sample 0"
-    again = stored_completions(qwen, member, prompts, name="t", change=draw, batch_size=1, **how)
+    monkeypatch.setattr(generation, "BATCH", {"cpu": 1})
+    again = stored_completions(qwen, member, prompts, name="t", change=draw, **how)
     assert again == first
     stored_completions(qwen, member, prompts, name="s", change=draw, **how)
     assert "4 completions reused, 0 to compute" in capsys.readouterr().out

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,36 +22,131 @@ import psutil
 import pytest
 import torch
 
-from helpers import generation, patching, readouts, store
-from helpers.generation import stored_completions
+from helpers import embedded, findings, generation, patching, readouts, store
 from helpers.pairs import Member, Pair
-from helpers.store import ROOT, kept
-from helpers.tests import killing, remote_client
+from helpers.stats import Interval
+from helpers.store import ROOT
+from helpers.tests import remote_client
 
-PROMPTS = ["The bus stops at the corner", "A cat"]
-# Killed processes
+PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
 
+# Processes that really kill themselves at a chosen place: before, half through or after something, the how many-th time
 
-@pytest.fixture(scope="module")
-def left(qwen_folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What every piece of work in `killing` left on disk."""
-    command = [sys.executable, "-m", "helpers.tests.killing", *map(str, qwen_folders)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command.append(str(tmp_path_factory.mktemp("killed")))
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+OF = {"text": (Path, "write_text"), "array": (Path, "write_bytes"), "replace": (os, "replace"),
+      "unlink": (Path, "unlink"), "rmtree": (embedded.shutil, "rmtree"), "pass": (generation, "_generate")}  # fmt: skip
 
 
-@pytest.mark.parametrize("work", killing.WORK)
-def test_work_killed_and_done_again_or_done_twice_at_once_equals_an_uninterrupted_run(left, work):
-    found, clean = left[work.__name__], left[work.__name__]["clean"]
-    assert found["ends"] == [0, 0, 0, 0] and found["together"] == clean[1] and found["built"] == 1
-    for row, point in zip(left[work.__name__]["killed"], killing.WORK[work], strict=True):
-        assert row["ends"] == [0, -signal.SIGKILL, 0, 0], f"{point}: killed once, and every other run ends well"
-        for found, expected in ((row["again"], clean[1]), (row["other"], clean[0])):
-            assert expected.items() <= found.items(), point
-            assert found.keys() <= clean[0].keys() | clean[1].keys(), f"{point}: nothing else is left in sight"
+def arm(when: str, what: str, number: int) -> None:
+    """Die before, half through or after something, as by `kill -9`: no handler, no `finally`, nothing is flushed."""
+    original, calls = getattr(*OF[what]), itertools.count(1)
+
+    def run(*args: Any, **options: Any) -> Any:
+        last = next(calls) == number
+        done = original(*args, **options) if not last or when != "before" else None
+        if last and when == "half":
+            os.truncate(args[0], args[0].stat().st_size // 2)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    setattr(*OF[what], run)
+
+
+def generate(pair: Pair, seed: int) -> None:
+    """Completions of both models, three batches each."""
+    generation.BATCH = {"cpu": 2}
+    for member in pair.members:
+        how = {"max_new_tokens": 6, "temperature": 1.0, "seed": seed}
+        generation.stored_completions(pair, member, PROMPTS, name=f"answers_{member.role}", **how)
+
+
+def keep_arrays(pair: Pair, seed: int) -> None:
+    for name in ("one", "two"):
+        store.kept(pair, name, lambda rows: {"a": np.random.default_rng(seed).normal(size=(30, 4))}, 30)
+
+
+def record(pair: Pair, seed: int) -> None:
+    """Three findings in the ledger."""
+    found = Interval(0.5 + seed, 0.25, 1.0 + seed, 8)
+    for name in ("F01", "F02", "F03"):
+        what = {"notebook": "01_x", "quantity": "q", "unit": "nats", "interval": found, "control": found}
+        findings.record(pair, name, **what, control_name="c", rule="r", verdict="holds")
+
+
+def convert(pair: Pair, seed: int) -> None:
+    """A cache folder of two files, as `embedded` builds them."""
+
+    def build(folder: Path) -> None:
+        with (store.cache_dir() / "built.log").open("a") as log:
+            log.write("built\n")
+        for name in ("config.json", "weights.json"):
+            time.sleep(0.02)  # so that two at once would meet
+            (folder / name).write_text(json.dumps([name, seed] * 500))
+
+    embedded._once(f"base-{seed}", build)
+
+
+WORK: dict[Callable[[Pair, int], None], list[tuple[str, str, int]]] = {
+    generate: [("after", "pass", 2), ("half", "text", 1), ("after", "replace", 3), ("after", "unlink", 1)],
+    keep_arrays: [("half", "array", 1), ("after", "replace", 1), ("half", "text", 1)],
+    record: [("half", "text", 1), ("before", "replace", 2)],
+    convert: [("half", "text", 2), ("after", "rmtree", 1), ("before", "replace", 1)],
+}
+
+
+def left_in(folder: Path) -> dict[str, str]:
+    """Every file in sight by name and hash, locks and logs aside; a sidecar without its date."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("[!.]*") if path.suffix not in (".lock", ".log")):
+        if path.is_file():
+            sidecar = path.name.endswith(".meta.json") and json.dumps(json.loads(path.read_text()) | {"date": ""})
+            found[str(path.relative_to(folder))] = store.sha256(sidecar or path)
+    return found
+
+
+@pytest.fixture
+def start(qwen: Pair) -> Callable[..., int]:
+    """Begin a piece of work in a process of its own, perhaps armed; returns its id."""
+
+    def begin(work: Callable[[Pair, int], None], folder: Path, seed: int, *point: Any) -> int:
+        if process := os.fork():
+            return process
+        try:
+            torch.set_num_threads(1)
+            store.ROOT = folder
+            os.environ |= {"R1_CACHE": str(folder / "cache"), "R1_SAY": os.devnull, "R1_FRESH": ""}
+            arm(*point) if point else None
+            work(qwen, seed)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    return begin
+
+
+def ended(process: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_work_killed_and_done_again_or_done_twice_at_once_equals_an_uninterrupted_run(start, tmp_path, work):
+    """Beside the results of other settings, which are then asked for again."""
+    clean = [tmp_path / "clean-0", tmp_path / "clean-1"]
+    assert [ended(start(work, folder, seed)) for seed, folder in enumerate(clean)] == [0, 0]
+    other, expected = map(left_in, clean)
+    two = [start(work, tmp_path / "together", 1) for _ in range(2)]
+    assert [*map(ended, two)] == [0, 0] and left_in(tmp_path / "together") == expected
+    log = tmp_path / "together" / "cache" / "built.log"
+    assert not log.exists() or log.read_text().count("built") == 1
+    for number, point in enumerate(WORK[work]):
+        folder = tmp_path / str(number)
+        ends = [ended(start(work, folder, *seed)) for seed in ((0,), (1, *point), (1,))]
+        assert ends == [0, -signal.SIGKILL, 0], f"{point}: killed once, and every other run ends well"
+        again = left_in(folder)
+        assert ended(start(work, folder, 0)) == 0 and expected.items() <= again.items(), point
+        assert other.items() <= left_in(folder).items(), point
+        assert left_in(folder).keys() <= other.keys() | expected.keys(), f"{point}: nothing else is left in sight"
 
 
 # An exception in mid-run
@@ -204,15 +301,15 @@ def test_a_scratch_copy_is_gone_when_the_run_ends(project, fails):
 @pytest.mark.parametrize("year", [1970, 2100])
 def test_stored_results_are_reused_by_what_they_are_made_from(qwen, data_here, monkeypatch, year):
     """Whenever they say they were written, and computed again for another seed."""
-    monkeypatch.setattr("helpers.store.data_dir", lambda pair: data_here / pair)
-    made, batch, write = [], generation._complete_batch, store.write_sidecar
-    monkeypatch.setattr(generation, "_complete_batch", lambda *a, **k: made.append("texts") or batch(*a, **k))
-    monkeypatch.setattr(store, "write_sidecar", lambda *told: made.append("arrays") or write(*told))
+    made, batch, save = [], generation._complete_batch, store.save
+    monkeypatch.setattr(generation, "_complete_batch", lambda *given: made.append("texts") or batch(*given))
+    monkeypatch.setattr(store, "save", lambda arrays: made.append("arrays") or save(arrays))
 
     def work(seed: int) -> list[str]:
         made.clear()
-        stored_completions(qwen, qwen.base, ["A cat"], name="a", max_new_tokens=4, temperature=1.0, seed=seed)
-        kept(qwen, "arrays", lambda rows: {"a": np.random.default_rng(seed).normal(size=4)}, 4)
+        how = {"max_new_tokens": 4, "temperature": 1.0, "seed": seed}
+        generation.stored_completions(qwen, qwen.base, ["A cat"], name="a", **how)
+        store.kept(qwen, "arrays", lambda rows: {"a": np.random.default_rng(seed).normal(size=4)}, 4)
         for path in data_here.rglob("*"):
             os.utime(path, times=2 * (31_556_952 * (year - 1970),))
         return list(made)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,16 +10,17 @@ from helpers.making.distill import question_hash
 from helpers.prompts import (
     JUST,
     Ending,
+    Material,
     Question,
     ask,
     combine,
     echo_share,
-    end,
     ending_materials,
     endings_grid,
     is_right,
     load_questions,
     normalise,
+    with_ending,
 )
 from helpers.store import ROOT
 from helpers.tokens import nonsense_tag, plain_words
@@ -46,25 +48,15 @@ def test_no_question_was_trained_on():
     assert trained & practice, "the hashes cover what was trained on"
 
 
-@pytest.mark.parametrize(
-    ("text", "answers", "right"),
-    [
-        ("The capital is Paris.", ("paris",), True),
-        ("Parisian", ("Paris",), False),
-        ("It is 100,000.", ("100",), False),
-        ("It is 3.5", ("3",), False),
-        ("It is 3.5", ("5",), False),
-        ("It is 1,500", ("500",), False),
-        ("No. 5", ("5",), True),
-        ("It is 3.", ("3",), True),
-        ("sixty-four", ("sixty",), False),
-        ("**twenty-six**", ("twenty-six",), True),
-        ("The answer is “don’t”", ("don't",), True),
-        ("", ("a",), False),
-    ],
-)
-def test_right_means_whole_words(text, answers, right):
-    assert is_right(text, answers) is right
+RIGHT = {"The capital is Paris.": "paris", "No. 5": "5", "It is 3.": "3", "**twenty-six**": "twenty-six",
+         "The answer is “don’t”": "don't"}  # fmt: skip
+WRONG = {"Parisian": "Paris", "It is 100,000.": "100", "It is 3.5": "3", "is 3.5": "5", "It is 1,500": "500",
+         "sixty-four": "sixty", "": "a"}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [*RIGHT, *WRONG])
+def test_right_means_whole_words(text):
+    assert is_right(text, ((RIGHT | WRONG)[text],)) is (text in RIGHT)
 
 
 def test_echo_share():
@@ -88,13 +80,8 @@ ANSWERS = ["The capital is Paris", "It is Rome."]
 
 def test_materials_swap_the_answer_and_end_in_a_period():
     one, two = ending_materials(QUESTIONS, ANSWERS, [" I think. ", "So?"])
-    assert (one.sentence, one.word, one.wrong, one.other) == (
-        "The capital is Paris.",
-        "Paris",
-        "The capital is Rome.",
-        "It is Rome.",
-    )
-    assert one.thought == "I think." and two.wrong == "It is Paris." and two.other == "The capital is Paris."
+    assert one == Material("The capital is Paris.", "Paris", "The capital is Rome.", "It is Rome.", "I think.")
+    assert two.wrong == "It is Paris." and two.other == "The capital is Paris."
     assert ending_materials(QUESTIONS, ["It is Lyon", "Rome"], ["", ""])[0].wrong == "Rome."
 
 
@@ -106,15 +93,12 @@ def test_wrong_and_other_answers_are_the_next_questions_round_about():
 
 
 def test_endings_are_put_together_part_by_part():
-    material = ending_materials(QUESTIONS, ANSWERS, ["I think.", "So?"])[0]
-    assert Ending(think=True, close=True, gap=" ", tags=True).text(material) == (
-        "<think></think> <answer>The capital is Paris.</answer>"
-    )
-    assert Ending(close=True, gap="\n\n", answer="word.").text(material, mark="<x>") == "<x>\n\nParis."
+    material, block = ending_materials(QUESTIONS, ANSWERS, ["I think.", "So?"])[0], Ending(close=True, gap="\n\n")
+    tagged = Ending(think=True, close=True, gap=" ", tags=True).text(material)
+    assert tagged == "<think></think> <answer>The capital is Paris.</answer>"
+    assert replace(block, answer="word.").text(material, mark="<x>") == "<x>\n\nParis."
     assert Ending(thought="real", close=True, answer="none").text(material) == "\nI think.\n</think>"
-    assert (
-        Ending(thought="real", close=True, gap="\n\n").text(material, mark="") == "\nI think.\n\nThe capital is Paris."
-    )
+    assert replace(block, thought="real").text(material, mark="") == "\nI think.\n\nThe capital is Paris."
     assert Ending(thought="answer", close=True, answer="none").text(material) == "The capital is Paris.</think>"
     assert Ending(answer="open").text(material) == "The capital is Paris"
 
@@ -131,23 +115,19 @@ def test_endings_tokenise_as_intended_on_both_tokenizers(tiny):
     for member, form in itertools.product(tiny.members, ("plain", "template")):
         bare = ask(member, QUESTIONS, form=form)
         for ending in endings_grid(answer="sentence"):
-            for prompt, start in zip(end(member, QUESTIONS, materials, ending, form=form), bare, strict=True):
+            for prompt, start in zip(with_ending(member, QUESTIONS, materials, ending, form=form), bare, strict=True):
                 ids = member.encode([prompt])["input_ids"][0].tolist()
                 assert prompt.startswith(start) and member.tokenizer.decode(ids) == prompt
                 if member.bos:
                     assert ids.count(member.tokenizer.bos_token_id) == 1
                 if member.groups.end_think is not None:
                     assert ids.count(member.groups.end_think) == ending.close
-        gone = end(member, QUESTIONS, materials, Ending(close=True), form=form, mark="")
+        gone = with_ending(member, QUESTIONS, materials, Ending(close=True), form=form, mark="")
         assert not any("</think>" in prompt for prompt in gone)
 
 
 def test_the_nonsense_tag_has_as_many_tokens(tiny):
     for member in tiny.members:
-        tag, count = (
-            nonsense_tag(member.tokenizer),
-            lambda text, m=member: len(m.tokenizer(text, add_special_tokens=False)["input_ids"]),
-        )
-        assert tag != "</think>" and count(tag) == count("</think>")
-        words = plain_words(member.tokenizer, count("</think>"))
-        assert count(words) == count("</think>") and words.replace(" ", "").isalpha()
+        marks = "</think>", nonsense_tag(member.tokenizer), plain_words(member.tokenizer, 3)
+        counts = [len(member.tokenizer(mark, add_special_tokens=False)["input_ids"]) for mark in marks]
+        assert marks[0] != marks[1] and counts == [counts[0], counts[0], 3] and marks[2].replace(" ", "").isalpha()

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import steering
+from helpers import generation, steering
 from helpers.generation import Completion, complete
 from helpers.readouts import last_hidden, log_normaliser, logits_of, next_distribution, next_logprobs
 from helpers.steering import NOTHING, Steering, load_autoencoder, steered
@@ -40,7 +40,7 @@ def vector(pair, seed=0, size=6.0):
 def run(member, prompts, rows, **how):
     change = steered(member, rows)
     how = {"max_new_tokens": LIMIT, **how}
-    return complete(member, prompts, lm=change.lm, processors=change.processors, on_batch=change.on_batch, **how)
+    return complete(member, prompts, change=change, **how)
 
 
 def test_strength_zero_is_the_baseline(tiny):
@@ -81,7 +81,7 @@ def test_a_vector_equals_a_plain_hook(tiny, where):
     assert where == "generated" or [c.tokens for c in complete(member, PROMPTS, max_new_tokens=LIMIT)] != wanted
 
 
-def test_rows_with_their_own_steering_equal_separate_runs(tiny):
+def test_rows_with_their_own_steering_equal_separate_runs(tiny, monkeypatch):
     member = tiny.base
     rows = [
         Steering("a", {0: vector(tiny)}, 2.0),
@@ -92,7 +92,8 @@ def test_rows_with_their_own_steering_equal_separate_runs(tiny):
     together = run(member, PROMPTS, rows, max_new_tokens=40)
     alone = [run(member, [prompt], [row], max_new_tokens=40)[0] for prompt, row in zip(PROMPTS, rows, strict=True)]
     assert together == alone and together[2].length == 0
-    assert together == run(member, PROMPTS, rows, max_new_tokens=40, batch_size=3)
+    monkeypatch.setattr(generation, "BATCH", {"cpu": 3})
+    assert together == run(member, PROMPTS, rows, max_new_tokens=40)
 
 
 @pytest.mark.parametrize("size", [1, 5, 128])
@@ -109,7 +110,7 @@ def test_readouts_under_steering_equal_edited_models(tiny, size):
     read = steering.steered_logprobs(member, PROMPTS, rows, [3, 7], rows=size)
     for row, found in zip(rows, read, strict=True):
         change = steered(member, [row])
-        hidden = last_hidden(member, PROMPTS, lm=change.lm, on_batch=change.on_batch)
+        hidden = last_hidden(member, PROMPTS, lm=change.lm)
         wanted = logits_of(member, hidden, [3, 7]) - log_normaliser(member, hidden)[:, None]
         assert torch.allclose(found, wanted, atol=1e-4), row.name
 

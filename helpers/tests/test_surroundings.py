@@ -149,3 +149,26 @@ def test_an_editors_marks_add_no_sentence(change, tmp_path, monkeypatch):
     (tmp_path / "data" / "neutral.txt").write_text(change.format(text), encoding="utf-8")
     monkeypatch.setattr(prompts, "ROOT", tmp_path)
     assert prompts.neutral_sentences() == committed and len(committed) == 48
+
+
+def test_progress_counts_batches_so_that_the_time_left_is_not_of_one_row(qwen, data_here, monkeypatch):
+    counted = []
+
+    class Bar:
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, n=1):
+            counted.append(n)
+
+    monkeypatch.setattr(generation, "tqdm", Bar)
+    texts = [f"{prompt} {k}" for prompt in PROMPTS for k in range(3)]
+    monkeypatch.setattr(generation, "BATCH", {"cpu": 4})
+    generation.stored_completions(qwen, qwen.base, texts, name="x", max_new_tokens=2)
+    assert counted == [4, 2]
