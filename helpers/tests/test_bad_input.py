@@ -28,7 +28,7 @@ from transformers import Qwen2ForCausalLM
 from helpers import __main__ as commands
 from helpers import embedded, explorers, figures, findings, patching, readouts, stats, steering, store
 from helpers import weights as w
-from helpers.generation import complete, stored_completions
+from helpers.generation import Change, complete, stored_completions
 from helpers.making.distill import read_traces
 from helpers.pairs import Member, Pair, load_member, load_pair
 from helpers.patching import Node, swapped
