@@ -62,8 +62,9 @@ def record(pair: Pair, seed: int) -> None:
     """Three findings in the ledger."""
     found = Interval(0.5 + seed, 0.25, 1.0 + seed, 8)
     for name in ("F01", "F02", "F03"):
-        what = {"notebook": "01_x", "quantity": "q", "unit": "nats", "interval": found, "control": found}
-        findings.record(pair, name, **what, control_name="c", rule="r", verdict="holds")
+        rules = [findings.Part("p", found, findings.Rule("above", 0.0))]
+        what = {"notebook": "01_x", "quantity": "q", "unit": "nats", "rules": rules, "control": ("c", found)}
+        findings.record(pair, name, **what)
 
 
 def convert(pair: Pair, seed: int) -> None:
