@@ -50,8 +50,8 @@ class Rule:
         return "holds" if outside else "does not hold" if inside else "inconclusive"
 
     def __str__(self) -> str:
-        where = f"more than {self.threshold:g} from zero" if self.side == "away" else f"{self.side} {self.threshold:g}"
-        return where + (f" by more than {self.margin:.3g}" if self.margin else "")
+        where = f"{self.side} {self.threshold:.3g}" + f" by more than {self.margin:.3g}" * bool(self.margin)
+        return f"more than {self.threshold:.3g} from zero" if self.side == "away" else where
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,8 @@ def sentence(entry: dict[str, Any]) -> str:
         for p in entry["rules"]
     ]
     beside = "; ".join(f"{name}: {as_text(value)}" for name, value in entry["details"].items())
-    paragraphs = [headline(entry), as_markdown("\n".join(parts)), entry["remark"], as_markdown(beside)]
+    beside = as_markdown(f"Beside it: {beside}." if beside else "")
+    paragraphs = [headline(entry), as_markdown("\n".join(parts)), entry["remark"], beside]
     return "\n\n".join(filter(None, paragraphs))
 
 

@@ -48,9 +48,9 @@ def summary(pair: str) -> str:
 def measured(entry: dict[str, Any], name: str, *, short: bool = False) -> str:
     """A part or detail of a finding by its name, two places: the number, and its interval unless `short`."""
     found = named(entry, name)
-    if isinstance(found, float) or short:
-        return f"{found if isinstance(found, float) else found['estimate']:.2f}"
-    return "{estimate:.2f} ({low:.2f} to {high:.2f})".format(**found)
+    if isinstance(found, float):
+        return f"{found:.2f}"
+    return ("{estimate:.2f}" if short else "{estimate:.2f} ({low:.2f} to {high:.2f})").format(**found)
 
 
 def named(entry: dict[str, Any], name: str) -> Any:

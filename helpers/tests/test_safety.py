@@ -335,13 +335,14 @@ def test_what_a_model_wrote_is_text_in_a_finding(text, monkeypatch):
     }
     row |= {**numbers, "split": "confirm", "sample": "prompts", "control": {"name": text, **numbers}}
     part = {"name": text, "side": "above", "threshold": 0.0, "margin": 0.0, **numbers, "verdict": "holds"}
-    row |= {"verdict": "holds", "rules": [part], "details": {text: text}, "remark": "", "models": ["a", "b"]}
+    row |= {"verdict": "holds", "rules": [part], "details": {text: text}, "remark": ""}
+    row |= {"settings": text, "models": ["a", "b"]}
     monkeypatch.setattr("helpers.commands.summary.load_findings", lambda ledger: [row] * (ledger == "own"))
     table = MARKDOWN.render(findings_table("own"))
     assert "<td><strong>holds</strong></td>" in table, "the last cell is still there"
     assert table.count("<tr>") == 2 and table.count("<td>") == 6 and table.count("<a ") == 1
     assert is_text(table.replace('<a href="notebooks/', '<b class="').replace("</a>", "</b>"))
-    assert is_text(MARKDOWN.render(findings.sentence(row)))
+    assert is_text(MARKDOWN.render(findings.sentence(row)), tags="ul li")
 
 
 @pytest.mark.parametrize("text", HARMFUL)
