@@ -67,10 +67,11 @@ def test_the_summary_is_short_and_shows_its_figures():
 @pytest.fixture
 def ledger(monkeypatch):
     """An invented ledger of smol, with the verdicts, parts and details that the summary was written for."""
-    text, numbers = summary_module.TEMPLATE.read_text(encoding="utf-8"), {"estimate": 0.4, "low": -0.1, "high": 0.9}
+    text = summary_module.TEMPLATE.read_text(encoding="utf-8")
+    numbers = {"estimate": 0.4, "low": -0.1, "high": 0.9, "n": 9}
     verdicts = dict(re.findall(r'(F\d\d)="([^"]+)"', text))
     read = re.findall(r'(?:measured|percent)\((F\d\d), "([^"]+)"', text)
-    rows = [{"id": name, "control": numbers, "rules": [], "n": 9, **numbers} for name in summary_module.NOTED]
+    rows = [{"id": name, "control": numbers, "rules": [], **numbers} for name in summary_module.NOTED]
     for row in rows:
         row |= {"details": {name: numbers for finding, name in read if finding == row["id"]}}
         row |= {"verdict": verdicts.get(row["id"], "holds")}
