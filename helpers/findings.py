@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,58 +15,25 @@ import pandas as pd
 from helpers.checks import check_choice, check_finite
 from helpers.pairs import Pair
 from helpers.stats import Interval
-from helpers.store import UserError, data_dir, locked, read_json, write_records
+from helpers.store import ROOT, UserError, data_dir, locked, read_json, write_records
 
-NEEDED = {"id", "pair", "claim", "notebook", "quantity", "unit", "estimate", "low", "high", "n", "control", "verdict"}
+NEEDED = {"id", "evidence", "source", "estimate", "control", "rules", "verdict", "details", "remark"}
 Verdict = Literal["holds", "does not hold", "inconclusive"]
-
-CLAIMS = {
-    "F01": "The distilled model answers simple prompts at greater length before it stops.",
-    "F02": "“Just give the answer.” makes the answers cleaner.",
-    "F03": "The base gives memorised answers, sometimes good, sometimes wrong; the distilled does so too.",
-    "F04": "The distilled sometimes repeats the question or adds questions of its own.",
-    "F05": "On combined prompts the base stops at once.",
-    "F06": "There the stop token's logit is much lower on the distilled; those of reasoning tokens rise moderately.",
-    "F07": "Logit and probability of “ Wait” change with the length of the text.",
-    "F08": "The period has a strong bigram link to the stop token on both models.",
-    "F09": "Through the lens, the stop token and “ Wait” part ways late; the stop token's rise looks exponential over "
-    "the last layers, as if attention kept adding to what is there.",
-    "F10": "Layer norm shapes that rise.",
-    "F11": "The difference of the two models' activations, read through the lens, names reasoning tokens.",
-    "F12": "Weights, embeddings included, barely changed; some tokens' embeddings did.",
-    "F13": "Value vectors close to the stop or Wait unembedding exist; setting the stop ones to 0 and scaling the "
-    "Wait ones by alpha in the base, and the reverse in the distilled, changes what they do.",
-    "F14": "The stop token's unembedding is a linear combination of others.",
-    "F15": "Attribution patching on the last token, metric stop minus Wait, finds the components that decide.",
-    "F16": "Replacing layers gradually moves one model to the other; swapping a single layer does not work.",
-    "F17": "Giving the base the distilled model's first word leads to reasoning.",
-    "F18": "Lowering the stop token's logit alone leads to reasoning.",
-    "F19": "A steering vector from the keywords, and a function vector from averaged head outputs, elicit “ Wait” on "
-    "the distilled, then on the base; the same for the stop token in reverse.",
-    "F20": "A sparse-autoencoder latent found by maximal activation works as a control vector, added to the SAE's "
-    "output or to the stream.",
-    "F21": "<think></think> <answer>answer</answer> makes the distilled stop; <answer></answer> alone cannot.",
-    "F22": "An ending block, </think> + two new lines + the answer with its period, leads to a high probability of "
-    "stopping; “</think> Paris.” suffices.",
-    "F23": "A prompt that ends in </think> makes it write two new lines, repeat the answer, and stop.",
-    "F24": "</think> does not guarantee the answer block: it may reason again, up to another </think>. But an answer "
-    "block always has a </think> before it.",
-    "F25": "The R1-Zero template (User/Assistant, <think>, <answer>) leaves traces.",
-}
+MARKS = {"holds": "✓", "does not hold": "✗", "inconclusive": "?"}
+CLAIMS: dict[str, str] = read_json(ROOT / "data" / "claims.json")
 ONE_MODEL = "The rule is met, but by two copies of one model: this is about that model, and no pair shows it."
 NO_VALUE = "No number: the two models do not differ in what stands below the line."
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Written before the result. A claim holds when the whole 95 % interval is on the named side of the
-    threshold, fails when it is whole on the other side, and is inconclusive when it straddles.
-
-    Sides: above, below, or away (beyond the threshold in either direction).
-    """
+    """Written before the result: holds when the whole 95 % interval is on the named side of the threshold (away: beyond
+    it in either direction), fails when it is whole on the other side, and is inconclusive when it straddles, or ends
+    within `margin` of the threshold."""
 
     side: Literal["above", "below", "away"]
     threshold: float
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice(self.side, "side", ("above", "below", "away"))
@@ -73,84 +41,102 @@ class Rule:
 
     def verdict(self, interval: Interval) -> Verdict:
         """Decide on one interval."""
+        low, high, threshold = interval.low, interval.high, self.threshold
+        if self.side == "below":
+            low, high, threshold = -high, -low, -threshold
+        outside, inside = low > threshold + self.margin, high < threshold - self.margin
         if self.side == "away":
-            inside = max(abs(interval.low), abs(interval.high)) < self.threshold
-            outside = interval.low > self.threshold or interval.high < -self.threshold
-        else:
-            sign = 1 if self.side == "above" else -1
-            ends = sorted((sign * interval.low, sign * interval.high))
-            outside, inside = ends[0] > sign * self.threshold, ends[1] < sign * self.threshold
+            outside, inside = outside or high < -threshold, max(abs(low), abs(high)) < threshold
         return "holds" if outside else "does not hold" if inside else "inconclusive"
 
     def __str__(self) -> str:
-        where = f"more than {self.threshold:g} from zero" if self.side == "away" else f"{self.side} {self.threshold:g}"
-        return f"95 % interval {where}"
+        where = f"{self.side} {self.threshold:.3g}" + f" by more than {self.margin:.3g}" * bool(self.margin)
+        return f"more than {self.threshold:.3g} from zero" if self.side == "away" else where
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a claim's rule: what was measured, and what decides on it."""
+
+    name: str
+    interval: Interval
+    rule: Rule
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the rule says of the interval."""
+        return self.rule.verdict(self.interval)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Texts that others published: where they are from, the models that wrote them, how they were drawn."""
+
+    name: str
+    models: tuple[str, ...]
+    settings: str = ""
 
 
 def all_of(*verdicts: Verdict) -> Verdict:
     """A claim of several parts holds when all hold, and fails when any fails."""
-    for verdict in verdicts:
-        check_choice(verdict, "verdict", get_args(Verdict))
     if "does not hold" in verdicts:
         return "does not hold"
     return "holds" if set(verdicts) == {"holds"} else "inconclusive"
 
 
 def record(
-    pair: Pair,
+    source: Pair | Published,
     finding: str,
     *,
     notebook: str,
     quantity: str,
     unit: str,
-    interval: Interval,
-    control: Interval,
-    control_name: str,
-    rule: Rule | str,
-    verdict: Verdict,
-    detail: str = "",
+    rules: Sequence[Part],
+    control: tuple[str, Interval],
+    details: Mapping[str, Interval | float | int | str] | None = None,
+    interval: Interval | None = None,
     split: str = "confirm",
     sample: str = "prompts",
 ) -> dict[str, Any]:
-    """Write one finding into the pair's ledger and return it; n counts `sample` of a `split`. Of two copies of one
-    model nothing holds: a rule about each model alone may be met there, and says nothing about a pair. Raises
-    UserError for an unknown id."""
+    """Write one finding into the source's ledger and return it; its number is `interval`, or that of the first part,
+    and n counts `sample` of a `split`. All parts decide; of two copies of one model nothing holds: a rule about each
+    model alone may be met there, and says nothing about a pair. Raises UserError for an unknown id, or a name twice."""
     check_choice(finding, "finding", CLAIMS)
-    check_choice(verdict, "verdict", get_args(Verdict))
-    if verdict == "holds" and len({member.identity for member in pair.members}) == 1:
-        verdict, detail = "inconclusive", f"{ONE_MODEL} {detail}"
-    if np.isnan(interval.estimate):
-        detail = f"{NO_VALUE} {detail}"
-    entry = {
-        "id": finding,
-        "pair": pair.name,
-        "claim": CLAIMS[finding],
-        "notebook": notebook,
-        "quantity": quantity,
-        "unit": unit,
-        **_numbers(interval),
-        "split": split,
-        "sample": sample,
-        "control": {"name": control_name, **_numbers(control)},
-        "rule": str(rule),
-        "verdict": verdict,
-        "detail": detail,
-        "models": [member.identity for member in pair.members],
-    }
-    path = data_dir(pair.name) / "findings.json"
+    details, published = details or {}, isinstance(source, Published)
+    names = [*(part.name for part in rules), *details]
+    if len(set(names)) < len(names):
+        raise UserError(f"two parts or details of {finding} have one name: tell them apart, they are read by it")
+    models = list(source.models if published else (member.identity for member in source.members))
+    interval, verdict = interval or rules[0].interval, all_of(*(part.verdict for part in rules))
+    remark = NO_VALUE if np.isnan(interval.estimate) else ""
+    if verdict == "holds" and not published and len(set(models)) == 1:
+        verdict, remark = "inconclusive", ONE_MODEL
+    entry = {"id": finding, "evidence": "published" if published else "pair", "source": source.name, "models": models}
+    entry |= {"settings": source.settings if published else "", "claim": CLAIMS[finding], "notebook": notebook}
+    entry |= {"quantity": quantity, "unit": unit, **_stored(interval), "split": split, "sample": sample}
+    entry |= {"control": {"name": control[0], **_stored(control[1])}, "verdict": verdict, "remark": remark}
+    entry["rules"] = [{"name": p.name, **asdict(p.rule), **_stored(p.interval), "verdict": p.verdict} for p in rules]
+    entry["details"] = {name: _stored(value) for name, value in details.items()}
+    ledger = "published" if published else source.name
+    path = data_dir(ledger) / "findings.json"
     with locked(path):
-        others = [row for row in load_findings(pair.name) if row["id"] != finding]
-        write_records(path, sorted([*others, entry], key=lambda row: row["id"]))
+        others = [row for row in load_findings(ledger) if (row["id"], row["source"]) != (finding, source.name)]
+        write_records(path, sorted([*others, entry], key=lambda row: (row["id"], row["source"])))
     return entry
 
 
-def _numbers(interval: Interval) -> dict[str, Any]:
-    return {key: round(value, 4) if key != "n" else value for key, value in asdict(interval).items()}
+def _stored(value: Any) -> Any:
+    """An interval as a dictionary, a number to four places or four digits, whichever are more, a text as it is."""
+    if isinstance(value, Interval):
+        return {key: _stored(number) for key, number in asdict(value).items()}
+    if isinstance(value, str | int):
+        return value
+    return round(float(value), 4) if abs(value) >= 0.1 else float(f"{round(float(value), 7):.4g}")
 
 
-def load_findings(pair: str) -> list[dict[str, Any]]:
-    """All findings of one pair, or none when it has not been run."""
-    return read_ledger(data_dir(pair) / "findings.json")
+def load_findings(ledger: str) -> list[dict[str, Any]]:
+    """All findings of one pair, or of `published` texts; none when nothing was recorded."""
+    return read_ledger(data_dir(ledger) / "findings.json")
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:
@@ -158,25 +144,47 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
     rows = read_json(path) if path.exists() else []
     if not isinstance(rows, list) or not all(isinstance(row, dict) and set(row) >= NEEDED for row in rows):
         raise UserError(f"{path} is no ledger of findings: delete it or restore it with git")
-    return [_with_nan(row) | {"control": _with_nan(row["control"])} for row in rows]
+    return _with_nan(rows)
 
 
-def _with_nan(told: dict[str, Any]) -> dict[str, Any]:
-    return {key: np.nan if value is None else value for key, value in told.items()}
+def _with_nan(value: Any) -> Any:
+    """NaN for null, however deep."""
+    if isinstance(value, dict):
+        return {key: _with_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(inner) for inner in value]
+    return np.nan if value is None else value
+
+
+def as_text(value: Any) -> str:
+    """A stored value in words: an interval with its ends, a number with three digits, a text as it is."""
+    if isinstance(value, dict):
+        return f"{value['estimate']:.3g} ({value['low']:.3g} to {value['high']:.3g})"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def headline(entry: dict[str, Any]) -> str:
+    """A finding in one sentence: verdict, number, interval, n, control."""
+    control, published = entry["control"], entry["evidence"] == "published"
+    of = " ".join(filter(None, (str(entry["n"]), entry["split"], entry["sample"])))
+    where = f"in published texts ({entry['source']})" if published else f"on pair `{entry['source']}`"
+    return as_markdown(
+        f"**{entry['id']} {entry['verdict']}** {where}. *{entry['claim']}* Measured: {entry['quantity']} "
+        f"{entry['estimate']:.3g} {entry['unit']} (95 % interval {entry['low']:.3g} to {entry['high']:.3g}, "
+        f"n = {of}); control, {control['name']}: {as_text(control)}."
+    )
 
 
 def sentence(entry: dict[str, Any]) -> str:
-    """A finding in one sentence: verdict, number, interval, n, control."""
-    control = entry["control"]
-    of = " ".join(filter(None, (str(entry["n"]), entry["split"], entry["sample"])))
-    return as_markdown(
-        f"**{entry['id']} {entry['verdict']}** on pair `{entry['pair']}`. *{entry['claim']}* Measured: "
-        f"{entry['quantity']} {entry['estimate']:.3g} {entry['unit']} "
-        f"(95 % interval {entry['low']:.3g} to {entry['high']:.3g}, "
-        f"n = {of}); control, {control['name']}: "
-        f"{control['estimate']:.3g} ({control['low']:.3g} to {control['high']:.3g})."
-        + (f" {entry['detail']}" if entry["detail"] else "")
-    )
+    """A finding in full: the headline, each part of its rule with what it decides, and what stands beside it."""
+    parts = [
+        f"- {MARKS[p['verdict']]} {p['name']}: {as_text(p)}, {Rule(p['side'], p['threshold'], p['margin'])}"
+        for p in entry["rules"]
+    ]
+    beside = "; ".join(f"{name}: {as_text(value)}" for name, value in entry["details"].items())
+    beside = as_markdown(f"Beside it: {beside}." if beside else "")
+    paragraphs = [headline(entry), as_markdown("\n".join(parts)), entry["remark"], beside]
+    return "\n\n".join(filter(None, paragraphs))
 
 
 def as_markdown(text: str) -> str:
@@ -192,32 +200,19 @@ def code_span(text: str) -> str:
     return ticks + room + " ".join(text.splitlines()) + room + ticks
 
 
-def claim(pair: str, *findings: str) -> str:
-    """The sentences of the last run on this pair for a notebook's abstract, or that there was none."""
+def claim(ledger: str, *findings: str) -> str:
+    """The headlines of the last run on this pair for a notebook's abstract, or that there was none."""
     for name in findings:
         check_choice(name, "finding", CLAIMS)
-    entries = {row["id"]: row for row in load_findings(pair)}
-    known = [sentence(entries[name]) for name in findings if name in entries]
-    return "\n\n".join(known) or f"Pair `{pair}` has not been run yet: run the cells below."
+    known = [headline(row) for name in findings for row in load_findings(ledger) if row["id"] == name]
+    return "\n\n".join(known) or f"Pair `{ledger}` has not been run yet: run the cells below."
 
 
-def table(pair: str) -> pd.DataFrame:
+def table(ledger: str) -> pd.DataFrame:
     """The ledger of a pair as a table, one row a finding."""
-    return frame(load_findings(pair))
-
-
-def frame(entries: list[dict[str, Any]]) -> pd.DataFrame:
-    """Entries of a ledger as a table."""
+    columns = ["id", "quantity", "unit", "n", "verdict"]
     rows = [
-        {
-            "id": row["id"],
-            "quantity": row["quantity"],
-            "estimate": f"{row['estimate']:.3g} {row['unit']}",
-            "95 %": f"{row['low']:.3g} to {row['high']:.3g}",
-            "n": row["n"],
-            "control": f"{row['control']['name']}: {row['control']['estimate']:.3g}",
-            "verdict": row["verdict"],
-        }
-        for row in entries
+        {key: row[key] for key in columns} | {"estimate": as_text(row), "control": as_text(row["control"])}
+        for row in load_findings(ledger)
     ]
-    return pd.DataFrame(rows, columns=["id", "quantity", "estimate", "95 %", "n", "control", "verdict"])
+    return pd.DataFrame(rows, columns=["id", "quantity", "estimate", "unit", "n", "control", "verdict"])

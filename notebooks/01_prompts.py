@@ -155,15 +155,22 @@ wording = stats.ratio_of_medians(base_bare["length"], base_confirm["length"])
 loops = stats.paired(distilled_confirm["repetition"], base_confirm["repetition"])
 
 # %%
-rule = findings.Rule("above", 2)
-hit = [int((~frame["stopped"]).sum()) for frame in (base_confirm, distilled_confirm, base_bare)]
+rules = [findings.Part("ratio of medians", ratio, findings.Rule("above", 2))]
+details = {
+    f"{name} runs at the limit of {MAX_NEW_TOKENS} tokens": int((~frame["stopped"]).sum())
+    for name, frame in (("base", base_confirm), ("distilled", distilled_confirm), ("control", base_bare))
+}
+details["share of repeated 4-grams, distilled minus base"] = loops
 F01 = findings.record(
-    pair, "F01", notebook="01_prompts", quantity="median length, distilled over base", unit="times",
-    interval=ratio, control=wording, control_name="the base without “Just give the answer.”, over the base with it",
-    rule=rule, verdict=rule.verdict(ratio),
-    detail=f"{hit[0]} base, {hit[1]} distilled and {hit[2]} control runs reach the limit of {MAX_NEW_TOKENS} tokens; "
-    f"share of repeated 4-grams, distilled minus base: {loops}.",
-)  # fmt: skip
+    pair,
+    "F01",
+    notebook="01_prompts",
+    quantity="median length, distilled over base",
+    unit="times",
+    rules=rules,
+    control=("the base without “Just give the answer.”, over the base with it", wording),
+    details=details,
+)
 Markdown(findings.sentence(F01))
 
 # %%
@@ -255,15 +262,18 @@ cleaner = stats.paired(clean["just"], clean["thanks"])
 polite = stats.paired(clean["thanks"], clean["bare"])
 
 # %%
-rule = findings.Rule("above", 0.1)
 against_bare = stats.paired(clean["just"], clean["bare"])
 on_distilled = stats.paired(clean["distilled just"], clean["distilled bare"])
 F02 = findings.record(
-    pair, "F02", notebook="01_prompts", quantity="share of clean answers, “Just give the answer.” minus a polite sentence, base",
-    unit="of prompts", interval=cleaner, control=polite, control_name="the polite sentence minus the bare question",
-    rule=rule, verdict=rule.verdict(cleaner),
-    detail=f"Against the bare question: {against_bare}; on the distilled model: {on_distilled}.",
-)  # fmt: skip
+    pair,
+    "F02",
+    notebook="01_prompts",
+    quantity="share of clean answers, “Just give the answer.” minus a polite sentence, base",
+    unit="of prompts",
+    rules=[findings.Part("beyond the polite sentence, base", cleaner, findings.Rule("above", 0.1))],
+    control=("the polite sentence minus the bare question", polite),
+    details={"against the bare question, base": against_bare, "the same, distilled": on_distilled},
+)
 Markdown(findings.sentence(F02))
 
 # %%
@@ -312,14 +322,22 @@ right, chance = stats.bootstrap(fast["right"]), stats.bootstrap(right_by_chance(
 right_distilled, chance_distilled = stats.bootstrap(distilled_confirm["right"]), stats.bootstrap(right_by_chance(distilled_confirm))
 
 # %%
-rules, wrong = (findings.Rule("above", 0.1), findings.Rule("below", 0.9)), stats.bootstrap(~fast["right"])
+read = {"base, quick": right, "distilled, after its thought": right_distilled}
+bounds = {"not too few": findings.Rule("above", 0.1), "not too many": findings.Rule("below", 0.9)}
 F03 = findings.record(
-    pair, "F03", notebook="01_prompts", quantity=f"share right among the base's {len(fast)} {kind}", unit="of answers",
-    interval=right, control=chance, control_name="the same answers put to another question of the category",
-    rule="95 % interval of the share right within 0.1 and 0.9 on both models",
-    verdict=findings.all_of(*(rule.verdict(share) for rule in rules for share in (right, right_distilled))),
-    detail=f"Wrong at once: {wrong}. Distilled, after its thought: {right_distilled} right.",
-)  # fmt: skip
+    pair,
+    "F03",
+    notebook="01_prompts",
+    quantity=f"share right among the base's {len(fast)} {kind}",
+    unit="of answers",
+    rules=[
+        findings.Part(f"share right, {name}, {end}", share, rule)
+        for name, share in read.items()
+        for end, rule in bounds.items()
+    ],
+    control=("the same answers put to another question of the category", chance),
+    details={"wrong at once, base": stats.bootstrap(~fast["right"])},
+)
 Markdown(findings.sentence(F03))
 
 # %%
@@ -374,14 +392,21 @@ shuffled = stats.bootstrap(repeats(distilled_confirm, np.roll(distilled_confirm[
 
 # %%
 rule = findings.Rule("above", 0.05)
-marked = stats.bootstrap(marks["distilled"])
+details = {"with a question mark, distilled": stats.bootstrap(marks["distilled"])}
+details["either, base"] = stats.bootstrap(either["base"])
 F04 = findings.record(
-    pair, "F04", notebook="01_prompts", quantity="completions that repeat the question or hold a question mark, distilled minus base",
-    unit="of prompts", interval=excess, control=shuffled, control_name="the distilled model repeating another prompt's question",
-    rule="share and excess over the base above 0.05",
-    verdict=findings.all_of(rule.verdict(share), rule.verdict(excess)),
-    detail=f"Distilled: {share}, with a question mark: {marked}; base: {stats.bootstrap(either['base'])}.",
-)  # fmt: skip
+    pair,
+    "F04",
+    notebook="01_prompts",
+    quantity="completions that repeat the question or hold a question mark, distilled minus base",
+    unit="of prompts",
+    rules=[
+        findings.Part("excess over the base", excess, rule),
+        findings.Part("share, distilled", share, rule),
+    ],
+    control=("the distilled model repeating another prompt's question", shuffled),
+    details=details,
+)
 Markdown(findings.sentence(F04))
 
 # %%

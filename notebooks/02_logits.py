@@ -130,14 +130,29 @@ swapped, before = (stats.bootstrap(p_stop["base", "plain", state]) for state in 
 than_swapped = stats.paired(p_stop["base", "plain", after], p_stop["base", "plain", other])
 
 # %%
-rule, rule_more = findings.Rule("above", 0.5), findings.Rule("below", 0)
+rules = [
+    findings.Part("(a) P(stop), base, plain", at_once, findings.Rule("above", 0.5)),
+    findings.Part("(b) distilled minus base, plain", fall, findings.Rule("below", 0)),
+]
+details = {
+    "in the template, base": in_template,
+    "before any answer, base": before,
+    "after another question's answer, base": swapped,
+    "own answer minus another question's, base": than_swapped,
+    "distilled minus base, template": fall_template,
+}
+
+# %%
 F05 = findings.record(
-    pair, "F05", notebook="02_logits", quantity="the base's mean P(stop) after its own complete answer, plain form", unit="probability",
-    interval=at_once, control=cut, control_name="the same answers cut before their last word",
-    rule=f"(a) {rule}; (b) the distilled model's minus this, same prompts: {rule_more}", verdict=findings.all_of(rule.verdict(at_once), rule_more.verdict(fall)),
-    detail=f"In the template: {in_template}. But in the plain form already before any answer: {before}, and after another question's "
-    f"answer: {swapped} (own minus other: {than_swapped}). Distilled minus base: plain {fall}, template {fall_template}.",
-)  # fmt: skip
+    pair,
+    "F05",
+    notebook="02_logits",
+    quantity="the base's mean P(stop) after its own complete answer, plain form",
+    unit="probability",
+    rules=rules,
+    control=("the same answers cut before their last word", cut),
+    details=details,
+)
 Markdown(findings.sentence(F05))
 
 # %%
@@ -219,30 +234,41 @@ write_text(data_dir(pair.name) / "02_logits.csv", table.to_csv(index=False, floa
 table.assign(token=table["token"].map(repr)).set_index("token").round(3)
 
 # %%
-rule_stop, rule_up = findings.Rule("below", -2), findings.Rule("above", 0)
-stop_shift = stats.bootstrap(shift[:, place[groups.stop[0]]])
+stop_at, wait_at = place[groups.stop[0]], [place[token] for token in groups.wait]
+stop_shift = stats.bootstrap(shift[:, stop_at])
 reasoning_shift = stats.bootstrap(shift[:, [place[token] for token in groups.reasoning]].mean(1))
 control_spread = stats.bootstrap(np.abs(shift[:, in_control].mean(0)))
-stop_at = place[groups.stop[0]]
-wait_logprob = {role: np.logaddexp.reduce(logprob[role][:, [place[t] for t in groups.wait]], axis=1) for role in logprob}
+wait_logprob = {role: np.logaddexp.reduce(logprob[role][:, wait_at], axis=1) for role in logprob}
 wait_gain = stats.paired(wait_logprob["distilled"], wait_logprob["base"])
-raw_stop, raw_control = stats.bootstrap(raw[:, stop_at]), stats.bootstrap(raw[:, in_control].mean(1))
 stop_gain = stats.paired(logprob["distilled"][:, stop_at], logprob["base"][:, stop_at])
-wait_shift = stats.bootstrap(shift[:, [place[t] for t in groups.wait]].mean(1))
 line_at = place.get(single_id(pair.base.tokenizer, "\n"), stop_at)
-line_share = {role: stats.bootstrap(np.exp(logprob[role][:, line_at])) for role in logprob}
+line = "a new line" if line_at != stop_at else "stopping"
+details = {
+    "Wait set's mean shift": stats.bootstrap(shift[:, wait_at].mean(1)),
+    "raw logits, stop token": stats.bootstrap(raw[:, stop_at]),
+    "raw logits, control tokens": stats.bootstrap(raw[:, in_control].mean(1)),
+    "log-probability, stop token": stop_gain,
+    "log-probability, Wait set": wait_gain,
+    "Wait set, times as likely in the geometric mean": float(np.exp(wait_gain.estimate)),
+}
+for role in members:
+    details[f"mean P of the Wait set, {role}"] = float(np.exp(wait_logprob[role]).mean())
+    details[f"mean P of {line}, {role}"] = stats.bootstrap(np.exp(logprob[role][:, line_at]))
 
 # %%
 F06 = findings.record(
-    pair, "F06", notebook="02_logits", quantity="shift of the stop token's logit against control tokens, distilled minus base", unit="nats",
-    interval=stop_shift, control=control_spread, control_name="mean size of a control token's own shift (n counts tokens)",
-    rule=f"stop: {rule_stop}; mean of the reasoning tokens: {rule_up}",
-    verdict=findings.all_of(rule_stop.verdict(stop_shift), rule_up.verdict(reasoning_shift)),
-    detail=f"Reasoning tokens: {reasoning_shift}. Raw logits: stop {raw_stop}, control tokens {raw_control}. In log-probability: stop {stop_gain}, Wait set {wait_gain} nats, "
-    f"which is {np.exp(wait_gain.estimate):.3g} times as likely in the geometric mean (mean P from "
-    f"{np.exp(wait_logprob['base']).mean():.1e} to {np.exp(wait_logprob['distilled']).mean():.1e}). "
-    f"Against control tokens the Wait set's mean shift: {wait_shift}. Mean P of {decode([ids[line_at]])!r}: base {line_share['base']}, distilled {line_share['distilled']}.",
-)  # fmt: skip
+    pair,
+    "F06",
+    notebook="02_logits",
+    quantity="shift of the stop token's logit against control tokens, distilled minus base",
+    unit="nats",
+    rules=[
+        findings.Part("stop token's shift", stop_shift, findings.Rule("below", -2)),
+        findings.Part("reasoning tokens' mean shift", reasoning_shift, findings.Rule("above", 0)),
+    ],
+    control=("mean size of a control token's own shift (n counts tokens)", control_spread),
+    details=details,
+)
 Markdown(findings.sentence(F06))
 
 # %%
@@ -305,16 +331,30 @@ rule = findings.Rule("away", 0.5)
 change = {key: (wait[-1] - wait[0], control[-1] - control[0]) for key, (wait, control) in grown.items()}
 against = {key: stats.paired(*value) for key, value in change.items()}
 main = against["distilled", "neutral sentences"]
-than_base = stats.paired(*(change[role, "neutral sentences"][0] - change[role, "neutral sentences"][1] for role in ("distilled", "base")))
-others = "; ".join(f"`{kind}` {against['distilled', kind]}" for kind in list(pieces)[1:])
+in_sentences = {role: change[role, "neutral sentences"] for role in members}
+than_base = stats.paired(*(np.subtract(*in_sentences[role]) for role in ("distilled", "base")))
+rules = [
+    findings.Part("(a) distilled", main, rule),
+    findings.Part("(b) distilled minus base", than_base, rule),
+]
+details = {f"{REPEATS[-1]} pieces of `{kind}`": against["distilled", kind] for kind in list(pieces)[1:]}
+details["neutral sentences, base"] = against["base", "neutral sentences"]
+
+# %%
 F07 = findings.record(
-    pair, "F07", notebook="02_logits",
-    quantity=f"change of the Wait set's log-probability against control words, {REPEATS[-1]} neutral sentences against none, distilled",
-    unit="nats", interval=main, control=stats.bootstrap(change["distilled", "neutral sentences"][1]),
-    control_name="change of the control words' own log-probability",
-    rule=f"(a) {rule}; (b) minus the base's change: {rule}", verdict=findings.all_of(rule.verdict(main), rule.verdict(than_base)),
-    detail=f"With other text of {REPEATS[-1]} pieces: {others}. Base, neutral sentences: {against['base', 'neutral sentences']}; distilled minus base {than_base}.",
-)  # fmt: skip
+    pair,
+    "F07",
+    notebook="02_logits",
+    quantity="change of the Wait set's log-probability against control words, "
+    f"{REPEATS[-1]} neutral sentences against none, distilled",
+    unit="nats",
+    rules=rules,
+    control=(
+        "change of the control words' own log-probability",
+        stats.bootstrap(in_sentences["distilled"][1]),
+    ),
+    details=details,
+)
 Markdown(findings.sentence(F07))
 
 # %%
@@ -381,13 +421,25 @@ told = ", ".join(f"{role} {'after the first MLP' if mlp else 'embedding alone'} 
 bigram = {role: stats.paired(gain[role, "."], gain[role, ","]) for role in ("base", "distilled")}
 weakest = min(bigram, key=lambda role: bigram[role].low)
 rule = findings.Rule("above", 1)
+details = {"exclamation mark minus none, base": stats.bootstrap(gain["base", "!"])}
+for (role, mlp), value in ranks.items():
+    at = "after the first MLP" if mlp else "embedding alone"
+    details[f"weights, share of words that the period beats, {role} {at}"] = value
+
+# %%
 F08 = findings.record(
-    pair, "F08", notebook="02_logits", quantity=f"log P(stop) after a period minus after a comma, neutral statements, {weakest} (the weaker model)",
-    unit="nats", interval=bigram[weakest], control=stats.bootstrap(gain[weakest, ","]), control_name="a comma minus no mark",
-    rule=f"{rule} on both models", verdict=findings.all_of(*(rule.verdict(value) for value in bigram.values())), split="neutral",
-    detail=f"Base {bigram['base']}, distilled {bigram['distilled']}; exclamation mark minus none: base {stats.bootstrap(gain['base', '!'])}. "
-    f"From the weights alone, share of alphabetic tokens that the period beats: {told}.",
-)  # fmt: skip
+    pair,
+    "F08",
+    notebook="02_logits",
+    quantity="log P(stop) after a period minus after a comma, neutral statements, "
+    f"{weakest} (the weaker model)",
+    unit="nats",
+    interval=bigram[weakest],
+    rules=[findings.Part(f"period minus comma, {role}", value, rule) for role, value in bigram.items()],
+    control=("a comma minus no mark", stats.bootstrap(gain[weakest, ","])),
+    split="neutral",
+    details=details,
+)
 Markdown(findings.sentence(F08))
 
 # %%

@@ -363,29 +363,36 @@ attention_lead = {key: stats.paired(*both) for key, both in late_sum.items()}
 Markdown(f"The parts sum to the true logit on both models. Attention minus MLP over the last third: base {attention_lead['plain', 'base']}, distilled {attention_lead['plain', 'distilled']}, base on shuffled prompts {attention_lead['shuffled', 'base']} nats.")
 
 # %%
-rule_depth, rule_above = findings.Rule("above", 2 / 3), findings.Rule("above", 0)
-lead, on_base = attention_lead["plain", "base"], over["logit, base"]
-margin = 0.05 * errors["logit, base"]["exponential"].mean()
+lead, positive = attention_lead["plain", "base"], findings.Rule("above", 0)
+margin = 0.05 * float(errors["logit, base"]["exponential"].mean())
 later = stats.paired(parting["plain"], parting["shuffled"])
-
-
-def by_margin(interval: stats.Interval) -> str:
-    """Decide on a difference of errors; a difference within the margin decides nothing."""
-    return "holds" if interval.low > margin else "does not hold" if interval.high < -margin else "inconclusive"
-
-
-part_a = findings.all_of(rule_depth.verdict(parted["plain"]), rule_above.verdict(later))
-part_b = findings.all_of(*(by_margin(on_base[rival]) for rival in on_base))
+rules = [
+    findings.Part("(a) parting depth", parted["plain"], findings.Rule("above", 2 / 3)),
+    findings.Part("(a) later than on shuffled words", later, positive),
+]
+rules += [
+    findings.Part(f"(b) held-out error, {rival} minus exponential", error, findings.Rule("above", 0, margin))
+    for rival, error in over["logit, base"].items()
+]
+rules += [findings.Part("(c) attention minus MLP over the last third, nats", lead, positive)]
+details = {
+    "best shape of the base's logit": best["logit, base"],
+    "share of the rise that the last layer brings": last_layer,
+    "attention minus MLP over the last third, distilled, nats": attention_lead["plain", "distilled"],
+}
 
 # %%
 F09 = findings.record(
-    pair, "F09", notebook="03_logit_lens", quantity="relative depth from which the models' stop − Wait gaps stay more than half their final distance apart, plain form",
-    unit="of all layers", interval=parted["plain"], control=parted["shuffled"], control_name="the same words shuffled",
-    rule=f"(a) parting depth: {rule_depth}, minus the control's: {rule_above}; (b) held-out error of line and logistic, each minus the exponential's: beyond a twentieth of the latter; (c) attention minus MLP over the last third: {rule_above}",
-    verdict=findings.all_of(part_a, part_b, rule_above.verdict(lead)),
-    detail=f"(a) {part_a}: later than shuffled by {later}. (b) {part_b}: on the base's logit the best shape is {best['logit, base']}: line minus exponential {on_base['linear']:.3g}, logistic minus exponential "
-    f"{on_base['logistic']:.3g} nats². The last layer alone brings {last_layer} of the rise. (c) {rule_above.verdict(lead)}: attention minus MLP {lead} nats; distilled {attention_lead['plain', 'distilled']}.",
-)  # fmt: skip
+    pair,
+    "F09",
+    notebook="03_logit_lens",
+    quantity="relative depth from which the models' stop − Wait gaps stay more than half their final "
+    "distance apart, plain form",
+    unit="of all layers",
+    rules=rules,
+    control=("the same words shuffled", parted["shuffled"]),
+    details=details,
+)
 Markdown(findings.sentence(F09))
 
 # %%
@@ -428,14 +435,30 @@ frozen_best = min(frozen_error, key=lambda shape: frozen_error[shape].mean())
 without_weight = stats.bootstrap(unscaled["scale"][:, -1])
 
 # %%
+norms = {at: streams["base", "plain"][:, at].norm(dim=-1) for at in (half, -1)}
+details = {
+    "distilled": delayed["distilled", "plain"],
+    "share of the rise that rescaling alone explains": shares["base", "plain"],
+    "growth of the stream from the middle to the end, times": float((norms[-1] / norms[half]).mean()),
+    "best shape with the norm": best["logit, base"],
+    "best shape with the scale frozen": frozen_best,
+    "stop token above the control words at the end, nats": stats.bootstrap(z_stop["base", "plain"][:, -1]),
+    "the same without the norm's learned weight": without_weight,
+}
+
+# %%
 rule = findings.Rule("away", 0.05)
 F10 = findings.record(
-    pair, "F10", notebook="03_logit_lens", quantity="depth by which the stop token has made half of its rise, scale frozen minus with the norm, base",
-    unit="of the second half of the layers", interval=delayed["base", "plain"], control=delayed["base", "shuffled"], control_name="the same words shuffled",
-    rule=rule, verdict=rule.verdict(delayed["base", "plain"]),
-    detail=f"Distilled: {delayed['distilled', 'plain']}. Share of the rise that rescaling alone explains: {shares['base', 'plain']}. The stream grows {(streams['base', 'plain'][:, -1].norm(dim=-1) / streams['base', 'plain'][:, half].norm(dim=-1)).mean():.1f}-fold from the middle to the end. "
-    f"Best shape with the norm: {best['logit, base']}; with the scale frozen: {frozen_best}. At the end the stop token stands {stats.bootstrap(z_stop['base', 'plain'][:, -1])} nats above the control words, without the norm's learned weight {without_weight}.",
-)  # fmt: skip
+    pair,
+    "F10",
+    notebook="03_logit_lens",
+    quantity="depth by which the stop token has made half of its rise, scale frozen minus with the norm, "
+    "base",
+    unit="of the second half of the layers",
+    rules=[findings.Part("difference of the depths, base", delayed["base", "plain"], rule)],
+    control=("the same words shuffled", delayed["base", "shuffled"]),
+    details=details,
+)
 Markdown(findings.sentence(F10))
 
 # %%
@@ -485,15 +508,33 @@ low, high = np.quantile(null, [0.025, 0.975])
 names_words = {state: stats.bootstrap(values[:, deep].mean(1)) for state, values in pointed.items()}
 
 # %%
-rule = findings.Rule("above", round(float(high), 3))
 here, there = names_words["plain"], names_words["neutral"]
-special = "holds" if here.low > there.high else "does not hold" if here.high < there.low else "inconclusive"
+beyond = stats.Interval(
+    here.estimate - there.estimate, here.low - there.high, here.high - there.low, here.n
+)  # above 0 where the two intervals do not meet
+rules = [
+    findings.Part("against random directions", here, findings.Rule("above", round(float(high), 3))),
+    findings.Part("beyond neutral statements, interval against interval", beyond, findings.Rule("above", 0)),
+]
+details = {
+    f"97.5th percentile of {N_RANDOM} random directions": float(high),
+    "their 2.5th percentile": float(low),
+    "at the last depth, combined prompts": stats.bootstrap(pointed["plain"][:, -1]),
+    "at the last depth, neutral statements": stats.bootstrap(pointed["neutral"][:, -1]),
+}
+
+# %%
 F11 = findings.record(
-    pair, "F11", notebook="03_logit_lens", quantity="z-score of reasoning tokens and Wait set minus control words in the activation difference, last third of the depths",
-    unit="standard deviations of the vocabulary", interval=names_words["plain"], control=names_words["neutral"], control_name="the same difference on neutral statements (n counts statements)",
-    rule=f"{rule}, the 97.5th percentile of {N_RANDOM} random directions, and above the interval of neutral statements", verdict=findings.all_of(rule.verdict(here), special),
-    detail=f"The 95 % of random directions span {low:.2f} to {high:.2f}; against neutral statements the difference is {names_words['plain'].estimate - names_words['neutral'].estimate:+.2f}, so what exceeds random is {'' if names_words['plain'].low > names_words['neutral'].high else 'not '}special to the end of an answer. At the last depth: {stats.bootstrap(pointed['plain'][:, -1])} on combined prompts, {stats.bootstrap(pointed['neutral'][:, -1])} on neutral statements.",
-)  # fmt: skip
+    pair,
+    "F11",
+    notebook="03_logit_lens",
+    quantity="z-score of reasoning tokens and Wait set minus control words in the activation difference, "
+    "last third of the depths",
+    unit="standard deviations of the vocabulary",
+    rules=rules,
+    control=("the same difference on neutral statements (n counts statements)", there),
+    details=details,
+)
 Markdown(findings.sentence(F11))
 
 # %% [markdown]

@@ -110,15 +110,32 @@ display(Markdown(f"Heads: {heads}. The tokens that moved most, then the mean of 
 mean_change = stats.bootstrap(inside["relative"])
 far = {kind: int((frame["relative"] > mean_change.estimate).sum()) for kind, frame in moved.items()}
 ranks = stats.bootstrap(inside["effective_rank"])
-rule = findings.Rule("below", 0.1)
+n_far = stats.Interval(*[float(far["embedding"])] * 3, len(moved["embedding"]))
+rules = [
+    findings.Part("mean relative change", mean_change, findings.Rule("below", 0.1)),
+    findings.Part("embeddings that moved further, at least one", n_far, findings.Rule("above", 0.5)),
+]
+details = {
+    "rows of the head that moved further": far["unembedding"],
+    "effective rank of a change": ranks,
+    "rank that it could have": float(inside["full_rank"].median()),
+}
+if pair.name == "smol":
+    details["trained embeddings on smol"] = "the two think tags' alone"
+
+# %%
 F12 = findings.record(
-    pair, "F12", notebook="04_value_vectors", quantity="mean relative change of a matrix (Frobenius norm of the difference over that of the base)", unit="of its norm",
-    interval=mean_change, control=stats.bootstrap(rounding), control_name="the base against its own rounding to bfloat16",
-    rule=f"{rule}, and at least one token's embedding moved further than the average matrix", split="", sample="matrices",
-    verdict=findings.all_of(rule.verdict(mean_change), "holds" if far["embedding"] else "does not hold"),
-    detail=("On smol only the two think tags' embeddings were trained at all. " if pair.name == "smol" else "") + f"Tokens that moved further than the average matrix: {far['embedding']} of {len(moved['embedding'])} embeddings, {far['unembedding']} rows of the head. "
-    f"Effective rank of a change: {ranks:.3g} of {inside['full_rank'].median():.0f}.",
-)  # fmt: skip
+    pair,
+    "F12",
+    notebook="04_value_vectors",
+    quantity="mean relative change of a matrix (Frobenius norm of the difference over that of the base)",
+    unit="of its norm",
+    rules=rules,
+    control=("the base against its own rounding to bfloat16", stats.bootstrap(rounding)),
+    split="",
+    sample="matrices",
+    details=details,
+)
 Markdown(findings.sentence(F12))
 
 # %%
@@ -473,22 +490,42 @@ for role in members:
         display(pd.DataFrame({"question": [written[role, "before"].loc[name, "question"]], **{state: [text] for state, text in cells.items()}}).T.rename(columns={0: ""}))
 
 # %%
-rule_null, rule_share = findings.Rule("above", 0), findings.Rule("above", 0.1)
-parts = {
-    "a": findings.all_of(*(findings.Rule("above", 0.95).verdict(interval) for interval in above.values())),
-    "b": findings.all_of(*(rule_share.verdict(interval) for interval in beyond.values())),
-    "c": findings.all_of(rule_null.verdict(longer["base"]), findings.Rule("below", 0).verdict(longer["distilled"])),
+nearer, larger = findings.Rule("above", 0.95), findings.Rule("above", 0.1)
+other = {"of two words": "columns near two words", "matched random": "matched random neurons"}
+rules = [
+    *(
+        findings.Part(f"(a) words with less near columns, {' '.join(of)}", x, nearer)
+        for of, x in above.items()
+    ),
+    *(findings.Part(f"(b) {role}, beyond {other[of]}", x, larger) for (role, of), x in beyond.items()),
+    findings.Part(
+        "(c) tokens longer than with random neurons, base", longer["base"], findings.Rule("above", 0)
+    ),
+    findings.Part("(c) the same, distilled", longer["distilled"], findings.Rule("below", 0)),
+]
+states = {"before": "before", "nearest columns": "after", "matched random": "matched random, one draw"}
+details = {
+    f"P(stop), {role}, {label}": stopping[role][state] for role in members for state, label in states.items()
 }
+for role in members:
+    details[f"half of the difference, in the order of direct contribution, {role}"] = told[role]
+
+# %%
 F13 = findings.record(
-    pair, "F13", notebook="04_value_vectors", quantity=f"share of the between-model difference in stop − Wait made on the base, stop neurons × 0 and Wait neurons × {best['base']:g}",
-    unit="of the difference", interval=share["base", "nearest columns"], control=share["base", "matched random"], control_name=f"matched random neurons, same factors, mean of {N_DRAWS} draws",
-    rule=f"(a) share of random words with less near columns: {findings.Rule('above', 0.95)}; (b) share beyond matched random and beyond two words, both models: {rule_share}; (c) length against matched random: base {rule_null}, distilled {findings.Rule('below', 0)}",
-    verdict=findings.all_of(*parts.values()),
-    detail=f"(a) {parts['a']}: " + ", ".join(f"{role} {kind} {interval}" for (role, kind), interval in above.items())
-    + f". (b) {parts['b']}: " + ", ".join(f"{role} beyond {'columns near two words' if name == 'of two words' else name} {interval}" for (role, name), interval in beyond.items()) + f". (c) {parts['c']}: tokens against random, base {longer['base']:.0f}, distilled {longer['distilled']:.0f}. "
-    f"Silenced in the order of their direct contribution, half of the difference takes {told['base']} of the base, {told['distilled']} of the distilled. P(stop): "
-    + "; ".join(f"{role} before {found['before']}, after {found['nearest columns']}, matched random, one draw, {found['matched random']}" for role, found in stopping.items()) + ".",
-)  # fmt: skip
+    pair,
+    "F13",
+    notebook="04_value_vectors",
+    quantity="share of the between-model difference in stop − Wait made on the base, "
+    f"stop neurons × 0 and Wait neurons × {best['base']:g}",
+    unit="of the difference",
+    interval=share["base", "nearest columns"],
+    rules=rules,
+    control=(
+        f"matched random neurons, same factors, mean of {N_DRAWS} draws",
+        share["base", "matched random"],
+    ),
+    details=details,
+)
 Markdown(findings.sentence(F13))
 
 # %% [markdown]
@@ -512,13 +549,23 @@ names = " ".join(repr(tokenizer.decode([int(i)])) for i in copies.topk(6).indice
 Markdown(f"All others: {every:.1%}, as it must be. The {len(groups.reasoning)} reasoning tokens alone: {of_reasoning[0]:.1%} (random words {of_reasoning[1:].mean():.1%}). Others of cosine 0.9 and more: {int((copies >= 0.9).sum())}; the nearest are {names}.")
 
 # %%
-rule = findings.Rule("above", 0.95)
+rule, runs = findings.Rule("above", 0.95), ("without near copies", "all others")
+explained = stats.bootstrap(shares["without near copies"][1:, -1])
+details = {f"share that the first {TERMS} explain, {name}": float(shares[name][0, -1]) for name in runs}
+details["tokens of cosine 0.9 and more"] = int((copies >= 0.9).sum())
 F14 = findings.record(
-    pair, "F14", notebook="04_value_vectors", quantity=f"share of random words that {TERMS} others explain less well than they explain the stop token, near copies left out", unit="of words",
-    interval=gain["without near copies"], control=stats.bootstrap(shares["without near copies"][1:, -1]), control_name="the random words' own explained share",
-    rule=f"{rule}, with near copies and without", verdict=findings.all_of(*(rule.verdict(interval) for interval in gain.values())), split="", sample="random words",
-    detail=f"With near copies: {gain['all others']}. {int((copies >= 0.9).sum())} tokens have a cosine of 0.9 and more with the stop token. The first {TERMS} explain {shares['all others'][0, -1]:.0%}, without near copies {shares['without near copies'][0, -1]:.0%}.",
-)  # fmt: skip
+    pair,
+    "F14",
+    notebook="04_value_vectors",
+    quantity=f"share of random words that {TERMS} others explain less well than they explain the stop token, "
+    "near copies left out",
+    unit="of words",
+    rules=[findings.Part(f"words explained less well, {name}", gain[name], rule) for name in runs],
+    control=("the random words' own explained share", explained),
+    split="",
+    sample="random words",
+    details=details,
+)
 Markdown(findings.sentence(F14))
 
 # %%

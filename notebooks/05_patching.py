@@ -188,13 +188,36 @@ ahead = stats.paired(np.abs(exact[:, top]).mean(1), np.abs(exact[:, random_nodes
 display(Markdown("Correlation of estimate and exact effect: " + ", ".join(f"{name} {value:.3f}" for name, value in agreement.items())), table.iloc[top[:10]].round(3))
 
 # %%
-rule, rule_size = findings.Rule("above", 0.8), findings.Rule("above", 0)
+rules = [
+    findings.Part("(a) correlation, top and random nodes", agreement["both"], findings.Rule("above", 0.8)),
+    findings.Part("(b) mean exact size, top minus random, nats", ahead, findings.Rule("above", 0)),
+]
+details = {
+    "largest single node": str(nodes[largest]),
+    "its exact effect, nats": stats.bootstrap(exact[:, largest]),
+    "exact effect per nat of estimate": slope["both"],
+    "the same, streams": slope["streams"],
+    "correlation, streams alone": agreement["streams"],
+    "correlation, top nodes alone": agreement["top"],
+    "mean exact size, top, nats": sizes["top"],
+    "mean exact size, random, nats": sizes["random"],
+    "the whole difference, nats": apart,
+}
+
+# %%
 F15 = findings.record(
-    pair, "F15", notebook="05_patching", quantity=f"correlation of attribution patching with exact patching over the top {len(top)} nodes of explore and {len(random_nodes)} random ones, the base's values into the distilled",
-    unit="(Pearson)", interval=agreement["both"], control=agreement["random"], control_name="the random nodes alone", split="", sample="nodes",
-    rule=f"(a) {rule}; (b) mean exact size of the top nodes minus the random ones: {rule_size}", verdict=findings.all_of(rule.verdict(agreement["both"]), rule_size.verdict(ahead)),
-    detail=f"Largest single node: {nodes[largest]}, {stats.bootstrap(exact[:, largest])} nats. Exact effect per nat of estimate: {slope['both']:.2f}, streams {slope['streams']:.2f} (1: no bias). Streams alone: {agreement['streams']:.3f}; top alone: {agreement['top']:.3f}. Mean size of the exact effect: top {sizes['top']} nats, random {sizes['random']} (n = {len(few)} confirm prompts); the whole difference is {apart}.",
-)  # fmt: skip
+    pair,
+    "F15",
+    notebook="05_patching",
+    quantity="correlation of attribution patching with exact patching over the top "
+    f"{len(top)} nodes of explore and {len(random_nodes)} random ones, the base's values into the distilled",
+    unit="(Pearson)",
+    rules=rules,
+    control=("the random nodes alone", agreement["random"]),
+    split="",
+    sample="nodes",
+    details=details,
+)
 Markdown(findings.sentence(F15))
 
 # %%
@@ -352,16 +375,39 @@ share = {name: [stats.ratio_of_means(column, whole["confirm"]) for column in val
 all_layers = stats.ratio_of_means(everything, whole["confirm"])
 
 # %%
-steps = {name: [stats.ratio_of_means(reached[name, stages[k + 1]] - reached[name, stages[k]], whole["confirm"]) for k in range(len(stages) - 1)] for name in orders}
-largest_step = {name: max(found, key=lambda interval: interval.estimate) for name, found in steps.items()}
-rule_step, rule_one = findings.Rule("below", 0.5), findings.Rule("below", 0.25)
-smooth = findings.all_of(*(rule_step.verdict(interval) for interval in largest_step.values()))
+steps = {
+    name: [
+        stats.ratio_of_means(reached[name, stages[k + 1]] - reached[name, stages[k]], whole["confirm"])
+        for k in range(len(stages) - 1)
+    ]
+    for name in orders
+}
+largest_step = {name: max(found, key=lambda step: step.estimate) for name, found in steps.items()}
+alone = share["one layer taken"][best]
+rules = [
+    findings.Part(f"(a) largest of {N_STEPS} stages {name}", step, findings.Rule("below", 0.5))
+    for name, step in largest_step.items()
+]
+rules += [findings.Part("(b) the best single layer", alone, findings.Rule("below", 0.25))]
+details = {"all layers": all_layers}
+details["sum of all single layers"] = stats.ratio_of_means(single["confirm"].sum(1), whole["confirm"])
+details |= {f"half of the layers {name}": gradual[name, half] for name in ("from the bottom", "from the top")}
+for k in (0, stages[1], half, n_layers):
+    details[f"P(stop), the upper {k} layers taken"] = p_stop["from the top", k]
+
+# %%
 F16 = findings.record(
-    pair, "F16", notebook="05_patching", quantity=f"share of the difference in c that the single best layer (chosen on explore: {best}) makes in the base", unit="of the difference",
-    interval=share["one layer taken"][best], control=share["noise"][best], control_name="noise of the same norm in that layer",
-    rule=f"(a) largest of {N_STEPS} stages in each order: {rule_step}; (b) the best single layer: {rule_one}", verdict=findings.all_of(smooth, rule_one.verdict(share["one layer taken"][best])),
-    detail=f"(a) {smooth}: largest stage " + ", ".join(f"{name} {interval}" for name, interval in largest_step.items()) + f". (b) {rule_one.verdict(share['one layer taken'][best])}. All layers: {all_layers}; the sum of all single layers: {stats.ratio_of_means(single['confirm'].sum(1), whole['confirm'])}. {half} of {n_layers} layers from the bottom make {gradual['from the bottom', half]}, from the top {gradual['from the top', half]}. P(stop) is {p_stop['from the top', 0]} in the base, {p_stop['from the top', stages[1]]} with its upper {stages[1]} layers taken, {p_stop['from the top', half]} with the upper {half}, {p_stop['from the top', n_layers]} with all.",
-)  # fmt: skip
+    pair,
+    "F16",
+    notebook="05_patching",
+    quantity="share of the difference in c that the single best layer "
+    f"(chosen on explore: {best}) makes in the base",
+    unit="of the difference",
+    interval=alone,
+    rules=rules,
+    control=("noise of the same norm in that layer", share["noise"][best]),
+    details=details,
+)
 Markdown(findings.sentence(F16))
 
 # %%

@@ -157,15 +157,35 @@ def reasoning(frame: pd.DataFrame) -> np.ndarray:
 gap = length(forced["distilled", "none"]) - length(forced["base", "none"])
 base_rate = np.mean([length(forced["base", other]) for other in neutral], axis=0)
 closed = stats.ratio_of_means(length(forced["base", "own"]) - base_rate, gap)
+by_neutral = stats.ratio_of_means(base_rate - length(forced["base", "none"]), gap)
 more = over_neutral("base", "own", reasoning)
-rule, rule_more = findings.Rule("above", 0.1), findings.Rule("above", 0.05)
-first = over_neutral("distilled", "First", reasoning)
+rules = [
+    findings.Part("(a) share of the gap closed", closed, findings.Rule("above", 0.1)),
+    findings.Part("(b) reasoning answers beyond neutral words, base", more, findings.Rule("above", 0.05)),
+]
+details = {
+    "reasoning answers, 'First' against neutral words, distilled": over_neutral(
+        "distilled", "First", reasoning
+    ),
+    "tokens, the same": over_neutral("distilled", "First", length),
+}
+
+# %% [markdown]
+# What the rule reads of it, and the verdict:
+
+# %%
 F17 = findings.record(
-    pair, "F17", notebook="06_steering", quantity=f"share of the gap in length between the models that the distilled model's first word ({usual!r} in {usual_share:.0%}) closes on the base, beyond neutral words", unit="of the gap",
-    interval=closed, control=stats.ratio_of_means(base_rate - length(forced["base", "none"]), gap), control_name="neutral words beyond no word",
-    rule=f"(a) {rule}; (b) reasoning answers beyond neutral words: {rule_more}", verdict=findings.all_of(rule.verdict(closed), rule_more.verdict(more)), sample="questions",
-    detail=f"Reasoning answers on the base beyond neutral words: {more}. On the distilled model 'First' against neutral words changes them by {first}, its length by {over_neutral('distilled', 'First', length):.0f} tokens.",
-)  # fmt: skip
+    pair,
+    "F17",
+    notebook="06_steering",
+    quantity="share of the gap in length between the models that the distilled model's first word "
+    f"({usual!r} in {usual_share:.0%}) closes on the base, beyond neutral words",
+    unit="of the gap",
+    rules=rules,
+    control=("neutral words beyond no word", by_neutral),
+    sample="questions",
+    details=details,
+)
 Markdown(findings.sentence(F17))
 
 # %%
@@ -221,17 +241,44 @@ short_of = stats.bootstrap(reasoning(strongest) - reasoning(plain_base) - gap_ha
 fall = stats.paired(strongest["stopped"].to_numpy(float), plain_base["stopped"].to_numpy(float))
 
 # %%
-after = [text[len(before) :].strip().split(" ")[0] if text.startswith(before.rstrip()) else "(another answer)" for text, before in zip(strongest["text"], plain_base["text"], strict=True)]
+rules = [
+    findings.Part(f"(a) stop rate within {MAX_STEERED} tokens", fall, findings.Rule("below", -0.2)),
+    findings.Part("(b) rise minus half of the gap", short_of, findings.Rule("above", 0)),
+]
+details = {
+    "reasoning answers, distilled": stats.bootstrap(reasoning(plain_distilled)),
+    "reasoning answers, base": stats.bootstrap(reasoning(plain_base)),
+    "repetition": stats.paired(strongest["repetition"], plain_base["repetition"]),
+    "right answers": stats.paired(strongest["right"].astype(float), plain_base["right"].astype(float)),
+}
+after = [
+    text[len(before) :].strip().split(" ")[0] if text.startswith(before.rstrip()) else "(another answer)"
+    for text, before in zip(strongest["text"], plain_base["text"], strict=True)
+]
 comes = pd.Series(after).replace("", "(nothing)").value_counts().head(8)
-rule_fall, rule_rise = findings.Rule("below", -0.2), findings.Rule("above", 0)
-control = stats.paired(reasoning(swept["words", BIASES[-1]]), reasoning(plain_base))
+shown = ", ".join(f"{findings.code_span(word)} {count}" for word, count in comes.items())
+
+# %% [markdown]
+# The verdict, and the words that come after the base's own answer:
+
+# %%
 F18 = findings.record(
-    pair, "F18", notebook="06_steering", quantity=f"change of the share of reasoning answers on the base, stop logit lowered by {-BIASES[-1]}", unit="of answers",
-    interval=rise, control=control, control_name="the base's most frequent tokens lowered by as much", sample="questions",
-    rule=f"(a) stop rate: {rule_fall}; (b) rise minus half of the gap: {rule_rise}", verdict=findings.all_of(rule_fall.verdict(fall), rule_rise.verdict(short_of)),
-    detail=f"The distilled model reasons in {reasoning(plain_distilled).mean():.0%}, the base in {reasoning(plain_base).mean():.0%} of the answers; rise minus half of that gap {short_of}. Stop rate within {MAX_STEERED} tokens {fall}; repetition {stats.paired(strongest['repetition'], plain_base['repetition'])}, right answers {stats.paired(strongest['right'].astype(float), plain_base['right'].astype(float))}.",
-)  # fmt: skip
-display(Markdown(findings.sentence(F18)), Markdown("The first word after the base's own answer, under the strongest bias: " + ", ".join(f"{findings.code_span(word)} {count}" for word, count in comes.items())))
+    pair,
+    "F18",
+    notebook="06_steering",
+    quantity=f"change of the share of reasoning answers on the base, stop logit lowered by {-BIASES[-1]}",
+    unit="of answers",
+    interval=rise,
+    rules=rules,
+    control=(
+        "the base's most frequent tokens lowered by as much",
+        stats.paired(reasoning(swept["words", BIASES[-1]]), reasoning(plain_base)),
+    ),
+    sample="questions",
+    details=details,
+)
+said = f"The first word after the base's own answer, under the strongest bias: {shown}"
+display(Markdown(findings.sentence(F18)), Markdown(said))
 
 # %%
 measures = {"stop rate": lambda f: f["stopped"].to_numpy(float), "reasoning answers": reasoning, "repetition": lambda f: f["repetition"].to_numpy(float), "right answers": lambda f: f["right"].to_numpy(float)}
@@ -572,14 +619,41 @@ if known is not None:
 
 # %%
 if known is not None:
-    rule_lift, rule_rank = findings.Rule("above", 1.0), findings.Rule("above", 0.9)
+    rules = [
+        findings.Part("(a) rise, base", latent_rise["base"], findings.Rule("above", 1.0)),
+        findings.Part("(b) random latents below, base", latent_rank["base"], findings.Rule("above", 0.9)),
+    ]
+    details = {
+        "rise, distilled": latent_rise["distilled"],
+        "random below, distilled": latent_rank["distilled"],
+    }
+    details |= {
+        f"clamped to {times} times its mean firing, {role}": clamped[role, times]
+        for role in members
+        for times in (0, 1, 4)
+    }
+    for role in members:
+        details[f"unexplained share of variance, {role}"] = stats.bootstrap(on_texts[role][3])
+
+# %% [markdown]
+# On an autoencoder that is there:
+
+# %%
+if known is not None:
     F20 = findings.record(
-        pair, "F20", notebook="06_steering", quantity=f"change of log P(Wait set) on the base, decoder row of latent {latent} added at strength {latent_strength:g}", unit="nats",
-        interval=latent_rise["base"], control=stats.bootstrap(latent_null["base"].mean(1)), control_name=f"{len(drawn)} random live latents, same length",
-        rule=f"(a) {rule_lift}; (b) share of random latents below: {rule_rank}", verdict=findings.all_of(rule_lift.verdict(latent_rise["base"]), rule_rank.verdict(latent_rank["base"])),
-        detail=f"Random latents below: {latent_rank['base']} (base), {latent_rank['distilled']} (distilled, itself {latent_rise['distilled']} nats). Clamped in the autoencoder's output with its error kept, to 0, 1 and 4 times its mean firing: base " + ", ".join(f"{round(clamped['base', times].estimate, 1) + 0.0:+.1f}" for times in (0, 1, 4))
-        + "; distilled " + ", ".join(f"{round(clamped['distilled', times].estimate, 1) + 0.0:+.1f}" for times in (0, 1, 4)) + " nats. Unexplained share of variance: " + ", ".join(f"{role} {stats.bootstrap(on_texts[role][3])}" for role in members) + ".",
-    )  # fmt: skip
+        pair,
+        "F20",
+        notebook="06_steering",
+        quantity="change of log P(Wait set) on the base, "
+        f"decoder row of latent {latent} added at strength {latent_strength:g}",
+        unit="nats",
+        rules=rules,
+        control=(
+            f"{len(drawn)} random live latents, same length",
+            stats.bootstrap(latent_null["base"].mean(1)),
+        ),
+        details=details,
+    )
     display(Markdown(findings.sentence(F20)))
 
 # %%
@@ -660,16 +734,41 @@ display(pd.DataFrame({(role, "nothing", ""): numbers(written[role]["nothing"]) f
 
 # %%
 effect_of = {"base": reasoning, "distilled": lambda frame: frame["stopped"].to_numpy(float)}
-gain = {(role, name): stats.paired(effect_of[role](written[role][name, "method"]), effect_of[role](written[role][name, "control"])) for role, name in affordable}
-rule_nats, rule_rank = findings.Rule("above", 1.0), findings.Rule("above", 0.9)
+gain = {
+    (role, name): stats.paired(
+        *(effect_of[role](written[role][name, kind]) for kind in ("method", "control"))
+    )
+    for role, name in affordable
+}
 worst = min(rise_of, key=lambda use: rise_of[use].estimate)
+rise_rule, rank_rule = findings.Rule("above", 1.0), findings.Rule("above", 0.9)
+rules = [findings.Part(f"(a) {label[use]}", value, rise_rule) for use, value in rise_of.items()]
+rules += [findings.Part(f"(b) random below, {label[use]}", value, rank_rule) for use, value in rank.items()]
+details = {
+    f"another family's vector, {label[use]}": stats.bootstrap(values[1]) for use, values in other.items()
+}
+measure = {"base": "reasoning answers", "distilled": "stop rate"}
+details |= {
+    f"{measure[role]} beyond the control, {name}, {role}": value
+    for (role, name), value in gain.items()
+    if affordable[role, name].vectors
+}
+
+# %% [markdown]
+# F19 has six uses, and what each does in texts stands beside them:
+
+# %%
 F19 = findings.record(
-    pair, "F19", notebook="06_steering", quantity=f"change of log P of the wanted token, weakest of six uses ({label[worst]})", unit="nats",
-    interval=rise_of[worst], control=stats.bootstrap(null[worst].mean(1)), control_name=f"{N_CONTROLS} random directions, same length",
-    rule=f"each of six uses: (a) {rule_nats}; (b) share of random directions below: {rule_rank}", verdict=findings.all_of(*(rule_nats.verdict(value) for value in rise_of.values()), *(rule_rank.verdict(value) for value in rank.values())),
-    detail="Each: " + "; ".join(f"{label[use]} {value} nats, random below {rank[use]}, another family's vector {stats.bootstrap(other[use][1])}" for use, value in rise_of.items())
-    + ". In texts, against the control: " + "; ".join(f"{name} on the {role} {value}" for (role, name), value in gain.items() if affordable[role, name].vectors) + " (base: reasoning answers; distilled: stop rate).",
-)  # fmt: skip
+    pair,
+    "F19",
+    notebook="06_steering",
+    quantity=f"change of log P of the wanted token, weakest of six uses ({label[worst]})",
+    unit="nats",
+    interval=rise_of[worst],
+    rules=rules,
+    control=(f"{N_CONTROLS} random directions, same length", stats.bootstrap(null[worst].mean(1))),
+    details=details,
+)
 Markdown(findings.sentence(F19))
 
 # %%

@@ -240,31 +240,85 @@ def of_ending(name: str, kind: str = "tag", form: str = "plain", role: str = "di
 # The four endings that the rules name, and what the tag adds to each beyond the nonsense tag:
 
 # %%
-both, alone, whole, short = "<think></think> <answer>A.</answer>", "<answer>A.</answer>", "</think>¶¶A.", "</think> word."
-half, quarter = findings.Rule("above", 0.5), findings.Rule("above", 0.25)
+both, alone, whole, short = (
+    "<think></think> <answer>A.</answer>",
+    "<answer>A.</answer>",
+    "</think>¶¶A.",
+    "</think> word.",
+)
+half, quarter, positive = (findings.Rule("above", least) for least in (0.5, 0.25, 0))
 apart = stats.paired(read["distilled", both, "plain", "tag"], read["distilled", alone, "plain", "none"])
-beyond = {name: stats.paired(read["distilled", name, "plain", "tag"], read["distilled", name, "plain", "nonsense"]) for name in (both, whole, short)}
+beyond = {
+    name: stats.paired(*(read["distilled", name, "plain", kind] for kind in ("tag", "nonsense")))
+    for name in (both, whole, short)
+}
 
 # %%
-below, above_zero = findings.Rule("below", 0.5), findings.Rule("above", 0)
-twins, marks = "", (distilled.groups.end_think, single_id(distilled.tokenizer, nonsense["distilled"]))
-if None not in marks:  # both are single tokens: how near are their embeddings?
-    unit = torch.nn.functional.normalize(distilled.model.get_input_embeddings().weight[[*marks, *distilled.groups.control]].float(), dim=-1)
-    twins = f"Cosine of the embeddings of </think> and {nonsense['distilled']}: {unit[0] @ unit[1]:.2f}; of </think> and plain words {stats.bootstrap((unit[2:] @ unit[0]).tolist())}."
+rules = [
+    findings.Part("(a) after both tags", of_ending(both), half),
+    findings.Part("(b) minus <answer> alone", apart, quarter),
+    findings.Part("(b) <answer> alone", of_ending(alone, "none"), findings.Rule("below", 0.5)),
+    findings.Part("(c) beyond the nonsense tag", beyond[both], positive),
+]
+details = {
+    "both tags, template": of_ending(both, form="template"),
+    "<answer> alone, template": of_ending(alone, "none", "template"),
+    "both tags, the base": of_ending(both, role="base"),
+    "<answer> alone, the base": of_ending(alone, "none", role="base"),
+}
+
+# %%
 F21 = findings.record(
-    pair, "F21", notebook="07_think_tags", quantity="P(stop) of the distilled model after <think></think> <answer>A.</answer>", unit="probability", interval=of_ending(both),
-    control=of_ending(both, "nonsense"), control_name="the same with a nonsense tag for </think>", sample="questions",
-    rule=f"(a) {half}; (b) minus <answer> alone: {quarter}, <answer> alone: {below}; (c) minus the nonsense tag: {above_zero}",
-    verdict=findings.all_of(half.verdict(of_ending(both)), quarter.verdict(apart), below.verdict(of_ending(alone, "none")), above_zero.verdict(beyond[both])),
-    detail=f"<answer> alone {of_ending(alone, 'none')}; both minus alone {apart}; beyond the nonsense tag {beyond[both]}. In the template: {of_ending(both, form='template')} against {of_ending(alone, 'none', 'template')}. The base, plain: {of_ending(both, role='base')} and {of_ending(alone, 'none', role='base')}.",
-)  # fmt: skip
+    pair,
+    "F21",
+    notebook="07_think_tags",
+    quantity="P(stop) of the distilled model after <think></think> <answer>A.</answer>",
+    unit="probability",
+    rules=rules,
+    control=("the same with a nonsense tag for </think>", of_ending(both, "nonsense")),
+    sample="questions",
+    details=details,
+)
+Markdown(findings.sentence(F21))
+
+# %%
+rules = [
+    findings.Part("(a) after the block", of_ending(whole), half),
+    findings.Part("(b) beyond the nonsense tag", beyond[whole], quarter),
+    findings.Part("(c) after `</think> word.`", of_ending(short), half),
+    findings.Part("(c) beyond the nonsense tag, `</think> word.`", beyond[short], positive),
+]
+details = {
+    "without any tag": of_ending(whole, "none"),
+    "`</think> word`, no period": of_ending("</think> word"),
+}
+for kind, mark in (
+    ("tag", "</think>"),
+    ("nonsense", "nonsense tag"),
+    ("words", "plain words"),
+    ("none", "nothing"),
+):
+    details[f"after a real thought, template, {mark}"] = of_ending("thought </think>¶¶A.", kind, "template")
+pairs = (distilled.groups.end_think, single_id(distilled.tokenizer, nonsense["distilled"]))
+if None not in pairs:  # both are single tokens: how near are their embeddings?
+    rows = distilled.model.get_input_embeddings().weight[[*pairs, *distilled.groups.control]].float()
+    unit = torch.nn.functional.normalize(rows, dim=-1)
+    details["cosine of </think> and the nonsense tag"] = float(unit[0] @ unit[1])
+    details["cosine of </think> and plain words"] = stats.bootstrap((unit[2:] @ unit[0]).tolist())
+
+# %%
 F22 = findings.record(
-    pair, "F22", notebook="07_think_tags", quantity="P(stop) of the distilled model after </think>, two new lines, and the answer with its period", unit="probability", interval=of_ending(whole),
-    control=of_ending(whole, "nonsense"), control_name="the same with a nonsense tag for </think>", sample="questions",
-    rule=f"(a) {half}; (b) minus the nonsense tag: {quarter}; (c) after </think> word.: {half}, minus the nonsense tag: {above_zero}", verdict=findings.all_of(half.verdict(of_ending(whole)), quarter.verdict(beyond[whole]), half.verdict(of_ending(short)), above_zero.verdict(beyond[short])),
-    detail=f"Without any tag {of_ending(whole, 'none')}; beyond the nonsense tag {beyond[whole]}. `</think> word.` {of_ending(short)}, beyond the nonsense tag {beyond[short]}, without its period {of_ending('</think> word')}. After a real thought in the template {of_ending('thought </think>¶¶A.', form='template')}, nonsense {of_ending('thought </think>¶¶A.', 'nonsense', 'template')}, plain words {of_ending('thought </think>¶¶A.', 'words', 'template')}, nothing {of_ending('thought </think>¶¶A.', 'none', 'template')}. {twins}",
-)  # fmt: skip
-display(Markdown(findings.sentence(F21)), Markdown(findings.sentence(F22)))
+    pair,
+    "F22",
+    notebook="07_think_tags",
+    quantity="P(stop) of the distilled model after </think>, two new lines, and the answer with its period",
+    unit="probability",
+    rules=rules,
+    control=("the same with a nonsense tag for </think>", of_ending(whole, "nonsense")),
+    sample="questions",
+    details=details,
+)
+Markdown(findings.sentence(F22))
 
 # %%
 panels = {
@@ -399,20 +453,45 @@ def mean_of(values) -> stats.Interval:
 greedy_again = np.array([reasons_again(c) for c in greedy[greedy["closed"]].itertuples()], dtype=float)
 
 # %%
-beyond_nonsense, some_again, few_untagged = stats.paired(three["tag"], three["nonsense"]), findings.Rule("above", 0.01), findings.Rule("below", 0.02)
+details = {name: stats.share(share(after["tag"], told.questions, test)) for name, test in steps.items()}
+details |= {"opens a new thought": stats.share(opens), "samples a question": N_SAMPLES}
 F23 = findings.record(
-    pair, "F23", notebook="07_think_tags", quantity="share of samples after question, answer and </think> that write a blank line, repeat the answer and stop", unit="of samples", interval=stats.share(three["tag"]),
-    control=stats.share(three["nonsense"]), control_name="a nonsense tag for </think>", sample="questions", rule=f"{half}; minus the nonsense tag: {quarter}",
-    verdict=findings.all_of(half.verdict(stats.share(three["tag"])), quarter.verdict(beyond_nonsense)),
-    detail="After </think>: " + ", ".join(f"{name} {stats.share(share(after['tag'], told.questions, test))}" for name, test in steps.items()) + f"; opens a new thought {stats.share(opens)} ({N_SAMPLES} samples a question). Beyond the nonsense tag {beyond_nonsense}.",
-)  # fmt: skip
+    pair,
+    "F23",
+    notebook="07_think_tags",
+    quantity="share of samples after question, answer and </think> that write a blank line, "
+    "repeat the answer and stop",
+    unit="of samples",
+    rules=[
+        findings.Part("all three", stats.share(three["tag"]), half),
+        findings.Part("beyond the nonsense tag", stats.paired(three["tag"], three["nonsense"]), quarter),
+    ],
+    control=("a nonsense tag for </think>", stats.share(three["nonsense"])),
+    sample="questions",
+    details=details,
+)
+Markdown(findings.sentence(F23))
+
+# %%
+rules = [
+    findings.Part("(a) reason again", mean_of(again), findings.Rule("above", 0.01)),
+    findings.Part("(b) finished without </think>", mean_of(untagged), findings.Rule("below", 0.02)),
+]
+details = {f"samples with {n} </think>": int(count) for n, count in counted.items()}
+details[f"finished within {MAX_SAMPLED} tokens"] = sum(map(len, finished))
+details["samples"] = len(asked) * N_SAMPLES
 F24 = findings.record(
-    pair, "F24", notebook="07_think_tags", quantity="share of samples with a </think> that reason again after it", unit="of samples", interval=mean_of(again),
-    control=mean_of(greedy_again), control_name="greedy answers", sample="questions", rule=f"(a) {some_again}; (b) finished samples without </think>: {few_untagged}",
-    verdict=findings.all_of(some_again.verdict(mean_of(again)), few_untagged.verdict(mean_of(untagged))),
-    detail=f"Finished samples without </think>: {mean_of(untagged):.3f}. Samples by number of </think>: " + ", ".join(f"{n}: {count}" for n, count in counted.items()) + f"; {sum(map(len, finished))} of {len(asked) * N_SAMPLES} finished within {MAX_SAMPLED} tokens.",
-)  # fmt: skip
-display(Markdown(findings.sentence(F23)), Markdown(findings.sentence(F24)))
+    pair,
+    "F24",
+    notebook="07_think_tags",
+    quantity="share of samples with a </think> that reason again after it",
+    unit="of samples",
+    rules=rules,
+    control=("greedy answers", mean_of(greedy_again)),
+    sample="questions",
+    details=details,
+)
+Markdown(findings.sentence(F24))
 
 # %%
 panels = {
@@ -810,14 +889,26 @@ zero = kept(pair, "07_r1_zero", read_zero, len(questions), fresh=RECOMPUTE)
 # How much likelier R1-Zero's names are than other names, in each model, and the difference between the models:
 
 # %%
-habit = {(role, place): zero[f"{role} {place} think"] - zero[f"{role} {place} plan"] for role in members for place in ("open", "answer")}
-traces_of = {place: stats.paired(habit["distilled", place], habit["base", place]) for place in ("open", "answer")}
-rule = findings.Rule("above", 1.0)
+habit = {
+    (role, place): zero[f"{role} {place} think"] - zero[f"{role} {place} plan"]
+    for role in members
+    for place in ("open", "answer")
+}
+traces_of = {
+    place: stats.paired(habit["distilled", place], habit["base", place]) for place in ("open", "answer")
+}
 F25 = findings.record(
-    pair, "F25", notebook="07_think_tags", quantity="log P(<answer>) after </think> under the R1-Zero template, minus other tag names, distilled minus base", unit="nats", interval=traces_of["answer"],
-    control=stats.bootstrap(habit["base", "answer"]), control_name="the base alone", sample="questions", rule=str(rule), verdict=rule.verdict(traces_of["answer"]),
-    detail=f"<think> after 'Assistant:', distilled minus base: {traces_of['open']} nats.",
-)  # fmt: skip
+    pair,
+    "F25",
+    notebook="07_think_tags",
+    quantity="log P(<answer>) after </think> under the R1-Zero template, minus other tag names, "
+    "distilled minus base",
+    unit="nats",
+    rules=[findings.Part("difference of differences", traces_of["answer"], findings.Rule("above", 1.0))],
+    control=("the base alone", stats.bootstrap(habit["base", "answer"])),
+    sample="questions",
+    details={"<think> after 'Assistant:', distilled minus base": traces_of["open"]},
+)
 Markdown(findings.sentence(F25))
 
 # %%

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,9 @@ from helpers.commands.run import run_command
 from helpers.findings import read_ledger
 from helpers.store import ROOT, UserError, atomic
 
-# Of one machine in float32 every digit repeats; of another, sums differ in their last bits, and the ledger keeps four
-# places. A number inside a text counts as equal within one unit of its last place, too.
-RELATIVE, ABSOLUTE = 1e-3, 1e-3
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
-EXACT = ("claim", "models", "quantity", "unit", "split", "sample", "rule", "verdict")
-Difference = tuple[str, str, str, str]  # finding, field, committed, found
+# Of one machine in float32 every digit repeats; of another, sums differ in their last bits.
+TOLERANCE = 1e-3  # relative and absolute
+Rows = list[dict[str, Any]]
 
 
 def ledger_path(pair: str, *, quick: bool, root: Path = ROOT) -> Path:
@@ -28,12 +24,16 @@ def ledger_path(pair: str, *, quick: bool, root: Path = ROOT) -> Path:
     return root / "data" / pair / ("quick_findings.json" if quick else "findings.json")
 
 
-def committed(pair: str, *, quick: bool, only: str | None = None, root: Path = ROOT) -> list[dict[str, Any]]:
+def keep_command(pair: str, *, quick: bool) -> str:
+    """The command that writes a pair's ledger anew."""
+    return run_command(pair) + " --quick --keep" * quick
+
+
+def committed(pair: str, *, quick: bool, only: str | None = None, root: Path = ROOT) -> Rows:
     """The ledger to compare with, or its part of some notebooks. Raises UserError where there is none."""
     path = ledger_path(pair, quick=quick, root=root)
     if not path.exists():
-        how = run_command(pair) + " --quick --keep" * quick
-        raise UserError(f"no {path.relative_to(root)} to compare with: write it with `{how}`")
+        raise UserError(f"no {path.relative_to(root)}: write it with `{keep_command(pair, quick=quick)}`")
     return [row for row in read_ledger(path) if row["notebook"].startswith(only or "")]
 
 
@@ -45,48 +45,32 @@ def keep(pair: str, run: Path, *, root: Path = ROOT) -> Path:
     return path
 
 
-def differences(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[Difference]:
-    """What differs, one row a field: findings that are missing or new, words, verdicts, and numbers beyond the
-    tolerance, those inside texts included."""
-    known, seen = ({row["id"]: row for row in rows} for rows in (expected, found))
-    rows = [(name, "finding", "there", "missing") for name in sorted(known.keys() - seen.keys())]
-    rows += [(name, "finding", "missing", "there") for name in sorted(seen.keys() - known.keys())]
-    for name in sorted(known.keys() & seen.keys()):
-        one, two = (_flat(row) for row in (known[name], seen[name]))
-        rows += [
-            (name, field, str(one.get(field)), str(two.get(field)))
-            for field in one | two
-            if not _same(one.get(field), two.get(field), exact=field in EXACT)
-        ]
+def differences(expected: Rows, found: Rows) -> list[tuple[str, str, str, str]]:
+    """What differs, as (finding, field, committed, found): findings that are missing, words, verdicts, and numbers
+    beyond the tolerance. New findings have nothing to differ from."""
+    seen, rows = {row["id"]: flat(row) for row in found}, []
+    for row in expected:
+        one, two = flat(row), seen.get(row["id"], {})
+        if not two:
+            rows.append((row["id"], "finding", "there", "missing"))
+        fields = [field for field in one | two if two and not _same(one.get(field), two.get(field))]
+        rows += [(row["id"], field, str(one.get(field)), str(two.get(field))) for field in fields]
     return rows
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    inner = {f"control {key}": value for key, value in row["control"].items()}
-    return {key: value for key, value in row.items() if key not in ("control", "id")} | inner
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Each number and text of an entry by the way to it: "control low", "details loops estimate"; parts by name."""
+    if isinstance(value, list) and all(isinstance(row, dict) for row in value):
+        value = {row["name"]: row for row in value}
+    if not isinstance(value, dict):
+        return {name: value}
+    return {way: one for key, inner in value.items() for way, one in flat(inner, f"{name} {key}".strip()).items()}
 
 
-def _same(one: Any, two: Any, *, exact: bool) -> bool:
-    if not exact and isinstance(one, float) and isinstance(two, float):
-        return _close(one, two, 0.0)
-    if not exact and isinstance(one, str) and isinstance(two, str):
-        if NUMBER.sub("#", one) != NUMBER.sub("#", two):
-            return False
-        numbers = zip(NUMBER.findall(one), NUMBER.findall(two), strict=True)
-        return all(_close(float(a), float(b), _place(a)) for a, b in numbers)
+def _same(one: Any, two: Any) -> bool:
+    if isinstance(one, float) and isinstance(two, float):
+        return math.isclose(one, two, rel_tol=TOLERANCE, abs_tol=TOLERANCE) or (math.isnan(one) and math.isnan(two))
     return one == two
-
-
-def _place(number: str) -> float:
-    """One unit of the last place that a printed number shows."""
-    digits, _, power = number.partition("e")
-    return 10.0 ** (int(power or 0) - len(digits.partition(".")[2])) if "." in digits or power else 0.0
-
-
-def _close(one: float, two: float, place: float) -> bool:
-    if math.isnan(one) or math.isnan(two):
-        return math.isnan(one) and math.isnan(two)
-    return abs(one - two) <= max(ABSOLUTE, RELATIVE * abs(one), place * 1.001)
 
 
 def other_bytes(pair: str, run: Path, *, root: Path = ROOT) -> tuple[list[str], int]:
@@ -99,14 +83,7 @@ def other_bytes(pair: str, run: Path, *, root: Path = ROOT) -> tuple[list[str], 
 
 
 def compare(
-    pair: str,
-    expected: list[dict[str, Any]],
-    run: Path,
-    *,
-    quick: bool = False,
-    only: str | None = None,
-    verdicts: bool = False,
-    root: Path = ROOT,
+    pair: str, expected: Rows, run: Path, *, quick: bool = False, only: str | None = None, verdicts: bool = False
 ) -> bool:
     """Print what differs between the committed findings and those of a run in a scratch folder; whether nothing that
     decides does. `verdicts`: numbers are told, verdicts decide. Of a full run the files are compared as well."""
@@ -114,16 +91,16 @@ def compare(
     found = [row for row in read_ledger(path) if row["notebook"].startswith(only or "")]
     rows = differences(expected, found)
     if rows:
-        grid = Table(title=f"Not as committed (numbers: beyond {RELATIVE:g} of the value and {ABSOLUTE:g})")
-        for name in ("finding", "field", "committed", "found"):
-            grid.add_column(name)
+        grid = Table("finding", "field", "committed", "found", title=f"Not as committed, beyond {TOLERANCE:g}")
         for row in rows:
             grid.add_row(*row)
         console.print(grid)
     else:
         console.print(f"{len(expected)} findings: verdicts, words and numbers as committed", highlight=False)
+    if new := ", ".join(sorted({row["id"] for row in found} - {row["id"] for row in expected})):
+        print(f"new, not committed yet: {new}; keep with `{keep_command(pair, quick=quick)}`")
     if not quick:
-        others, n = other_bytes(pair, run, root=root)
+        others, n = other_bytes(pair, run)
         same = f"{n - len(others)} of {n} files of data and figures are byte for byte as committed"
         console.print(f"{same}; not so: {', '.join(others)}" if others else same, highlight=False)
     return not [field for _, field, _, _ in rows if field in ("finding", "verdict") or not verdicts]

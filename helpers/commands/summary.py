@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,121 +12,85 @@ from urllib.parse import quote
 import jinja2
 import jupytext
 
-from helpers.findings import CLAIMS, as_markdown, load_findings
+from helpers.findings import CLAIMS, as_markdown, as_text, load_findings
 from helpers.store import ROOT, UserError, figures_dir, write_text
 
 NOTED = [f"F{number:02d}" for number in range(1, 26)]  # the claims of the notes; new findings come after them
-VERDICTS = ("holds", "does not hold", "inconclusive")
 TEMPLATE = Path(__file__).with_name("summary.md.j2")
 
 
 def summary(pair: str) -> str:
     """The executive summary in Markdown. Its prose was written for smol; any other pair gets its verdicts counted.
 
-    Raises UserError when a verdict is no longer the one that the prose was written for.
+    Raises UserError when a finding, or a part or detail that it reads, is missing, or a verdict is another than the
+    prose was written for.
     """
     entries = {row["id"]: row for row in load_findings(pair)}
     if pair != "smol":
-        return f"On pair `{pair}`, of {len(CLAIMS)} findings {len(entries)} were measured: {_counted(entries)}."
+        counts = Counter(row["verdict"] for row in entries.values())
+        counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("holds", "does not hold", "inconclusive"))
+        return f"On pair `{pair}`, of {len(CLAIMS)} findings {len(entries)} were measured: {counted}."
     if lacking := [name for name in NOTED if name not in entries]:
         raise UserError(f"the ledger of smol lacks {', '.join(lacking)}: run all notebooks before the report")
+    verdicts = {name: entries[name]["verdict"] for name in NOTED}
+
+    def written_for(**expected: str) -> str:
+        if changed := [f"{name} {verdicts[name]!r}" for name, verdict in expected.items() if verdicts[name] != verdict]:
+            raise UserError(f"{TEMPLATE.name} was written for other verdicts: now {', '.join(changed)}; rewrite it")
+        return ""
+
+    known = {"verdicts": Counter(verdicts.values()), "count": len(NOTED), "written_for": written_for}
+    known |= {"figure": lambda slug: figure(pair, slug), "measured": measured, "percent": percent, "text": as_text}
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    functions = (written_for, number, times, span, percent, control, told)
-    known = {function.__name__: function for function in functions}
-    known |= {
-        "figure": lambda slug: figure(pair, slug),
-        "verdicts": _verdicts({name: entries[name] for name in NOTED}),
-        "count": len(NOTED),
-    }
-    known["written_for"] = lambda **verdicts: written_for(entries, verdicts)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**entries, **known).strip()
 
 
-def written_for(entries: dict[str, Any], verdicts: dict[str, str]) -> str:
-    """Nothing, if these are the ledger's verdicts; else a UserError that names what changed."""
-    changed = [
-        f"{name} {entries[name]['verdict']!r}" for name, said in verdicts.items() if entries[name]["verdict"] != said
-    ]
-    if changed:
-        raise UserError(
-            f"{TEMPLATE.name} was written for other verdicts: now {', '.join(changed)}; rewrite what it says of them"
-        )
-    return ""
+def measured(entry: dict[str, Any], name: str, *, short: bool = False) -> str:
+    """A part or detail of a finding by its name, two places: the number, and its interval unless `short`."""
+    found = named(entry, name)
+    if isinstance(found, float):
+        return f"{found:.2f}"
+    return ("{estimate:.2f}" if short else "{estimate:.2f} ({low:.2f} to {high:.2f})").format(**found)
 
 
-def number(entry: dict[str, Any]) -> str:
-    """A finding's estimate, three digits."""
-    return f"{entry['estimate']:.3g}"
+def named(entry: dict[str, Any], name: str) -> Any:
+    """A part or detail of a finding by its name. Raises UserError when there is none."""
+    found = entry["details"] | {part["name"]: part for part in entry["rules"]}
+    if name not in found:
+        raise UserError(f"{TEMPLATE.name} reads {name!r} of {entry['id']}: there are {', '.join(found)}")
+    return found[name]
 
 
-def times(entry: dict[str, Any]) -> str:
-    """Its estimate over that of its control, two digits."""
-    return f"{entry['estimate'] / entry['control']['estimate']:.2g}"
-
-
-def span(entry: dict[str, Any]) -> str:
-    """Its 95 % interval."""
-    return f"{entry['low']:.3g} to {entry['high']:.3g}"
-
-
-def percent(entry: dict[str, Any]) -> str:
-    """Its estimate in percent."""
-    return f"{100 * entry['estimate']:.{3 if entry['estimate'] >= 1 else 2}g} %"
-
-
-def control(entry: dict[str, Any], *, as_percent: bool = False) -> str:
-    """The estimate of its control."""
-    return percent(entry["control"]) if as_percent else number(entry["control"])
-
-
-def told(entry: dict[str, Any], *phrases: str, short: bool = False) -> str:
-    """The number, and its interval if it has one and `short` is not asked for, that a finding's detail tells after
-    these phrases in turn.
-
-    Raises UserError when a phrase or the number is missing.
-    """
-    rest = entry["detail"]
-    for phrase in phrases:
-        _, found, rest = rest.partition(phrase)
-        if not found:
-            raise UserError(f"{TEMPLATE.name} looks for {phrase!r} in the detail of {entry['id']}: not there")
-    match = re.match(r"[^\d-]*(-?\d+\.?\d*)(?: (?:nats )?\[(-?[\d.]+), (-?[\d.]+)\])?", rest)
-    if not match:
-        raise UserError(f"{TEMPLATE.name}: no number after {phrases[-1]!r} in {entry['id']}")
-    return f"{match[1]} ({match[2]} to {match[3]})" if match[2] and not short else match[1]
+def percent(entry: dict[str, Any], name: str | None = None) -> str:
+    """An estimate in percent, a finding's own or that of a named part or detail."""
+    estimate = (named(entry, name) if name else entry)["estimate"]
+    return f"{100 * estimate:.{3 if estimate >= 1 else 2}g} %"
 
 
 def figure(pair: str, slug: str) -> str:
     """A committed figure, with the alternative text it carries."""
     from PIL import Image
 
-    path = figures_dir(pair) / f"{slug}.png"
-    with Image.open(path) as picture:
+    with Image.open(figures_dir(pair) / f"{slug}.png") as picture:
         alt = picture.info["Description"]
     return f"![{as_markdown(alt)}](figures/{pair}/{slug}.png)"
 
 
-def _verdicts(entries: dict[str, Any]) -> dict[str, int]:
-    return {verdict: sum(row["verdict"] == verdict for row in entries.values()) for verdict in VERDICTS}
-
-
-def _counted(entries: dict[str, Any]) -> str:
-    return ", ".join(f"{count} {verdict}" for verdict, count in _verdicts(entries).items())
-
-
 def findings_table(pair: str, root: Path = ROOT) -> str:
-    """All findings as a Markdown table; each id links to the heading of its notebook."""
+    """All findings as a Markdown table, those of published texts beside the pair's; ids link to their notebooks."""
     lines = ["| finding | measured | estimate (95 % interval) | n | control | verdict |", "|---|---|---|---|---|---|"]
-    for row in load_findings(pair):
-        unit, other = row["unit"], row["control"]
+    rows = [*load_findings(pair), *load_findings("published")]
+    for row in sorted(rows, key=lambda row: row["id"]):
+        published = row["evidence"] == "published"
+        about = "; ".join(filter(None, (f"{row['source']}, {', '.join(row['models'])}", row["settings"])))
+        number, ends = as_text(row).split(" ", 1)
         cells = [
             row["claim"],
-            row["quantity"],
-            f"{number(row)} {unit} ({span(row)})",
+            row["quantity"] + f" (published texts: {about})" * published,
+            f"{number} {row['unit']} {ends}",
             str(row["n"]),
-            f"{other['name']}: {number(other)} ({span(other)})",
-            f"**{row['verdict']}**",
         ]
+        cells += [f"{row['control']['name']}: {as_text(row['control'])}", f"**{row['verdict']}**"]
         link = f"[{row['id']}]({cell_link(row['id'], row['notebook'], root)})"
         lines.append(f"| {link} " + " | ".join(as_markdown(cell).replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(lines)

@@ -225,6 +225,7 @@ def project(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "helpers", tmp_path / "helpers", ignore=shutil.ignore_patterns("__pycache__", "tests"))
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "data" / "smol").mkdir(parents=True)
+    shutil.copy(ROOT / "data" / "claims.json", tmp_path / "data")
     (tmp_path / "requirements.txt").touch()
     (tmp_path / "notebooks" / "03_x.py").write_text(WAITING)
     return tmp_path

@@ -121,7 +121,7 @@ def test_docstrings_name_the_notebooks_that_use_them():
 def test_ledger_holds_every_finding_of_these_notebooks():
     entries = {row["id"]: row for row in load_findings("smol")}
     text = "".join(source.read_text(encoding="utf-8") for source in SOURCES)
-    recorded = set(re.findall(r'pair, "(F\d\d)"', text))
+    recorded = set(re.findall(r'record\(\s*pair,\s*"(F\d\d)"', text))
     assert recorded == set(entries) and len(recorded) >= 8
     for row in entries.values():
         assert row["low"] <= row["estimate"] <= row["high"] and row["n"] > 1 and row["unit"]

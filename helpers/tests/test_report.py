@@ -15,7 +15,7 @@ from helpers import findings, stats
 from helpers.commands import report as report_module
 from helpers.commands import summary as summary_module
 from helpers.commands.report import convert, document, front, read_cells, report
-from helpers.commands.summary import bench_tables, between, cell_link, findings_table, summary, told, write_readme
+from helpers.commands.summary import bench_tables, between, cell_link, findings_table, summary, write_readme
 from helpers.generation import load_combined
 from helpers.readouts import next_logprobs
 from helpers.store import ROOT, UserError
@@ -64,31 +64,49 @@ def test_the_summary_is_short_and_shows_its_figures():
     assert 5 <= len(pictures) <= 7 and all((ROOT / path).exists() for path in pictures)
 
 
-def test_a_changed_verdict_stops_the_summary(monkeypatch):
-    rows = findings.load_findings("smol")
-    changed = [row | {"verdict": "inconclusive"} if row["id"] == "F01" else row for row in rows]
-    monkeypatch.setattr(summary_module, "load_findings", lambda pair: changed)
-    with pytest.raises(UserError, match="F01 'inconclusive'"):
+@pytest.fixture
+def ledger(monkeypatch):
+    """An invented ledger of smol, with the verdicts, parts and details that the summary was written for."""
+    text = summary_module.TEMPLATE.read_text(encoding="utf-8")
+    numbers = {"estimate": 0.4, "low": -0.1, "high": 0.9, "n": 9}
+    verdicts = dict(re.findall(r'(F\d\d)="([^"]+)"', text))
+    read = re.findall(r'(?:measured|percent)\((F\d\d), "([^"]+)"', text)
+    rows = [{"id": name, "control": numbers, "rules": [], **numbers} for name in summary_module.NOTED]
+    for row in rows:
+        row |= {"details": {name: numbers for finding, name in read if finding == row["id"]}}
+        row |= {"verdict": verdicts.get(row["id"], "holds")}
+    monkeypatch.setattr(summary_module, "load_findings", lambda pair: rows)
+    return rows
+
+
+def test_the_summary_reads_parts_and_details_by_their_names(ledger):
+    said = summary("smol")
+    assert 'Wait" spellings gain 0.40 (-0.10 to 0.90)' in said and "P(stop) is already 0.40, after it 0.4." in said
+    details = ledger[4]["details"]
+    ledger[4]["rules"] = [{"name": name, **numbers} for name, numbers in details.items()]
+    ledger[4]["details"] = {}
+    assert summary("smol") == said, "a detail or a part"
+    ledger[4]["rules"].pop()
+    with pytest.raises(UserError, match="reads 'distilled minus base, template' of F05: there are "):
         summary("smol")
-    assert "25 were measured" in summary("another")
-    monkeypatch.setattr(summary_module, "load_findings", lambda pair: rows[1:])
+
+
+def test_a_changed_or_missing_verdict_stops_the_summary_and_a_new_finding_leaves_it(ledger):
+    said = summary("smol")
+    assert "25 were measured: " in summary("another")
+    ledger.append(ledger[0] | {"id": "F26"})
+    assert summary("smol") == said
+    ledger[0]["verdict"] = "inconclusive"
+    with pytest.raises(UserError, match="written for other verdicts: now F01 'inconclusive'"):
+        summary("smol")
+    del ledger[0]
     with pytest.raises(UserError, match="lacks F01: run all notebooks"):
         summary("smol")
-    monkeypatch.setattr(summary_module, "load_findings", lambda pair: [*rows, rows[1] | {"id": "F26"}])
-    assert summary("smol") == between(README, "summary"), "a new finding leaves the summary as it is"
-
-
-def test_numbers_are_read_after_their_phrases():
-    entry = {"id": "F00", "detail": "a 0.10 [0.00, 0.20]; b: base 0.3 [-0.10, 0.50], d: -2; c no number."}
-    assert told(entry, "b: ", "base") == "0.3 (-0.10 to 0.50)" and told(entry, "d:") == "-2"
-    for phrases in (["z"], ["b: ", "a 0"], ["c "]):
-        with pytest.raises(UserError, match="F00"):
-            told(entry, *phrases)
 
 
 def test_every_finding_links_to_a_heading():
-    rows = findings.load_findings("smol")
-    assert len(rows) == len(findings.CLAIMS) == findings_table("smol").count("\n") - 1
+    rows = [row for ledger in ("smol", "published") for row in findings.load_findings(ledger)]
+    assert {row["id"] for row in rows} == set(findings.CLAIMS) and len(rows) == findings_table("smol").count("\n") - 1
     assert all(row["id"] in cell_link(row["id"], row["notebook"]) for row in rows)
     with pytest.raises(UserError, match="no heading for F99"):
         cell_link("F99", "01_prompts")
@@ -183,7 +201,11 @@ def test_the_docx_holds_figures_captions_and_headings(tmp_path):
     assert "<m:oMath>" in text and "import " not in text and "TOC \\o" in text and "Aside: the words" in text
     table = text.partition("</w:tbl>")[0]
     columns = [int(width) for width in re.findall(r'<w:gridCol w:w="(\d+)"', table)]
-    assert table.count("<w:tr>") == len(findings.CLAIMS) + 1 and len(columns) == 6 and columns[3] < columns[0] / 3
+    assert (
+        table.count("<w:tr>") == findings_table("smol").count("\n")
+        and len(columns) == 6
+        and columns[3] < columns[0] / 3
+    )
 
 
 def test_bad_requests_write_nothing(tmp_path, monkeypatch):

@@ -288,15 +288,25 @@ def test_what_a_model_wrote_is_text_in_a_finding(text, monkeypatch):
     link or picture."""
     text = text.replace("`", "").replace("\n", " ")  # a notebook puts what a model wrote into code spans
     numbers = {"estimate": 1.0, "low": 0.0, "high": 2.0, "n": 9}
-    row = {"id": "F01", "pair": "own", "claim": text, "notebook": "01_prompts", "quantity": text, "unit": text}
+    row = {
+        "id": "F01",
+        "evidence": "pair",
+        "source": "own",
+        "claim": text,
+        "notebook": "01_prompts",
+        "quantity": text,
+        "unit": text,
+    }
     row |= {**numbers, "split": "confirm", "sample": "prompts", "control": {"name": text, **numbers}}
-    row |= {"verdict": "holds", "detail": text, "models": ["a", "b"]}
-    monkeypatch.setattr("helpers.commands.summary.load_findings", lambda pair: [row])
+    part = {"name": text, "side": "above", "threshold": 0.0, "margin": 0.0, **numbers, "verdict": "holds"}
+    row |= {"verdict": "holds", "rules": [part], "details": {text: text}, "remark": ""}
+    row |= {"settings": text, "models": ["a", "b"]}
+    monkeypatch.setattr("helpers.commands.summary.load_findings", lambda ledger: [row] * (ledger == "own"))
     table = MARKDOWN.render(findings_table("own"))
     assert "<td><strong>holds</strong></td>" in table, "the last cell is still there"
     assert table.count("<tr>") == 2 and table.count("<td>") == 6 and table.count("<a ") == 1
     assert is_text(table.replace('<a href="notebooks/', '<b class="').replace("</a>", "</b>"))
-    assert is_text(MARKDOWN.render(findings.sentence(row)))
+    assert is_text(MARKDOWN.render(findings.sentence(row)), tags="ul li")
 
 
 @pytest.mark.parametrize("text", HARMFUL)
