@@ -308,7 +308,6 @@ def _decoding_lines(decoding: Mapping[str, dict[str, float]]) -> list[str]:
 def growth_figure(path: Path) -> None:
     """Draw time and extra memory of the lens by number of prompts, as measured in a benchmark's file."""
     from helpers import figures
-    from helpers.stats import Interval
 
     record = _record(path)
     growth = {int(n): one for n, one in record["growth"].items()}
@@ -316,11 +315,10 @@ def growth_figure(path: Path) -> None:
     time, memory = ([one[key] / max(growth[least][key], 1e-9) for one in growth.values()] for key in ("seconds", "mib"))
     shown = {"time": (time, figures.BASE), "extra memory": (memory, figures.DISTILLED)}
     shown |= {"prompts": ([n / least for n in growth], figures.CONTROL)}
-    panels = {"": {name: ([Interval(v, v, v, 1) for v in values], colour) for name, (values, colour) in shown.items()}}
     grown = f"{time[-1]:.0f} times the time, {memory[-1]:.0f} times the extra memory"
     title = f"Lens of {most} prompts against {least}: {grown} ({growth[most]['mib']:.0f} MiB)"
     how = {"xlabel": "prompts", "ylabel": f"times that of {least} prompts", "ticks": list(growth), "log_rows": (0,)}
-    fig = figures.lines(panels, range(len(growth)), title=title, **how)
+    fig = figures.lines({"": shown}, range(len(growth)), title=title, **how)
     note, place = f"{record['machine']['device']}, {record['dtype']}", ROOT / "figures" / "bench"
     figures.save_figure(fig, "lens_growth", pair=record["models"], alt=title, note=note, folder=place)
 

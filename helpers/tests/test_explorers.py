@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
 import ipywidgets as widgets
-import pytest
 import torch
 
 from helpers import explorers, steering
@@ -17,23 +16,16 @@ def find(box, kind, description=None):
     return next(p for p in parts(box) if isinstance(p, kind) and description in (None, p.description))
 
 
-@pytest.mark.parametrize("make", [explorers.ask_both, explorers.next_token])
-def test_a_click_shows_both_models(qwen, make):
-    box = make(qwen)
-    output = find(box, widgets.HTML)
-    assert output.value == ""
-    if make is explorers.ask_both:
-        find(box, widgets.IntSlider).value = 20
+def test_a_click_shows_both_models_and_an_edit_of_the_text_updates_the_bars(qwen):
+    box = explorers.ask_both(qwen)
+    find(box, widgets.IntSlider).value = 20
+    assert (output := find(box, widgets.HTML)).value == ""
     find(box, widgets.Button).click()
     assert "<b>base</b>" in output.value and "<b>distilled</b>" in output.value
-
-
-def test_an_edit_of_the_text_updates_the_bars(qwen):
     box = explorers.next_token(qwen)
-    find(box, widgets.Textarea).value = "The bus stops here."
     first = find(box, widgets.HTML).value
-    find(box, widgets.Textarea).value = "Wait"
-    assert find(box, widgets.HTML).value not in ("", first)
+    find(box, widgets.Textarea).value = "The bus stops here."
+    assert "<b>base</b>" in first and find(box, widgets.HTML).value != first
 
 
 def test_what_a_model_writes_is_text_not_html(qwen, monkeypatch):
@@ -54,7 +46,7 @@ def test_the_lens_follows_its_controls(qwen):
     find(box, widgets.IntSlider).value = 3
     output = find(box, widgets.HTML)
     first = output.value
-    assert first.count("<tr>") == qwen.base.n_layers + 2 and "data:image/png" in first
+    assert first.count("<tr>") == qwen.base.n_layers + 3 and "data:image/png" in first
     find(box, widgets.Dropdown, "Model").value = "base"
     assert output.value != first
     find(box, widgets.Text, "Tokens").value = " Wait|not one token"
