@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import chain, cycle
 from typing import Any
@@ -30,8 +31,8 @@ FORMS = ["plain", "template"]
 GAPS = {"blank line": "\n\n", "new line": "\n", "space": " ", "none": ""}
 ROLES = ["base", "distilled"]
 SLIDERS = {int: widgets.IntSlider, float: widgets.FloatSlider, tuple: widgets.IntRangeSlider}  # by the value's type
-Found = Iterable[tuple[Any, ...]]  # (title in HTML, member, prompt), and perhaps an edited model
-Runs, Look = Callable[..., Found], Callable[..., str]  # of the controls' values; of one of the runs, in HTML
+Runs = Generator[tuple[Any, ...], None, None]  # (title in HTML, member, prompt), and perhaps an edited model
+Look = Callable[..., str]  # HTML of one of them
 
 
 def _control(name: str, given: Any) -> Any:
@@ -67,8 +68,8 @@ def _continuation(length: int, title: str, member: Member, prompt: str, lm: Any 
 
 
 def _panel(
-    rows: Sequence[Mapping[str, Any]], label: str, runs: Runs, look: Look = _next_token_bars, *, live: bool = True,
-    length: Sequence[int] = (),
+    rows: Sequence[Mapping[str, Any]], label: str, runs: Callable[..., Runs], *, look: Look = _next_token_bars,
+    live: bool = True, length: Sequence[int] = (),
 ) -> widgets.Widget:  # fmt: skip
     """Rows of controls, and side by side what `look` makes of each of the `runs` that the controls' values name. If
     `live`, it stands there and follows the controls. A click on the button shows it anew; given a `length` (new tokens,
@@ -80,7 +81,8 @@ def _panel(
 
     def fill(output: widgets.HTML, show: Look) -> None:
         try:
-            cells = [show(*run) for run in runs(*(control.value for control in controls))]
+            with closing(runs(*(control.value for control in controls))) as named:  # a swap ends with it
+                cells = [show(*run) for run in named]
             cells = [f"<td style='vertical-align:top;width:{100 // len(cells)}%'>{cell}</td>" for cell in cells]
             output.value = f"<table style='width:100%;table-layout:fixed'><tr>{''.join(cells)}</tr></table>"
         except UserError as error:
@@ -101,9 +103,9 @@ def _panel(
 def ask_both(pair: Pair) -> widgets.Widget:
     """Notebook 01: put a question to both models and read what each writes."""
 
-    def runs(question: str, form: str, just: bool) -> Found:
+    def runs(question: str, form: str, just: bool) -> Runs:
         text = f"{question} {JUST}" if just and question.strip() else question
-        return [(m.role, m, m.prompt(text, form)) for m in pair.members]
+        yield from ((m.role, m, m.prompt(text, form)) for m in pair.members)
 
     rows = [{"Question": "What is the capital of Italy?"}, {"Form": FORMS[::-1], JUST: True}]
     return _panel(rows, "Ask both", runs, live=False, length=(120, 400))
@@ -112,8 +114,8 @@ def ask_both(pair: Pair) -> widgets.Widget:
 def next_token(pair: Pair) -> widgets.Widget:
     """Notebook 02: edit a text and see what each model would do next, as bars."""
 
-    def runs(text: str, form: str) -> Found:
-        return [(m.role, m, text if form == "exact" else m.prompt(text, form)) for m in pair.members]
+    def runs(text: str, form: str) -> Runs:
+        yield from ((m.role, m, text if form == "exact" else m.prompt(text, form)) for m in pair.members)
 
     return _panel([{"Text": EXAMPLE}, {"Form": ["plain", "exact"]}], "Read out", runs)
 
@@ -121,10 +123,10 @@ def next_token(pair: Pair) -> widgets.Widget:
 def lens_explorer(pair: Pair) -> widgets.Widget:
     """Notebook 03: the lens of one prompt as a map of top tokens, and chosen tokens' way through the depths."""
 
-    def runs(text: str, form: str, role: str, last: int, words: str) -> Found:
+    def runs(text: str, form: str, role: str, last: int, words: str) -> Runs:
         member = getattr(pair, role)
         chosen = [word.replace("\\n", "\n") for word in words.split("|") if word]
-        return [(member, text if form == "exact" else member.prompt(text, form), chosen, last)]
+        yield member, text if form == "exact" else member.prompt(text, form), chosen, last
 
     choices = {"Form": [*FORMS, "exact"], "Model": ROLES[::-1], "Positions": (8, 1, 16)}
     rows = [{"Prompt": EXAMPLE}, choices, {"Tokens": " Wait| Yes|\\n"}]
@@ -147,9 +149,8 @@ def _lens_html(member: Member, prompt: str, words: list[str], last: int) -> str:
         name: dict(zip(ids, zip(values[0, 0].T.tolist(), cycle(colours), strict=False), strict=True))
         for name, values in (("log-probability (nats)", seen.logprobs), ("logit", seen.logits))
     }
-    depths = range(member.n_layers + 1)
-    picture = picture_html(lines(curves, depths, title="At the last position", xlabel="depth", ylabel=""))
-    return f"<div style='overflow-x:auto'>{table}</div>{picture}"
+    fig = lines(curves, range(member.n_layers + 1), title="At the last position", xlabel="depth", ylabel="")
+    return f"<div style='overflow-x:auto'>{table}</div>{picture_html(fig)}"
 
 
 def _lens_cell(token: str, share: float) -> str:
@@ -162,10 +163,10 @@ def neurons_explorer(
 ) -> widgets.Widget:
     """Notebook 04: scale the value vectors nearest to stop and Wait, by role, and see what each model does next."""
 
-    def runs(text: str, role: str, form: str, count: int, stop: float, wait: float) -> Found:
+    def runs(text: str, role: str, form: str, count: int, stop: float, wait: float) -> Runs:
         member, near = getattr(pair, role), ((stop_neurons[role], stop), (wait_neurons[role], wait))
         prompt, edits = member.prompt(text, form), (NeuronEdit(nearest[:count], factor=by) for nearest, by in near)
-        return [("before", member, prompt), ("after", member, prompt, with_neurons(member, *edits))]
+        yield from [("before", member, prompt), ("after", member, prompt, with_neurons(member, *edits))]
 
     most = min(len(neurons) for by_role in (stop_neurons, wait_neurons) for neurons in by_role.values())
     factors = {"Stop ×": (0.0, -4, 16, 0.5), "Wait ×": (4.0, -4, 16, 0.5)}
@@ -176,7 +177,7 @@ def neurons_explorer(
 def swap_explorer(pair: Pair) -> widgets.Widget:
     """Notebook 05: take layers from the other model, and see base, distilled and hybrid side by side."""
 
-    def runs(text: str, role: str, part: str, layers: tuple[int, int]) -> Found:
+    def runs(text: str, role: str, part: str, layers: tuple[int, int]) -> Runs:
         yield from ((m.role, m, m.prompt(text, "plain")) for m in pair.members)
         with swapped(pair, role, range(layers[0], layers[1] + 1), part=part) as hybrid:
             title = f"{role} with layers {layers[0]} to {layers[1]} of the other"
@@ -194,11 +195,11 @@ def steering_explorer(
     if not vectors:
         raise UserError("no vectors to add: give at least one, by its method's name")
 
-    def runs(text: str, role: str, form: str, method: str, where: str, layer: int, strength: float) -> Found:
+    def runs(text: str, role: str, form: str, method: str, where: str, layer: int, strength: float) -> Runs:
         member, vector = getattr(pair, role), normalize(vectors[method][layer], dim=0) * reach[role][layer]
         change = steered(member, [Steering(method, {layer: vector}, strength, where)])
         prompt = member.prompt(text, form)
-        return [("before", member, prompt), ("after", member, prompt, change.lm)]
+        yield from [("before", member, prompt), ("after", member, prompt, change.lm)]
 
     last, choices = pair.base.n_layers - 1, {"Method": list(vectors), "Positions": list(WEIGHTS)}
     sliders = {"Layer": (2 * last // 3, 0, last), "Strength": (0.3, -1, 1, 0.05)}
@@ -209,7 +210,7 @@ def steering_explorer(
 def endings_explorer(pair: Pair, question: Question, material: Material) -> widgets.Widget:
     """Notebook 07: build an ending from its parts, see whether each model stops, and what it writes if not."""
 
-    def runs(form: str, think: bool, thought: str, close: bool, gap: str, answer: str, tags: bool) -> Found:
+    def runs(form: str, think: bool, thought: str, close: bool, gap: str, answer: str, tags: bool) -> Runs:
         ending = Ending(think, thought, close, GAPS[gap], answer, tags)
         for m in pair.members:
             (prompt,) = end(m, [question], [material], ending, form=form)

@@ -223,11 +223,11 @@ def heat_maps(
     return fig
 
 
-def _cells(axis: Any, matrix: np.ndarray, texts: Sequence[Sequence[str]], size: int, **colours: Any) -> Any:
+def _cells(axis: Any, matrix: Any, texts: Sequence[Sequence[str]], size: int, **colours: Any) -> Any:
     """A matrix as an image, row 0 at the bottom, with texts in its cells."""
     image = axis.imshow(matrix, aspect="auto", origin="lower", interpolation="nearest", **colours)
     for (row, column), text in np.ndenumerate(texts):
-        ink = "white" if abs(matrix[row, column]) > 0.6 * colours["vmax"] else "black"
+        ink = "white" if abs(matrix[row][column]) > 0.6 * colours["vmax"] else "black"
         axis.text(column, row, text, ha="center", va="center", fontsize=size, color=ink)
     return image
 
@@ -252,9 +252,8 @@ def token_map(
     """A lens as a map: column = a token of the prompt, row = a point, cell = what would come next and how surely."""
     size, labels = (1.6 + 0.95 * len(tokens), 1.4 + 0.24 * len(rows)), map(_printable, tokens)
     fig, (axis,) = _start(title, *size, xlabel="the prompt's last tokens", ylabel="depth (layers passed)")
-    shares = np.array([[share for _, share in row] for row in rows])
     texts = [[_printable(token) for token, _ in row] for row in rows]
-    image = _cells(axis, shares, texts, 7, cmap="Blues", vmin=0, vmax=1)
+    image = _cells(axis, [[share for _, share in row] for row in rows], texts, 7, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(tokens)), labels, fontsize=8)
     axis.set_yticks(range(len(names)), names, fontsize=7)
     fig.colorbar(image, ax=axis, label=unit, shrink=0.8, pad=0.01)
