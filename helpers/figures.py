@@ -44,7 +44,7 @@ Colours = Mapping[str, str]  # by name
 Labels = Sequence[str] | Mapping[str, Sequence[str]]
 
 
-def _start(title: str, width: float, height: float, panels: Any = ("",), rows: int = 1, **labels: str) -> Any:
+def _start(title: str, width: float = 7, height: float = 3.6, panels: Any = ("",), rows: int = 1, **text: str) -> Any:
     """A figure that carries its title, and its named axes, row by row; only the first has a y label."""
     names, fig = list(panels), Figure(figsize=(width, height), layout="constrained")
     line = max(92 if width >= 7 else 60, round(11.5 * width))  # characters
@@ -52,7 +52,7 @@ def _start(title: str, width: float, height: float, panels: Any = ("",), rows: i
     fig.set_label(title)
     axes = list(fig.subplots(rows, len(names) // rows, squeeze=False).flat)
     for axis, name in zip(axes, names, strict=True):
-        axis.set(title=name, **labels if axis is axes[0] else labels | {"ylabel": ""})
+        axis.set(title=name, **text if axis is axes[0] else text | {"ylabel": ""})
     return fig, axes
 
 
@@ -65,7 +65,7 @@ def _spread(values: Any) -> np.ndarray:
 @in_style
 def survival_curves(runs: Mapping[str, tuple[Any, Any, str]], *, title: str, limit: int) -> Figure:
     """Share of runs still going by length, Kaplan-Meier with 95 % band; runs: name -> (lengths, stopped, colour)."""
-    fig, (axis,) = _start(title, 7.0, 3.6, xlabel="length (new tokens)", ylabel="share of prompts still going")
+    fig, (axis,) = _start(title, xlabel="length (new tokens)", ylabel="share of prompts still going")
     for level, (name, (lengths, stopped, colour)) in zip(cycle((0.85, 0.6, 0.1, 0.3)), runs.items(), strict=False):
         at, share, low, high = survival(lengths, stopped)
         end = [limit] if share[-1] > 0 else []  # a curve ends where no run is left
