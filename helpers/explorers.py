@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import chain, cycle
 from typing import Any
@@ -20,182 +21,171 @@ from helpers.pairs import Member, Pair
 from helpers.patching import swapped
 from helpers.prompts import JUST, Ending, Material, Question, with_ending
 from helpers.readouts import lens, lens_map, stop_parts, top_tokens
-from helpers.stats import Interval
 from helpers.steering import WEIGHTS, Steering, steered
 from helpers.store import UserError
 from helpers.tokens import single_id
 from helpers.weights import Neuron, NeuronEdit, with_neurons
 
-WIDE, FITTED = widgets.Layout(width="98%"), widgets.Layout(width="auto")
-DESCRIBED = {"description_width": "90px"}
 EXAMPLE = f"What is the capital of France? {JUST} The capital of France is Paris."
-GAPS = {"none": "", "space": " ", "new line": "\n", "blank line": "\n\n"}
+FORMS = ["plain", "template"]
+GAPS = {"blank line": "\n\n", "new line": "\n", "space": " ", "none": ""}
+ROLES = ["base", "distilled"]
 SLIDERS = {int: widgets.IntSlider, float: widgets.FloatSlider, tuple: widgets.IntRangeSlider}  # by the value's type
-ROLES = ("base", "distilled")
-Rows = Sequence[Sequence[Any]]  # of controls
-Make = Callable[[], str]  # HTML
-Cell = Callable[..., str]  # the same of (title, member, prompt), and perhaps an edited model
+Runs = Generator[tuple[Any, ...], None, None]  # (title in HTML, member, prompt), and perhaps an edited model
+Look = Callable[..., str]  # HTML of one of them
 
 
-def _text(description: str, value: str = EXAMPLE, kind: Any = widgets.Textarea) -> Any:
-    return kind(value=value, description=description, style=DESCRIBED, layout=WIDE, continuous_update=False)
+def _control(name: str, given: Any) -> Any:
+    """A tick for a bool, a text for a string, a choice for a list, a slider for (value, least, most, perhaps step)."""
+    if isinstance(given, bool):
+        return widgets.Checkbox(value=given, description=name)
+    how: dict[str, Any] = {"description": name, "style": {"description_width": "90px"}}
+    if isinstance(given, list):
+        return widgets.Dropdown(options=given, **how)
+    if isinstance(given, str):
+        kind = widgets.Textarea if given == EXAMPLE else widgets.Text
+        return kind(value=given, continuous_update=False, layout=widgets.Layout(width="98%"), **how)
+    how |= zip(("value", "min", "max", "step"), given, strict=False)
+    return SLIDERS[type(given[0])](continuous_update=False, **how)
 
 
-def _choice(description: str, options: Sequence[str], value: str | None = None) -> Any:
-    value = options[0] if value is None else value
-    return widgets.Dropdown(options=options, value=value, description=description, style=DESCRIBED)
+def _next_token_bars(title: str, member: Member, prompt: str, lm: Any = None) -> str:
+    parts = stop_parts(member, [prompt], lm=lm).iloc[0]
+    rows = [(part, parts[part], STOP) for part in ("stop", "</think>", "Wait set")]
+    rows += [(repr(token), share, THIRD) for token, share in top_tokens(member, [prompt], k=8, lm=lm)[0]]
+    return f"<b>{title}</b>" + "".join(
+        f"<div>{html.escape(name)} {share:.1%}"
+        f"<div style='background:{colour};height:8px;width:{100 * share:.1f}%'></div></div>"
+        for name, share, colour in rows
+    )
 
 
-def _slider(description: str, value: Any, least: int, most: int, step: Any = 1) -> Any:
-    how = {"description": description, "style": DESCRIBED, "continuous_update": False}
-    return SLIDERS[type(value)](value=value, min=least, max=most, step=step, **how)
+def _continuation(length: int, title: str, member: Member, prompt: str, lm: Any = None) -> str:
+    """What a model writes, under a title, as text and never as HTML."""
+    done = complete(member, [prompt], lm=lm, max_new_tokens=length)[0]
+    body = html.escape(done.text).replace("\n", "<br>")
+    return f"<b>{title}</b>, {done.length} tokens, ends by {html.escape(done.stop)}<br><br>{body}"
 
 
-def _panel(rows: Rows, label: str, make: Make, *, live: Sequence[Any] = (), bars: Make | None = None) -> widgets.Widget:
-    """Rows of controls, a button, and what a click makes. A change of a live control makes it too, or makes `bars`,
-    which stand above the last row from the start."""
-    button, written = widgets.Button(description=label, button_style="primary", layout=FITTED), widgets.HTML()
-    button.on_click(lambda _: _shown(written, make))
-    output = widgets.HTML() if bars else written
-    placed = [widgets.HBox(row) if len(row) > 1 else row[0] for row in rows]
-    for control in live:
-        control.observe(lambda _: _shown(output, bars or make), names="value")
-    if bars:
-        _shown(output, bars)
-        placed.insert(-1, output)
-    return widgets.VBox([*placed, button, written])
+def _panel(
+    rows: Sequence[Mapping[str, Any]], label: str, runs: Callable[..., Runs], *, look: Look = _next_token_bars,
+    live: bool = True, length: Sequence[int] = (),
+) -> widgets.Widget:  # fmt: skip
+    """Rows of controls, and side by side what `look` makes of each of the `runs` that the controls' values name. If
+    `live`, it stands there and follows the controls. A click on the button shows it anew; given a `length` (new tokens,
+    at most), it shows below what the models write."""
+    placed = [widgets.HBox([_control(*named) for named in row.items()]) for row in rows]
+    controls, looked, written = [*chain(*(row.children for row in placed))], widgets.HTML(), widgets.HTML()
+    button = widgets.Button(description=label, button_style="primary", layout=widgets.Layout(width="auto"))
+    tokens = [_control("New tokens", (length[0], 20, length[1], 20))] if length else []
 
+    def fill(output: widgets.HTML, show: Look) -> None:
+        try:
+            with closing(runs(*(control.value for control in controls))) as named:  # a swap ends with it
+                cells = [show(*run) for run in named]
+            cells = [f"<td style='vertical-align:top;width:{100 // len(cells)}%'>{cell}</td>" for cell in cells]
+            output.value = f"<table style='width:100%;table-layout:fixed'><tr>{''.join(cells)}</tr></table>"
+        except UserError as error:
+            output.value = f"<p style='color:#882255'>{html.escape(str(error))}</p>"
 
-def _shown(output: widgets.HTML, make: Make) -> None:
-    """Put the made HTML into the output, or the one line of a user's error."""
-    try:
-        output.value = make()
-    except UserError as error:
-        output.value = f"<p style='color:#882255'>{html.escape(str(error))}</p>"
+    def follow(_: Any = None) -> None:
+        fill(looked, look)
 
-
-def _compared(rows: Rows, length: Any, label: str, each: Callable[[Cell], str], write: Cell | None = None) -> Any:
-    """A panel whose bars follow all controls but the length of what a click writes; `each` puts what a function makes
-    of each model side by side."""
-
-    def make() -> str:
-        return each(partial(write or _written, length.value))
-
-    return _panel([*rows, [length]], label, make, live=[*chain(*rows)], bars=lambda: each(_next_token_bars))
+    button.on_click(lambda _: fill(written, partial(_continuation, tokens[0].value)) if length else follow())
+    if live:
+        placed.append(looked)
+        follow()
+        for control in controls:
+            control.observe(follow, names="value")
+    return widgets.VBox([*placed, *tokens, button, written])
 
 
 def ask_both(pair: Pair) -> widgets.Widget:
     """Notebook 01: put a question to both models and read what each writes."""
-    question = _text("Question", "What is the capital of Italy?", widgets.Text)
-    form, just = _choice("Form", ["template", "plain"]), widgets.Checkbox(value=True, description=JUST)
-    length = _slider("New tokens", 120, 20, 400, 20)
 
-    def answer() -> str:
-        text = f"{question.value} {JUST}" if just.value and question.value.strip() else question.value
-        return _answers_table(pair, text, form.value, length.value)
+    def runs(question: str, form: str, just: bool) -> Runs:
+        text = f"{question} {JUST}" if just and question.strip() else question
+        yield from ((m.role, m, m.prompt(text, form)) for m in pair.members)
 
-    return _panel([[question], [form, just], [length]], "Ask both", answer)
-
-
-def _answers_table(pair: Pair, text: str, form: str, length: int) -> str:
-    return _row([_written(length, m.role, m, m.prompt(text, form)) for m in pair.members])
+    rows = [{"Question": "What is the capital of Italy?"}, {"Form": FORMS[::-1], JUST: True}]
+    return _panel(rows, "Ask both", runs, live=False, length=(120, 400))
 
 
 def next_token(pair: Pair) -> widgets.Widget:
     """Notebook 02: edit a text and see what each model would do next, as bars."""
-    text, form = _text("Text"), _choice("Form", ["plain", "exact"])
-    return _panel([[text], [form]], "Read out", lambda: _next_token_table(pair, text.value, form.value), live=[text])
 
+    def runs(text: str, form: str) -> Runs:
+        yield from ((m.role, m, text if form == "exact" else m.prompt(text, form)) for m in pair.members)
 
-def _next_token_table(pair: Pair, text: str, form: str) -> str:
-    return _row([_next_token_bars(m.role, m, text if form == "exact" else m.prompt(text, form)) for m in pair.members])
+    return _panel([{"Text": EXAMPLE}, {"Form": ["plain", "exact"]}], "Read out", runs)
 
 
 def lens_explorer(pair: Pair) -> widgets.Widget:
     """Notebook 03: the lens of one prompt as a map of top tokens, and chosen tokens' way through the depths."""
-    text, form = _text("Prompt"), _choice("Form", ["plain", "template", "exact"])
-    role, last = _choice("Model", ROLES, "distilled"), _slider("Positions", 8, 1, 16)
-    words = _text("Tokens", " Wait| Yes|\\n", widgets.Text)
 
-    def read() -> str:
-        chosen = [word.replace("\\n", "\n") for word in words.value.split("|") if word]
-        return _lens_html(getattr(pair, role.value), text.value, form.value, chosen, last.value)
+    def runs(text: str, form: str, role: str, last: int, words: str) -> Runs:
+        member = getattr(pair, role)
+        chosen = [word.replace("\\n", "\n") for word in words.split("|") if word]
+        yield member, text if form == "exact" else member.prompt(text, form), chosen, last
 
-    return _panel([[text], [form, role, last], [words]], "Read the lens", read, live=[form, role, last])
+    choices = {"Form": [*FORMS, "exact"], "Model": ROLES[::-1], "Positions": (8, 1, 16)}
+    rows = [{"Prompt": EXAMPLE}, choices, {"Tokens": " Wait| Yes|\\n"}]
+    return _panel(rows, "Read the lens", runs, look=_lens_html)
 
 
-def _lens_html(member: Member, text: str, form: str, words: list[str], last: int) -> str:
-    prompt = text if form == "exact" else member.prompt(text, form)
+def _lens_html(member: Member, prompt: str, words: list[str], last: int) -> str:
     ids = {"stop": member.groups.stop[0]} | {repr(word): single_id(member.tokenizer, word) for word in words}
     if missing := [word for word, index in ids.items() if index is None]:
         raise UserError(f"{', '.join(missing)} is not one token of {member.source}: try it with or without its space")
     tokens, rows = lens_map(member, prompt, last=last)
     heads = "".join(f"<th>{html.escape(repr(token))}</th>" for token in tokens)
     body = "".join(
-        f"<tr><th>{depth}</th>{''.join(_cell(token, share) for token, share in row)}</tr>"
+        f"<tr><th>{depth}</th>{''.join(_lens_cell(token, share) for token, share in row)}</tr>"
         for depth, row in reversed(list(enumerate(rows)))
     )
     table = f"<table style='font-size:11px'><tr><th>depth</th>{heads}</tr>{body}</table>"
-    return f"<div style='overflow-x:auto'>{table}</div>{_lens_picture(member, prompt, ids)}"
-
-
-def _lens_picture(member: Member, prompt: str, ids: Mapping[str, int]) -> str:
     seen, colours = lens(member, [prompt], list(ids.values())), (STOP, WAIT, THIRD, BASE, DISTILLED, CONTROL)
     curves = {
-        name: {
-            word: ([Interval(v, v, v, 1) for v in curve], colour)
-            for word, curve, colour in zip(ids, values[0, 0].T.tolist(), cycle(colours), strict=False)
-        }
+        name: dict(zip(ids, zip(values[0, 0].T.tolist(), cycle(colours), strict=False), strict=True))
         for name, values in (("log-probability (nats)", seen.logprobs), ("logit", seen.logits))
     }
-    depths = range(member.n_layers + 1)
-    return picture_html(lines(curves, depths, title="At the last position", xlabel="depth", ylabel=""))
+    fig = lines(curves, range(member.n_layers + 1), title="At the last position", xlabel="depth", ylabel="")
+    return f"<div style='overflow-x:auto'>{table}</div>{picture_html(fig)}"
 
 
-def _cell(token: str, share: float) -> str:
-    colour = "white" if share > 0.6 else "black"
-    return (
-        f"<td title='{share:.1%}' style='background:rgba(8,81,156,{share:.2f});color:{colour}'>"
-        f"{html.escape(repr(token))}</td>"
-    )
+def _lens_cell(token: str, share: float) -> str:
+    style = f"background:rgba(8,81,156,{share:.2f});color:{'white' if share > 0.6 else 'black'}"
+    return f"<td title='{share:.1%}' style='{style}'>{html.escape(repr(token))}</td>"
 
 
 def neurons_explorer(
     pair: Pair, stop_neurons: Mapping[str, Sequence[Neuron]], wait_neurons: Mapping[str, Sequence[Neuron]]
 ) -> widgets.Widget:
     """Notebook 04: scale the value vectors nearest to stop and Wait, by role, and see what each model does next."""
-    if not all(by_role.get(role) for by_role in (stop_neurons, wait_neurons) for role in ROLES):
-        raise UserError("no neurons to scale: give some near stop and some near Wait, for base and distilled")
+
+    def runs(text: str, role: str, form: str, count: int, stop: float, wait: float) -> Runs:
+        member, near = getattr(pair, role), ((stop_neurons[role], stop), (wait_neurons[role], wait))
+        prompt, edits = member.prompt(text, form), (NeuronEdit(nearest[:count], factor=by) for nearest, by in near)
+        yield from [("before", member, prompt), ("after", member, prompt, with_neurons(member, *edits))]
+
     most = min(len(neurons) for by_role in (stop_neurons, wait_neurons) for neurons in by_role.values())
-    text, role, form = _text("Prompt"), _choice("Model", ROLES), _choice("Form", ["plain", "template"])
-    count = _slider("Neurons", min(10, most), 1, most)
-    stop, wait = _slider("Stop ×", 0.0, -4, 16, 0.5), _slider("Wait ×", 4.0, -4, 16, 0.5)
-
-    def each(cell: Cell) -> str:
-        member, scaled = getattr(pair, role.value), ((stop_neurons, stop), (wait_neurons, wait))
-        edits = [NeuronEdit(near[role.value][: count.value], factor=slider.value) for near, slider in scaled]
-        return _before_after(cell, member, member.prompt(text.value, form.value), with_neurons(member, *edits))
-
-    rows, length = [[text], [role, form], [count, stop, wait]], _slider("New tokens", 80, 20, 300, 20)
-    return _compared(rows, length, "Write before and after", each)
+    factors = {"Stop ×": (0.0, -4, 16, 0.5), "Wait ×": (4.0, -4, 16, 0.5)}
+    rows = [{"Prompt": EXAMPLE}, {"Model": ROLES, "Form": FORMS}, {"Neurons": (min(10, most), 1, most), **factors}]
+    return _panel(rows, "Write before and after", runs, length=(80, 300))
 
 
 def swap_explorer(pair: Pair) -> widgets.Widget:
     """Notebook 05: take layers from the other model, and see base, distilled and hybrid side by side."""
-    last = pair.base.n_layers - 1
-    text, role, part = _text("Prompt"), _choice("Model", ROLES), _choice("Part", ["all", "attention", "mlp"])
-    layers = _slider("Layers", (last // 2, last), 0, last)
 
-    def each(cell: Cell) -> str:
-        cells = [cell(member.role, member, member.prompt(text.value, "plain")) for member in pair.members]
-        first, final = layers.value
-        with swapped(pair, role.value, range(first, final + 1), part=part.value) as hybrid:
-            title = f"{role.value} with layers {first} to {final} of the other"
-            cells.append(cell(title, hybrid, hybrid.prompt(text.value, "plain")))
-        return _row(cells)
+    def runs(text: str, role: str, part: str, layers: tuple[int, int]) -> Runs:
+        yield from ((m.role, m, m.prompt(text, "plain")) for m in pair.members)
+        with swapped(pair, role, range(layers[0], layers[1] + 1), part=part) as hybrid:
+            title = f"{role} with layers {layers[0]} to {layers[1]} of the other"
+            yield title, hybrid, hybrid.prompt(text, "plain")
 
-    length = _slider("New tokens", 60, 20, 200, 20)
-    return _compared([[text], [role, part, layers]], length, "Write with all three", each)
+    last, parts = pair.base.n_layers - 1, ["all", "attention", "mlp"]
+    rows = [{"Prompt": EXAMPLE}, {"Model": ROLES, "Part": parts, "Layers": ((last // 2, last), 0, last)}]
+    return _panel(rows, "Write with all three", runs, length=(60, 200))
 
 
 def steering_explorer(
@@ -204,67 +194,29 @@ def steering_explorer(
     """Notebook 06: add a vector to a layer's output, in shares of the stream's length there (`reach`, by role)."""
     if not vectors:
         raise UserError("no vectors to add: give at least one, by its method's name")
-    text, last = _text("Prompt"), pair.base.n_layers - 1
-    role, form = _choice("Model", ROLES), _choice("Form", ["plain", "template"])
-    method, where = _choice("Method", list(vectors)), _choice("Positions", list(WEIGHTS))
-    layer, strength = _slider("Layer", 2 * last // 3, 0, last), _slider("Strength", 0.3, -1, 1, 0.05)
 
-    def each(cell: Cell) -> str:
-        member = getattr(pair, role.value)
-        vector = normalize(vectors[method.value][layer.value], dim=0) * reach[role.value][layer.value]
-        change = steered(member, [Steering(method.value, {layer.value: vector}, strength.value, where.value)])
-        return _before_after(cell, member, member.prompt(text.value, form.value), change.lm)
+    def runs(text: str, role: str, form: str, method: str, where: str, layer: int, strength: float) -> Runs:
+        member, vector = getattr(pair, role), normalize(vectors[method][layer], dim=0) * reach[role][layer]
+        change = steered(member, [Steering(method, {layer: vector}, strength, where)])
+        prompt = member.prompt(text, form)
+        yield from [("before", member, prompt), ("after", member, prompt, change.lm)]
 
-    rows, length = [[text], [role, form, method, where], [layer, strength]], _slider("New tokens", 80, 20, 300, 20)
-    return _compared(rows, length, "Write before and after", each)
+    last, choices = pair.base.n_layers - 1, {"Method": list(vectors), "Positions": list(WEIGHTS)}
+    sliders = {"Layer": (2 * last // 3, 0, last), "Strength": (0.3, -1, 1, 0.05)}
+    rows = [{"Prompt": EXAMPLE}, {"Model": ROLES, "Form": FORMS, **choices}, sliders]
+    return _panel(rows, "Write before and after", runs, length=(80, 300))
 
 
 def endings_explorer(pair: Pair, question: Question, material: Material) -> widgets.Widget:
     """Notebook 07: build an ending from its parts, see whether each model stops, and what it writes if not."""
-    form, thought = _choice("Form", ["plain", "template"]), _choice("Thought", ["none", "answer", "real"])
-    ticked = {"<think>": False, "</think>": True, "<answer> tags": False}
-    think, close, tags = (widgets.Checkbox(value=value, description=name) for name, value in ticked.items())
-    gap = _choice("Gap", list(GAPS), "blank line")
-    answer = _choice("Answer", ["sentence", "open", "word.", "word", "wrong", "other", "none"])
 
-    def each(cell: Cell) -> str:
-        ending = Ending(think.value, thought.value, close.value, GAPS[gap.value], answer.value, tags.value)
-        given = [question], [material], ending
-        return _row([cell(m.role, m, *with_ending(m, *given, form=form.value)) for m in pair.members])
+    def runs(form: str, think: bool, thought: str, close: bool, gap: str, answer: str, tags: bool) -> Runs:
+        ending = Ending(think, thought, close, GAPS[gap], answer, tags)
+        for m in pair.members:
+            (prompt,) = with_ending(m, [question], [material], ending, form=form)
+            yield f"{m.role}, after <code>{html.escape(prompt[-160:])}</code>", m, prompt
 
-    def write(length: int, title: str, member: Member, prompt: str) -> str:
-        return f"<code>{html.escape(prompt[-160:])}</code><br>{_written(length, title, member, prompt)}"
-
-    rows = [[form, think, thought, close], [gap, answer, tags]]
-    return _compared(rows, _slider("New tokens", 40, 20, 200, 20), "Write on", each, write)
-
-
-def _before_after(cell: Cell, member: Member, prompt: str, lm: Any) -> str:
-    return _row([cell("before", member, prompt), cell("after", member, prompt, lm)])
-
-
-def _next_token_bars(title: str, member: Member, prompt: str, lm: Any = None) -> str:
-    parts = stop_parts(member, [prompt], lm=lm).iloc[0]
-    rows = [(part, parts[part], STOP) for part in ("stop", "</think>", "Wait set")]
-    rows += [(repr(token), share, THIRD) for token, share in top_tokens(member, [prompt], k=8, lm=lm)[0]]
-    return f"<b>{title}</b>" + "".join(_bar(part, share, colour) for part, share, colour in rows)
-
-
-def _written(length: int, title: str, member: Member, prompt: str, lm: Any = None) -> str:
-    """What a model writes, under a title, as text and never as HTML."""
-    done = complete(member, [prompt], lm=lm, max_new_tokens=length)[0]
-    body = html.escape(done.text).replace("\n", "<br>")
-    return f"<b>{title}</b>, {done.length} tokens, ends by {html.escape(done.stop)}<br><br>{body}"
-
-
-def _bar(name: str, share: float, colour: str) -> str:
-    return (
-        f"<div>{html.escape(name)} {share:.1%}"
-        f"<div style='background:{colour};height:8px;width:{100 * share:.1f}%'></div></div>"
-    )
-
-
-def _row(cells: Sequence[str]) -> str:
-    """Cells side by side."""
-    width = f"vertical-align:top;width:{100 // len(cells)}%"
-    return f"<table style='width:100%'><tr>{''.join(f'<td style={width!r}>{cell}</td>' for cell in cells)}</tr></table>"
+    answers = ["sentence", "open", "word.", "word", "wrong", "other", "none"]
+    thought = {"<think>": False, "Thought": ["none", "answer", "real"], "</think>": True}
+    rows = [{"Form": FORMS, **thought}, {"Gap": list(GAPS), "Answer": answers, "<answer> tags": False}]
+    return _panel(rows, "Write on", runs, length=(40, 200))

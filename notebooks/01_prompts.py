@@ -288,7 +288,7 @@ title = (
     f"which itself changes them by {100 * polite.estimate:+.0f}"
 )
 fig = figures.interval_rows(panels, title=title, unit="share of prompts", zero=True)
-figures.save_figure(fig, "01_just_give_the_answer", pair=pair.name, alt=title, note=f"n = {len(confirm)} confirm prompts")
+figures.save_figure(fig, "01_just_give_the_answer", pair=pair.name, note=f"n = {len(confirm)} confirm prompts")
 
 # %% [markdown]
 # **Figure 3: clean answers by what follows the question.** Left: share of answers that stop within 30 tokens. Right: paired differences; the grey square is the control. 95 % bootstrap over confirm prompts.
@@ -352,8 +352,7 @@ rows += [("all: base, quick only", right, figures.BASE), ("all: distilled", righ
          ("by chance: base, quick", chance, figures.CONTROL), ("by chance: distilled", chance_distilled, figures.CONTROL)]  # fmt: skip
 title = f"Quick answers of the base are right in {right.estimate:.0%} of cases, all answers of the distilled model in {right_distilled.estimate:.0%}"
 fig = figures.interval_rows({"": rows}, title=title, unit="share of right answers")
-figures.colour_key(fig, {"base": figures.BASE, "distilled": figures.DISTILLED, "control": figures.CONTROL})
-figures.save_figure(fig, "01_right_by_category", pair=pair.name, alt=title, note=f"n = {len(confirm)} confirm prompts")
+figures.save_figure(fig, "01_right_by_category", pair=pair.name, key={"base": figures.BASE, "distilled": figures.DISTILLED, "control": figures.CONTROL}, note=f"n = {len(confirm)} confirm prompts")
 
 # %% [markdown]
 # **Figure 4: right answers by category.** Blue the base, orange the distilled model, grey the chance level of matching another question's answer. Few questions stand behind each category, so the intervals are wide.
@@ -415,8 +414,7 @@ rows += [("holds a question mark", stats.bootstrap(marks[role]), figures.ROLE[ro
 rows += [("repeats another prompt's", shuffled, figures.CONTROL)]
 title = f"The distilled model repeats the question, or holds a question mark, in {share.estimate:.0%} of its answers"
 fig = figures.interval_rows({"": rows}, title=title, unit="share of completions", span=(-0.03, 1.03))
-figures.colour_key(fig, {"distilled": figures.DISTILLED, "base": figures.BASE, "control": figures.CONTROL})
-figures.save_figure(fig, "01_questions_repeated", pair=pair.name, alt=title, note=f"n = {len(confirm)} confirm prompts")
+figures.save_figure(fig, "01_questions_repeated", pair=pair.name, key={"distilled": figures.DISTILLED, "base": figures.BASE, "control": figures.CONTROL}, note=f"n = {len(confirm)} confirm prompts")
 
 # %% [markdown]
 # **Figure 5: questions in the completions.** Grey: the distilled model's completions searched for another prompt's question.
@@ -450,7 +448,7 @@ Markdown(
 # %%
 title = f"Length by first word, distilled model: “{top}” opens {top_share:.0%}"
 fig = figures.interval_rows({"": rows}, title=title, unit="median length (new tokens)")
-figures.save_figure(fig, "01_first_words", pair=pair.name, alt=title, note=f"n = {len(everything)} prompts of both splits")
+figures.save_figure(fig, "01_first_words", pair=pair.name, note=f"n = {len(everything)} prompts of both splits")
 
 # %% [markdown]
 # **Figure 6: median length by first word, distilled model, template form.** Grey square: all completions. 95 % bootstrap of the median.
@@ -480,8 +478,7 @@ Markdown(f"**The distilled model uses {doubt} more doubting words per 100 tokens
 # %%
 title = f"The distilled model uses {doubt.estimate:.1f} more doubting words per 100 tokens than its base"
 fig = figures.interval_rows({"": rows}, title=title, unit="keywords per 100 tokens")
-figures.colour_key(fig, {"distilled": figures.DISTILLED, "base (control)": figures.BASE})
-figures.save_figure(fig, "01_keywords", pair=pair.name, alt=title, note=f"n = {len(confirm)} confirm prompts")
+figures.save_figure(fig, "01_keywords", pair=pair.name, key={"distilled": figures.DISTILLED, "base (control)": figures.BASE}, note=f"n = {len(confirm)} confirm prompts")
 
 # %% [markdown]
 # **Figure 7: keyword families.** Each stretch of text counts once in a family. Both models wrote on the same confirm prompts.

@@ -166,7 +166,7 @@ title = (
     f"{in_template.estimate:.0%} and {of_distilled[1]:.0%} in the template"
 )
 fig = figures.stacked_rows(rows, names, title=title, unit="mean probability of the next token")
-figures.save_figure(fig, "02_stop_parts", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm")
+figures.save_figure(fig, "02_stop_parts", pair=pair.name, key=names, note=f"n = {len(asked)} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 1: what comes next, before and after the answer.** Black the stop tokens, indigo `</think>`, pink `<think>`, wine the Wait set, light blue a new line, pale all else; means over the combined prompts of the confirm split. In the plain form a model may stop already *before* the answer, after "Just give the answer.": then the stop after the answer is no judgement of the answer.
@@ -183,7 +183,7 @@ def row(role: str, form: str, state: str) -> tuple[str, stats.Interval, str]:
 panels = {role: [row(role, form, state) for form in ("plain", "template") for state in states] for role in ("base", "distilled")}
 title = f"Plain base: another question's answer gives the stop token {swapped.estimate:.0%}, an answer cut short {cut.estimate:.0%}"
 fig = figures.interval_rows(panels, title=title, unit="mean P(stop)", span=(-0.03, 1.03))
-figures.save_figure(fig, "02_stop_controls", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm")
+figures.save_figure(fig, "02_stop_controls", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 2: P(stop) after the answer and after its controls.** Grey squares: another question's answer, and the answer cut before its last word. 95 % bootstrap over prompts.
@@ -279,8 +279,7 @@ title = f"Against control words the stop token's logit shifts by {stop_shift:+.1
 of_controls = shift[:, in_control].mean(0)
 fig = figures.interval_rows({"": [rows[k] for k in order]}, title=title, unit="shift of the logit against control words (nats)", zero=True,
                             shade=(of_controls.min(), of_controls.max()))  # fmt: skip
-figures.colour_key(fig, {"stop token": figures.STOP, "reasoning tokens and Wait set": figures.WAIT, "control": figures.CONTROL})
-figures.save_figure(fig, "02_logit_shift", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm")
+figures.save_figure(fig, "02_logit_shift", pair=pair.name, key={"stop token": figures.STOP, "reasoning tokens and Wait set": figures.WAIT, "control": figures.CONTROL}, note=f"n = {len(asked)} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 3: paired shift of each token's logit, distilled minus base.** Black diamond the stop token, wine the reasoning tokens and the Wait set, grey squares the control words, against whose mean all are measured; the shaded range spans them. Plain form, 95 % bootstrap over confirm prompts; corrected p-values in the table above.
@@ -368,7 +367,7 @@ panels = {
 tags = against["distilled", "<answer></answer>"]
 title = f"Wait set against control words, distilled: {main:+.1f} nats with six neutral sentences, {tags:+.1f} with six answer tags"
 fig = figures.lines(panels, REPEATS, title=title, xlabel="pieces appended", ylabel="log-probability of the Wait set (nats)")
-figures.save_figure(fig, "02_growth", pair=pair.name, alt=title, note=f"n = {few} combined prompts, confirm")
+figures.save_figure(fig, "02_growth", pair=pair.name, note=f"n = {few} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 4: the Wait set as text is appended after the answer.** Blue the base, orange the distilled model, dashed grey the mean log-probability of control words on the distilled model. Bands: 95 % bootstrap over prompts, plain form.
@@ -450,7 +449,7 @@ panels = {
 }
 title = f"A period gives the stop token {bigram['base'].estimate:+.1f} nats over a comma on the base, {bigram['distilled'].estimate:+.1f} on the distilled"
 fig = figures.interval_rows(panels, title=title, unit="log P(stop) against the same text without a mark (nats)", zero=True)
-figures.save_figure(fig, "02_period_behaviour", pair=pair.name, alt=title, note=f"n = {len(bare)} neutral statements")
+figures.save_figure(fig, "02_period_behaviour", pair=pair.name, note=f"n = {len(bare)} neutral statements")
 
 # %% [markdown]
 # **Figure 5: what a closing mark does to P(stop) on neutral text.** 95 % bootstrap over statements; the grey square is the comma.
@@ -462,15 +461,14 @@ figures.save_figure(fig, "02_period_behaviour", pair=pair.name, alt=title, note=
 names = {".": figures.STOP, "!": figures.THIRD, "?": figures.THIRD, ",": figures.CONTROL, ";": figures.CONTROL, ":": figures.CONTROL, ")": figures.CONTROL}
 panels = {
     f"{role},\n{'with first MLP' if mlp else 'embedding alone'}": [
-        *((repr(mark), stats.Interval(float(v), float(v), float(v), 1), names[mark]) for mark, v in zip(names, value, strict=False)),
+        *((repr(mark), v, names[mark]) for mark, v in zip(names, value, strict=False)),
         ("95 % of alphabetic tokens", stats.Interval(float(np.median(of_words)), *map(float, np.quantile(of_words, [0.025, 0.975])), 500), figures.CONTROL),
     ]
     for (role, mlp), value in weights.items() for of_words in [value[len(sources) :]]
 }  # fmt: skip
 title = f"From the weights alone {1 - ranks['base', False]:.0%} of alphabetic tokens point to the stop token more than the period does (base)"
 fig = figures.interval_rows(panels, title=title, unit="logit of the stop token minus control words (nats)")
-fig.set_size_inches(11, 3.4)
-figures.save_figure(fig, "02_period_weights", pair=pair.name, alt=title, note="n = 500 alphabetic tokens")
+figures.save_figure(fig, "02_period_weights", pair=pair.name, size=(11, 3.4), note="n = 500 alphabetic tokens")
 
 # %% [markdown]
 # **Figure 6: the direct path from a token to the stop token.** Each token's embedding through the final norm and the head, minus the mean of the control tokens; right of each pair, with layer 0's MLP. The lowest row spans the middle 95 % of 500 tokens made of letters.

@@ -156,7 +156,7 @@ title = (
     f"at the end the base is {final['plain'].estimate:.1f} nats further on the side of stopping, {final['template'].estimate:.1f} in the template"
 )
 fig = figures.lines(panels, depth, title=title, xlabel="depth (layers passed)", ylabel="logit of stop − Wait set (nats)", zero=True)
-figures.save_figure(fig, "03_gap_by_depth", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm")
+figures.save_figure(fig, "03_gap_by_depth", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 1: stop against Wait by depth.** Above zero the stop token leads. Blue the base, orange the distilled model, dashed grey the base on shuffled prompts. Each model's stream is read by its own norm and head; mean and 95 % bootstrap over prompts.
@@ -167,32 +167,31 @@ figures.save_figure(fig, "03_gap_by_depth", pair=pair.name, alt=title, note=f"n 
 # %%
 def trajectories(form: str) -> dict:
     """Panels of probability, logit and rank for one form, by model."""
-    panels = {name: {} for name in ("base|P", "distilled|P", "base|logit", "distilled|logit", "base|rank", "distilled|rank")}
+    panels = {(role, row): {} for row in ("P", "logit", "rank") for role in members}
     for role in members:
         for state, end in ((form, ""), ("shuffled", ", shuffled")):
             lens, grey = seen[role, state], figures.CONTROL if end else None
             for name, chosen, colour in (("stop", at_stop, figures.STOP), ("Wait set", at_wait, figures.WAIT))[: 1 if end else 2]:
                 best = lens.ranks[..., chosen].amin(-1).float().numpy() + 1
-                panels[f"{role}|P"][name + end] = stats.bands(lens.logprobs[..., chosen].exp().sum(-1)), grey or colour
-                panels[f"{role}|logit"][name + end] = stats.bands(against_control(lens, chosen)), grey or colour
+                panels[role, "P"][name + end] = stats.bands(lens.logprobs[..., chosen].exp().sum(-1)), grey or colour
+                panels[role, "logit"][name + end] = stats.bands(against_control(lens, chosen)), grey or colour
                 geometric = [stats.Interval(10**i.estimate, 10**i.low, 10**i.high, i.n) for i in stats.bands(np.log10(best))]
-                panels[f"{role}|rank"][name + end] = geometric, grey or colour
+                panels[role, "rank"][name + end] = geometric, grey or colour
     return panels
 
 
 # %%
-def trajectories_figure(form: str) -> tuple:
-    """The figure of one form, and what it shows in words."""
+def trajectories_figure(form: str):
+    """The figure of one form."""
     ends = {role: seen[role, form].logprobs[:, -1, at_stop].exp().mean() for role in members}
     ranks = {role: 10 ** np.log10(seen[role, form].ranks[..., at_wait].amin(-1)[:, -1].numpy() + 1).mean() for role in members}
     title = f"{form.capitalize()} form. At the end the stop token has {ends['base']:.0%} on the base and {ends['distilled']:.0%} on the distilled; the best wait word is number {ranks['base']:.0f} and {ranks['distilled']:.0f}"
-    fig = figures.lines(trajectories(form), depth, title=title, xlabel="depth (layers passed)", zero=True, rows=3, log_rows=(2,),
-                        ylabel=["probability", "logit against\ncontrol words (nats)", "rank, 1 = likeliest"])  # fmt: skip
-    return fig, title
+    return figures.lines(trajectories(form), depth, title=title, xlabel="depth (layers passed)", zero=True, rows=3, log_rows=(2,),
+                         ylabel=["probability", "logit against\ncontrol words (nats)", "rank, 1 = likeliest"])  # fmt: skip
 
 
-fig, title = trajectories_figure("plain")
-figures.save_figure(fig, "03_plain_trajectories", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm")
+fig = trajectories_figure("plain")
+figures.save_figure(fig, "03_plain_trajectories", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 2: probability, logit and rank by depth, plain form.** Black the stop token, wine the Wait set (sum of probabilities, mean logit, best rank), dashed grey the stop token on shuffled prompts. Ranks as geometric means.
@@ -207,8 +206,8 @@ far = [k for k in depth if 10 ** np.log10(seen["base", "plain"].ranks[:, k, 0].n
 Markdown(f"**Which of the two moved.** At the end the stop token stands {ends['base', 'stop']} nats above the control words on the base and {ends['distilled', 'stop']} on the distilled (paired change {of_stop}); the Wait set goes from {ends['base', 'Wait']} to {ends['distilled', 'Wait']} (change {of_wait}). The stop token's geometric mean rank on the base is beyond 1000 at {len(far)} of {n_layers + 1} depths: there the lens does not speak of stopping at all.")
 
 # %%
-fig, title = trajectories_figure("template")
-figures.save_figure(fig, "03_template_trajectories", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm")
+fig = trajectories_figure("template")
+figures.save_figure(fig, "03_template_trajectories", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 3: the same in each model's chat template.** In the distilled model's template the answer stands inside the open thought. The dashed grey control is the shuffled plain prompt of figure 2.
@@ -235,7 +234,7 @@ panels = {
 }
 title = f"Read by the base's head alone, the two streams end {by_stream.estimate:+.1f} nats apart; exchanging the base's head changes {by_head.estimate:+.2f}"
 fig = figures.lines(panels, depth, title=title, xlabel="depth (layers passed)", ylabel="logit of stop − Wait set (nats)", zero=True)
-figures.save_figure(fig, "03_two_heads", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm, plain")
+figures.save_figure(fig, "03_two_heads", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 4: each stream through both heads.** Left each model's own norm and unembedding, right the other one's. Where the panels look alike, the difference is in the stream. On `smol` the adapter leaves head and norm as they were, except for the rows of the two think tags, so there the panels agree by construction; on a pair with other heads they need not.
@@ -274,13 +273,13 @@ for quantity in ("norm", "cosine", "angle", "gain"):
         series = {role: (stats.bands(moved[role, state][quantity]), figures.ROLE[role]) for role in members}
         if state == "plain":
             series["base, shuffled"] = stats.bands(moved["base", "shuffled"][quantity]), figures.CONTROL
-        panels[f"{'combined prompts' if state == 'plain' else 'neutral statements'}|{quantity}"] = series
+        panels["combined prompts" if state == "plain" else "neutral statements", quantity] = series
 half = n_layers // 2
 gains = {role: stats.bootstrap(moved[role, "plain"]["gain"][:, half:].sum(1)) for role in members}
 title = f"Over the second half of the layers the stop token gains {gains['base'].estimate:+.1f} nats on the base, {gains['distilled'].estimate:+.1f} on the distilled"
 fig = figures.lines(panels, depth[1:], title=title, xlabel="depth (layers passed)", rows=4, log_rows=(0,),
                     ylabel=["norm of the stream", "cosine to\nfinal direction", "turn per layer\n(degrees)", "gain of stop\nper layer (nats)"])  # fmt: skip
-figures.save_figure(fig, "03_last_token_moves", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm; {len(neutral)} statements")
+figures.save_figure(fig, "03_last_token_moves", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm; {len(neutral)} statements")
 
 # %% [markdown]
 # **Figure 5: the last token's way through the layers.** From top: length of the stream, cosine to its own end, angle turned by each layer, and what the stop token gains. Blue the base, orange the distilled model, dashed grey the base on shuffled prompts.
@@ -319,7 +318,7 @@ fig = figures.fits(
     {name: (stats.bands(curves), {s: stats.fit_shape(curves.mean(0), s) for s in stats.SHAPES}) for name, curves in growth.items()},
     depth[half:], shades, title=title, xlabel="depth (layers passed)", ylabel="nats, or probability",
 )  # fmt: skip
-figures.save_figure(fig, "03_shape_of_rise", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm, plain")
+figures.save_figure(fig, "03_shape_of_rise", pair=pair.name, key=shades, note=f"n = {len(asked)} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 6: three shapes fitted to the rise.** Dots: mean with 95 % bootstrap; dashed grey a line, broad wine an exponential, thin indigo a logistic curve, here fitted to all prompts. Where wine and indigo coincide, the logistic has become an exponential: it bends only beyond the last layer. Held-out errors stand in the table above.
@@ -403,7 +402,7 @@ panels = {
 }
 title = f"Over the last third attention writes {late_sum['plain', 'base'][0].mean():+.1f} nats towards stopping on the base, the MLPs {late_sum['plain', 'base'][1].mean():+.1f}; on the distilled {late_sum['plain', 'distilled'][0].mean():+.1f} and {late_sum['plain', 'distilled'][1].mean():+.1f}"
 fig = figures.lines({{"attention": "attention", "mlp": "MLP"}[kind]: rows for kind, rows in panels.items()}, depth[:-1], title=title, xlabel="layer", ylabel="contribution to stop\nagainst control words (nats)", zero=True)
-figures.save_figure(fig, "03_attention_and_mlp", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm, plain")
+figures.save_figure(fig, "03_attention_and_mlp", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 7: what each layer writes towards the stop token.** Blue the base, orange the distilled model, dashed grey the base on shuffled prompts; 95 % bootstrap over prompts.
@@ -470,7 +469,7 @@ panels = {
 by_growth, rise_frozen = (values.mean() for values in rescaled["base", "plain"])
 title = f"With the scale frozen half of the rise comes {delayed['base', 'plain'].estimate:+.2f} of the second half later; the stop token rises by {rise_frozen:.1f} nats over the second half; growth without turning would give {by_growth:+.1f} (base)"
 fig = figures.lines(panels, depth, title=title, xlabel="depth (layers passed)", ylabel="logit of stop against\ncontrol words (nats)", zero=True)
-figures.save_figure(fig, "03_norm", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm, plain")
+figures.save_figure(fig, "03_norm", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 8: the same rise with the norm at each depth, with the last depth's scale at all depths, and without the norm's learned weight.** Blue the base, orange the distilled model, dashed grey the base on shuffled prompts.
@@ -561,8 +560,7 @@ panels = {
 }
 title = f"The activation difference points to reasoning tokens by {names_words['plain'].estimate:+.2f} standard deviations after answers, {names_words['neutral'].estimate:+.2f} after neutral statements"
 fig = figures.lines(panels, depth[1:], title=title, xlabel="depth (layers passed)", ylabel="reasoning tokens − control words\n(standard deviations)", zero=True)
-fig.set_size_inches(8, 3.4)
-figures.save_figure(fig, "03_activation_difference", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm, plain; {len(neutral)} statements")
+figures.save_figure(fig, "03_activation_difference", pair=pair.name, size=(8, 3.4), note=f"n = {len(asked)} combined prompts, confirm, plain; {len(neutral)} statements")
 
 # %% [markdown]
 # **Figure 9: what the difference of the streams points to.** Orange on combined prompts, indigo on neutral statements, grey the middle 95 % of single random directions.
@@ -601,7 +599,7 @@ maps = {"base": contrast["base heads"].mean(0), "distilled": contrast["distilled
 name = "L{}H{}".format(*top[0])
 title = f"What each head writes to stop − Wait: the largest change, chosen on explore, is {name} with {shift.mean(0)[top[0]]:+.1f} nats"
 fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="nats")
-figures.save_figure(fig, "03_heads_map", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm, plain")
+figures.save_figure(fig, "03_heads_map", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 10: direct contribution of every query head to stop − Wait.** Red towards stopping, blue towards waiting; means over prompts, one scale. Intervals for the strongest follow in figure 11.
@@ -622,7 +620,7 @@ panels = {
 }
 title = f"The {len(top)} heads chosen on explore move by {np.mean([abs(shift.mean(0)[at]) for at in top]):.2f} nats each, up and down; random ones by {np.mean(of_controls):.2f}"
 fig = figures.interval_rows(panels, title=title, unit="contribution to stop − Wait (nats)", zero=True)
-figures.save_figure(fig, "03_top_heads", pair=pair.name, alt=title, note=f"n = {len(asked)} combined prompts, confirm, plain")
+figures.save_figure(fig, "03_top_heads", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 11: the heads whose writing changed most.** Left each model (blue the base, orange the distilled; grey both), right the difference (indigo triangles), with random heads as grey squares; chosen on explore, shown on confirm; 95 % bootstrap over prompts.
@@ -641,8 +639,7 @@ for number, index in enumerate(picked, start=1):
     columns[f"prompt {number}"] = [repr(token)[1:-1].replace("$", r"\$") for token in read["base"][0][-length:]]
 title = "What the last token attends to, in the two heads whose writing changed most and in a random one"
 fig = figures.heat_maps(maps, title=title, xlabel="token of the prompt", ylabel="", unit="attention of the last token", columns=columns, names=rows, diverging=False)
-fig.set_size_inches(12, 4)
-figures.save_figure(fig, "03_attention", pair=pair.name, alt=title, note="two combined prompts, confirm, plain")
+figures.save_figure(fig, "03_attention", pair=pair.name, size=(12, 4), note="two combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 12: attention of the last token, two prompts.** Rows: two heads of figure 11 and a random one, in both models; columns: the prompt's tokens. Two prompts are an illustration, not a measurement.
@@ -661,7 +658,7 @@ tokens, rows = lens_map(pair.distilled, example, last=8)
 shown = sorted({*range(0, n_layers, max(1, n_layers // 10)), n_layers})
 title = f"The distilled model through the lens: after {tokens[-1]!r} it would end with {rows[-1][-1][0]!r} ({rows[-1][-1][1]:.0%})"
 fig = figures.token_map(tokens, [rows[k] for k in shown], [str(k) for k in shown], title=title, unit="probability of the likeliest token")
-figures.save_figure(fig, "03_lens_map", pair=pair.name, alt=title, note="one combined prompt, confirm, plain")
+figures.save_figure(fig, "03_lens_map", pair=pair.name, note="one combined prompt, confirm, plain")
 
 # %% [markdown]
 # **Figure 13: one prompt through the lens.** Column: a token of the prompt; row: depth; cell: the token that would come next, the darker the surer. Dots stand for spaces, a box for a token that is half a character or that the figure's fonts lack.

@@ -143,7 +143,7 @@ wide = {name: inside.pivot(index="layer", columns="matrix", values=name)[list(we
 title = f"The average matrix changed by {mean_change.estimate:.1%} of its norm, its rounding to bfloat16 is {np.mean(rounding):.2%}"
 fig = figures.heat_maps({"relative change": wide["relative"]}, title=title, xlabel="", ylabel="layer", unit="of the base's norm",
                         columns=[name.removesuffix("_proj") for name in weights.MATRICES], diverging=False)  # fmt: skip
-figures.save_figure(fig, "04_weight_change", pair=pair.name, alt=title, note=f"{len(inside)} matrices")
+figures.save_figure(fig, "04_weight_change", pair=pair.name, note=f"{len(inside)} matrices")
 
 # %% [markdown]
 # **Figure 1: how far each matrix moved.** Rows are layers, columns the seven matrices of a layer; darker is more.
@@ -156,15 +156,14 @@ shown = [0, pair.base.n_layers // 2, pair.base.n_layers - 1]
 noise = torch.linalg.svdvals(torch.randn(*pair.base.model.model.layers[0].self_attn.o_proj.weight.shape, generator=torch.Generator().manual_seed(SEED))).numpy() ** 2
 cumulative = {(name, layer): np.cumsum(weights.spectrum(pair, layer, name)) for layer in shown for name in ("q_proj", "down_proj")}
 steps = min(40, min(len(values) for values in cumulative.values()), len(noise))
-curves = {}
-for number, ((name, layer), values) in enumerate(cumulative.items()):
-    label = name if layer == shown[0] else " " * number  # one label a kind: the layers look alike
-    curves[label] = [stats.Interval(v, v, v, 1) for v in map(float, values[:steps])], figures.THIRD if name == "down_proj" else figures.WAIT
-curves["random matrix"] = [stats.Interval(v, v, v, 1) for v in map(float, (np.cumsum(noise) / noise.sum())[:steps])], figures.CONTROL
+curves = {
+    name: (np.array([values[:steps] for (kind, _), values in cumulative.items() if kind == name]), colour)  # the layers look alike
+    for name, colour in (("q_proj", figures.WAIT), ("down_proj", figures.THIRD))
+}
+curves["random matrix"] = (np.cumsum(noise) / noise.sum())[:steps], figures.CONTROL
 title = f"The change of a matrix lies in few directions: effective rank {ranks.estimate:.1f} of {inside['full_rank'].median():.0f}"
 fig = figures.lines({"": curves}, range(1, steps + 1), title=title, xlabel="singular directions of the difference", ylabel="share of its squared norm")
-fig.set_size_inches(8, 3.8)
-figures.save_figure(fig, "04_spectrum", pair=pair.name, alt=title, note="three layers, two matrices")
+figures.save_figure(fig, "04_spectrum", pair=pair.name, size=(8, 3.8), note="three layers, two matrices")
 
 # %% [markdown]
 # **Figure 2: how few directions hold the change.** Wine query matrices, indigo `down_proj`; dashed grey a random matrix. On `smol` the adapter's rank is 16, so no curve can rise beyond the 16th direction, and the layer's norms, the embeddings and the head were frozen but for the rows of the two tags: there "barely changed" is partly a choice made in training, not a discovery. On a pair that was fully fine-tuned neither bound holds.
@@ -176,13 +175,12 @@ figures.save_figure(fig, "04_spectrum", pair=pair.name, alt=title, note="three l
 at_most = {kind: frame[(frame["relative"] > 0) | (frame["group"] != "")].nlargest(16, "relative") for kind, frame in moved.items()}
 colours = {"stop": figures.STOP, "Wait set": figures.WAIT, "reasoning": figures.WAIT, "think tag": figures.THIRD, "": figures.CONTROL}
 panels = {
-    kind: [(row.token, stats.Interval(float(row.relative), float(row.relative), float(row.relative), 1), colours[row.group]) for row in frame.itertuples()]
+    kind: [(row.token, row.relative, colours[row.group]) for row in frame.itertuples()]
     for kind, frame in at_most.items()
 }
 title = f"{far['embedding']} of {len(moved['embedding'])} embeddings moved further than the average matrix"
 fig = figures.interval_rows({"embedding": panels["embedding"]}, title=title, unit="relative change of the embedding")
-figures.colour_key(fig, {"stop": figures.STOP, "Wait set, reasoning": figures.WAIT, "think tag": figures.THIRD, "other": figures.CONTROL})
-figures.save_figure(fig, "04_token_change", pair=pair.name, alt=title, note="moved or marked, at most 16")
+figures.save_figure(fig, "04_token_change", pair=pair.name, key={"stop": figures.STOP, "Wait set, reasoning": figures.WAIT, "think tag": figures.THIRD, "other": figures.CONTROL}, note="moved or marked, at most 16")
 
 # %% [markdown]
 # **Figure 3: the embeddings that moved most, and the marked ones.** Black the stop token, wine the Wait set and reasoning tokens, indigo the think tags, grey all else.
@@ -239,11 +237,11 @@ for role in members:
     ranked = {kind: np.sort(cosines.abs().flatten().numpy())[::-1][:N_NEURONS] for kind, cosines in near[role].items()}
     words_ranked = -np.sort(-null[role, "stop"].abs().flatten(1).numpy(), axis=1)[:, :N_NEURONS]
     spread = [stats.Interval(float(np.median(column)), *map(float, np.quantile(column, [0.025, 0.975])), len(words)) for column in words_ranked.T]
-    panels[role] = {kind: ([stats.Interval(v, v, v, 1) for v in map(float, values)], figures.STOP if kind == "stop" else figures.WAIT) for kind, values in ranked.items()}
+    panels[role] = {kind: (values, figures.STOP if kind == "stop" else figures.WAIT) for kind, values in ranked.items()}
     panels[role]["random words"] = spread, figures.CONTROL
 title = "Share of random words whose ten nearest columns are less near: " + ", ".join(f"{role} {kind} {interval.estimate:.0%}" for (role, kind), interval in above.items())
 fig = figures.lines(panels, range(1, N_NEURONS + 1), title=title, xlabel="rank of the column", ylabel="absolute cosine")
-figures.save_figure(fig, "04_nearest_columns", pair=pair.name, alt=title, note=f"null: {len(words)} random words, middle 95 %")
+figures.save_figure(fig, "04_nearest_columns", pair=pair.name, note=f"null: {len(words)} random words, middle 95 %")
 
 # %% [markdown]
 # **Figure 4: the nearest value vectors.** Black for the stop token, wine for the Wait set; dashed grey the median of random words, shaded their middle 95 %.
@@ -280,7 +278,7 @@ for kind in ("stop", "Wait"):
 fired = {(role, kind): float(np.mean([active[role, "confirm"][:, layer, neuron].abs().mean() for layer, neuron in chosen["base", kind]])) for role in members for kind in ("stop", "Wait")}
 title = "Mean size of the activation of the nearest columns: " + ", ".join(f"{kind}: {fired['base', kind]:.2f} on the base, {fired['distilled', kind]:.2f} on the distilled" for kind in ("stop", "Wait"))
 fig = figures.interval_rows(panels, title=title, unit="activation × sign of the cosine", zero=True)
-figures.save_figure(fig, "04_activations", pair=pair.name, alt=title, note=f"n = {len(texts['base', 'confirm'])} combined prompts, confirm, plain")
+figures.save_figure(fig, "04_activations", pair=pair.name, note=f"n = {len(texts['base', 'confirm'])} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 5: what multiplies the nearest columns at the end of an answer.** Blue the base, orange the distilled model, both on the base's nearest columns; grey their matched random neighbours, with the sign of the column that each stands for. Right of zero a column writes towards its token.
@@ -336,7 +334,7 @@ panels = {
 places = COUNTS.index(N_NEURONS) if N_NEURONS in COUNTS else -1
 title = f"Silencing the {COUNTS[places]} nearest columns makes {silenced['base', 'nearest columns'][places].estimate:.0%} of the difference on the base and {silenced['distilled', 'nearest columns'][places].estimate:.0%} on the distilled"
 fig = figures.lines({f"{role}: neurons × 0": panels[role] for role in members}, range(len(COUNTS)), title=title, xlabel="neurons silenced", ylabel="share of the difference\nbetween the models", zero=True, ticks=COUNTS)
-figures.save_figure(fig, "04_silenced", pair=pair.name, alt=title, note=f"n = {len(before['base', 'confirm'])} combined prompts, confirm, plain")
+figures.save_figure(fig, "04_silenced", pair=pair.name, note=f"n = {len(before['base', 'confirm'])} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 6: the share of the between-model difference that silencing neurons makes.** Wine: the columns nearest in weight space (to stop on the base, to Wait on the distilled); indigo: those that contribute most on `explore`; dashed grey: random ones matched to the nearest columns in layer and activation size. One would make one model read like the other; below zero it goes the wrong way.
@@ -433,7 +431,7 @@ colours = {"nearest columns": figures.WAIT, "of two words": figures.THIRD, "matc
 panels = {f"{role}, {way}": {name: (stats.bands(dose[role, way, name]), colour) for name, colour in colours.items() if (role, way, name) in dose} for role in members for way in ("scaled", "added")}
 title = f"Scaling moves stop − Wait by {dose['base', 'scaled', 'nearest columns'][:, at['base']].mean():+.1f} nats on the base (α = {best['base']:g}) and {dose['distilled', 'scaled', 'nearest columns'][:, at['distilled']].mean():+.1f} on the distilled (α = {best['distilled']:g})"
 fig = figures.lines(panels, range(len(ALPHAS)), title=title, xlabel="α (scaled) or β (added)", ylabel="change of stop − Wait (nats)", zero=True, ticks=[f"{alpha:g}" for alpha in ALPHAS])
-figures.save_figure(fig, "04_dose", pair=pair.name, alt=title, note=f"n = {len(before['base', 'confirm'])} combined prompts, confirm, plain")
+figures.save_figure(fig, "04_dose", pair=pair.name, note=f"n = {len(before['base', 'confirm'])} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 7: dose and response.** Base: down is towards waiting. Distilled: up is towards stopping. Wine the nearest columns, dashed grey matched random neurons, indigo the nearest columns of two random words. Left of each pair the one kind is silenced and the other multiplied by α; right, β times the layer's average activation size is added to the wanted kind alone. The random neurons here are one draw; F13 takes the mean of several.
@@ -471,8 +469,7 @@ for column, label in measures.items():
     ]  # fmt: skip
 title = f"Length against matched random neurons: base {longer['base']:+.0f} tokens, distilled {longer['distilled']:+.0f}"
 fig = figures.interval_rows(panels, title=title, unit="mean over prompts (tokens, or share)")
-fig.set_size_inches(13, 3.2)
-figures.save_figure(fig, "04_behaviour", pair=pair.name, alt=title, note=f"n = {len(asked)} questions, confirm, template")
+figures.save_figure(fig, "04_behaviour", pair=pair.name, size=(13, 3.2), note=f"n = {len(asked)} questions, confirm, template")
 
 # %% [markdown]
 # **Figure 8: behaviour before and after.** Pink before, blue and orange with the chosen neurons edited, grey squares with matched random neurons; 95 % bootstrap over prompts. The random set is one draw of each.
@@ -571,14 +568,14 @@ Markdown(findings.sentence(F14))
 # %%
 panels = {
     name: {
-        "stop token": ([stats.Interval(v, v, v, 1) for v in map(float, values[0])], figures.STOP),
+        "stop token": (values[0], figures.STOP),
         "random words": (stats.bands(values[1:]), figures.CONTROL),
     }
     for name, values in shares.items()
 }
 title = f"{TERMS} other tokens explain {shares['all others'][0, -1]:.0%} of the stop token, {shares['without near copies'][0, -1]:.0%} without near copies; of a random word {shares['without near copies'][1:, -1].mean():.0%}"
 fig = figures.lines(panels, range(1, TERMS + 1), title=title, xlabel="tokens in the combination", ylabel="explained share")
-figures.save_figure(fig, "04_combination", pair=pair.name, alt=title, note=f"null: {len(few_words)} random words")
+figures.save_figure(fig, "04_combination", pair=pair.name, note=f"null: {len(few_words)} random words")
 
 # %% [markdown]
 # **Figure 9: a token as a sum of few others.** Black the stop token, dashed grey random words with 95 % bootstrap over words.

@@ -146,7 +146,7 @@ guesses = kept(pair, "05_estimate", estimate, *(len(texts["base", split]) for sp
 maps = {name: torch.from_numpy(guesses[name]).mean(0) for name in named}
 title = "Estimated effect of each head on c; no head is beyond " + ", ".join(f"{matrix.abs().max():.1f} ({name})" for name, matrix in maps.items()) + " nats"
 fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="nats")
-figures.save_figure(fig, "05_head_attribution", pair=pair.name, alt=title, note=f"n = {len(own['base', 'confirm'])} combined prompts, confirm")
+figures.save_figure(fig, "05_head_attribution", pair=pair.name, note=f"n = {len(own['base', 'confirm'])} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 1: attribution patching by layer and head.** Left to right: the base's values into the distilled model, the distilled model's into the base, and into the base its own values from the prompt cut before the answer and from shuffled words. Red raises c (towards stopping), blue lowers it; means over prompts, one scale.
@@ -229,7 +229,7 @@ panels = {
 }  # fmt: skip
 title = f"Estimate and exact effect correlate at {agreement['streams'].estimate:.2f} for streams, {agreement['both'].estimate:.2f} for MLPs and heads; a nat of estimate is {slope['streams']:.2f} and {slope['both']:.2f} nats of effect"
 fig = figures.scatter(panels, title=title, xlabel="estimate (nats)", ylabel="exact effect on c (nats)")
-figures.save_figure(fig, "05_estimate_and_exact", pair=pair.name, alt=title, note=f"means over {len(few)} combined prompts, confirm")
+figures.save_figure(fig, "05_estimate_and_exact", pair=pair.name, note=f"means over {len(few)} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 2: the first-order estimate against the run.** One dot a node; the line is equality. Left the stream at every depth, right MLPs and heads: wine those of largest estimate on explore, grey squares random ones. Dots below the line are overestimated.
@@ -251,7 +251,7 @@ lead = max(((kind, layer) for kind in panels for layer in range(n_layers)), key=
 difference = (own["base", "confirm"] - own["distilled", "confirm"])[: len(few)]
 title = f"The base's {lead[0].upper() if lead[0] == 'mlp' else lead[0]} output of layer {lead[1]} (largest estimate on explore) moves the distilled model by {by_layer(exact, lead[0]).mean(0)[lead[1]]:+.1f} of {difference.mean():.1f} nats"
 fig = figures.lines({"attention": panels["attention"], "MLP": panels["mlp"]}, range(n_layers), title=title, xlabel="layer", ylabel="effect on c (nats)", zero=True)
-figures.save_figure(fig, "05_layer_effects", pair=pair.name, alt=title, note=f"n = {len(few)} combined prompts, confirm; distilled ← base")
+figures.save_figure(fig, "05_layer_effects", pair=pair.name, note=f"n = {len(few)} combined prompts, confirm; distilled ← base")
 
 # %% [markdown]
 # **Figure 3: one layer's output at a time, the base's into the distilled model.** Orange exact, indigo the estimate; 95 % bootstrap over prompts. Above zero: the base's value brings the distilled model closer to stopping.
@@ -316,7 +316,7 @@ panels = {
 half = stages[len(stages) // 2]
 title = f"With {half} of {n_layers} layers taken from the bottom the base has gone {gradual['from the bottom', half].estimate:.0%} of the way, from the top {gradual['from the top', half].estimate:.0%}; noise of the same norm {gradual['noise, from the bottom', half].estimate:.0%}"
 fig = figures.lines(panels | {"P(stop)": {name: ([p_stop[name, k] for k in stages], colour) for name, colour in colours.items()}}, stages, title=title, xlabel="layers taken from the distilled model", ylabel="share of the difference, P(stop)", zero=True)
-figures.save_figure(fig, "05_gradual", pair=pair.name, alt=title, note=f"n = {n_read} combined prompts, confirm, plain")
+figures.save_figure(fig, "05_gradual", pair=pair.name, note=f"n = {n_read} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 4: from base to distilled, layer by layer.** Left the share of the difference in c, right P(stop). Wine from the bottom, indigo from the top, black in one random order, dashed grey noise of the same norm from the bottom.
@@ -330,7 +330,7 @@ panels = {
 }
 title = f"KL divergence of the hybrids: with {half} layers from the bottom {divergence['from the bottom', half]['base'].estimate:.2f} nats from the base, {divergence['from the bottom', half]['distilled'].estimate:.2f} from the distilled"
 fig = figures.lines(panels, stages, title=title, xlabel="layers taken from the distilled model", ylabel="KL(model ‖ hybrid) (nats)")
-figures.save_figure(fig, "05_divergence", pair=pair.name, alt=title, note=f"n = {n_read} combined prompts, confirm, plain")
+figures.save_figure(fig, "05_divergence", pair=pair.name, note=f"n = {n_read} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 5: how far the hybrids are from either model.** KL divergence of the next-token distribution; colours as in figure 4.
@@ -418,7 +418,7 @@ panels = {
 summed = stats.ratio_of_means(single["confirm"].sum(1), whole["confirm"])
 title = f"The best single layer makes {share['one layer taken'][best].estimate:.0%} of the difference; all single effects add up to {summed.estimate:.0%}, all layers together make {all_layers.estimate:.0%}"
 fig = figures.lines(panels, range(n_layers), title=title, xlabel="layer", ylabel="share of the difference in c", zero=True)
-figures.save_figure(fig, "05_single_layers", pair=pair.name, alt=title, note=f"n = {n_read} combined prompts, confirm, plain")
+figures.save_figure(fig, "05_single_layers", pair=pair.name, note=f"n = {n_read} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 6: single layers.** Left one layer of the distilled model in the base (orange) and noise of the same norm (dashed grey); right what is missing when only this layer stays the base's. Bands: 95 % bootstrap over prompts.
@@ -443,7 +443,7 @@ for name, (layers, options) in everywhere.items():
 shown = {name: interval for name, interval, colour in rows if colour == figures.DISTILLED}
 title = "Taken alone: " + ", ".join(f"{name} {round(interval.estimate, 2) + 0.0:.0%}" for name, interval in shown.items()) + " of the difference"
 fig = figures.interval_rows({"": rows}, title=title, unit="share of the difference in c", zero=True)
-figures.save_figure(fig, "05_parts", pair=pair.name, alt=title, note=f"n = {n_read} combined prompts, confirm, plain")
+figures.save_figure(fig, "05_parts", pair=pair.name, note=f"n = {n_read} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 7: kinds of weights.** Orange the distilled model's weights in the base, grey squares noise of the same norm. On `smol` norms, head and embedding were frozen in training except for the two tags, so their zeros are by construction. The heads of the two models may be tied in one and not in the other; embedding and head are swapped apart in any case.
@@ -466,11 +466,11 @@ for name, stream in (("distilled", two), ("base, shuffled", other)):
     alike = [stats.alignment(one[:, point], stream[:, point]) for point in range(1, n_layers + 1)]
     measured[name] = {"cosine": stats.bands(cosine[:, 1:]), "relative distance": stats.bands(distance[:, 1:]), "alignment": alike}
 shades = {"distilled": figures.DISTILLED, "base, shuffled": figures.CONTROL}
-panels = {f"{quantity}|{quantity}": {name: (measured[name][quantity], shades[name]) for name in shades} for quantity in ("cosine", "relative distance", "alignment")}
+panels = {quantity: {name: (measured[name][quantity], shades[name]) for name in shades} for quantity in ("cosine", "relative distance", "alignment")}
 middle, end_share = (measured["distilled"]["relative distance"][point].estimate for point in (n_layers // 2, -1))
 title = f"The two models' streams differ by {middle:.0%} of their length half way, by {end_share:.0%} at the end"
 fig = figures.lines(panels, range(1, n_layers + 1), title=title, xlabel="depth (layers passed)", ylabel="against the base, same prompt", zero=True)
-figures.save_figure(fig, "05_streams", pair=pair.name, alt=title, note=f"n = {len(one)} combined prompts, confirm, plain")
+figures.save_figure(fig, "05_streams", pair=pair.name, note=f"n = {len(one)} combined prompts, confirm, plain")
 
 # %% [markdown]
 # **Figure 8: how far apart the two streams are.** Orange the distilled model against the base on the same prompt; dashed grey the base on shuffled words against the base. At the first depths both runs hold little but the last token itself.
@@ -494,7 +494,7 @@ layer_total, layer_direct = (sum(values[kind].mean(0) for kind in values) for va
 undone = stats.correlation(layer_direct, layer_total, ranks=True)
 title = f"Direct and total effect of a layer: rank correlation {undone:.2f}; summed over layers {layer_direct.sum():+.1f} and {layer_total.sum():+.1f} nats"
 fig = figures.lines(panels, range(n_layers), title=title, xlabel="layer", ylabel="effect on c (nats)", zero=True)
-figures.save_figure(fig, "05_direct_and_total", pair=pair.name, alt=title, note=f"n = {len(few)} combined prompts, confirm; base's values against the distilled's")
+figures.save_figure(fig, "05_direct_and_total", pair=pair.name, note=f"n = {len(few)} combined prompts, confirm; base's values against the distilled's")
 
 # %% [markdown]
 # **Figure 9: what a layer writes, and what comes of it.** Blue the direct difference (what the base's output writes towards c minus what the distilled model's own writes, at the distilled model's final scale), orange the total effect of patching that output at the last token. Where the orange line is nearer to zero than the blue, later layers undo what was written; where it is further, they build on it.
@@ -523,8 +523,7 @@ names = {"all": "all positions", "last": "last token only", "earlier": "all but 
 takes_over = next((point for point, interval in enumerate(share_of["last"]) if interval.estimate > 0.5), None)
 title = "The last token alone " + (f"carries more than half of the difference from depth {takes_over} of {n_layers} on" if takes_over is not None else "never carries half of the difference")
 fig = figures.lines({"": {names[where]: (share_of[where], colour) for where, colour in colours.items()}}, range(n_layers + 1), title=title, xlabel="depth at which the base's stream is put in", ylabel="share of the difference in c", zero=True)
-fig.set_size_inches(8, 3.6)
-figures.save_figure(fig, "05_positions", pair=pair.name, alt=title, note=f"n = {len(few)} combined prompts, confirm; distilled ← base")
+figures.save_figure(fig, "05_positions", pair=pair.name, size=(8, 3.6), note=f"n = {len(few)} combined prompts, confirm; distilled ← base")
 
 # %% [markdown]
 # **Figure 10: where the difference sits.** Share of the difference in c that the base's stream brings back in the distilled model, by depth and position. The rest of the pass runs on the distilled model's own weights.
@@ -561,11 +560,11 @@ largest = wide.loc[wide["first token"].diff(axis=1).iloc[:, -1].abs().nlargest(8
 display(Markdown(f"{findings.code_span(first['base'])}, then the distilled model's first token {findings.code_span(repr(token))}. The eight layers whose share differs most (layer −1: the embedding):"), largest)
 
 # %%
-panels = {step: {role: ([stats.Interval(v, v, v, 1) for v in map(float, accounts[step, role])], figures.ROLE[role]) for role in members} for step in ("first token", "second token")}
+panels = {step: {role: (accounts[step, role], figures.ROLE[role]) for role in members} for step in ("first token", "second token")}
 ends = {key: values[-1] for key, values in accounts.items()}
 title = f"One prompt: c ends at {ends['first token', 'base']:+.1f} (base) and {ends['first token', 'distilled']:+.1f} (distilled); after {token!r} at {ends['second token', 'base']:+.1f} and {ends['second token', 'distilled']:+.1f}"
 fig = figures.lines(panels, range(n_layers + 1), title=title, xlabel="components added up to depth", ylabel="c (nats)", zero=True)
-figures.save_figure(fig, "05_one_prompt", pair=pair.name, alt=title, note="one combined prompt, confirm, plain")
+figures.save_figure(fig, "05_one_prompt", pair=pair.name, note="one combined prompt, confirm, plain")
 
 # %% [markdown]
 # **Figure 11: one prompt's account.** The running sum of all components' direct contributions to c, at the scale of the final norm; the right end is the true logit difference. Left for the token after the answer, right for the one after that, with the first fixed.
@@ -610,8 +609,7 @@ maps = {"layers": layers_agree, "heads": heads_agree}
 labels = {"layers": list(measures), "heads": list(of_heads)}
 title = f"Exact patching agrees with attribution patching at {layers_agree[3, 2]:.2f} over layers and {heads_agree[2, 1]:.2f} over heads, with the weight change at {layers_agree[3, 4]:.2f} and {heads_agree[2, 3]:.2f}"
 fig = figures.heat_maps(maps, title=title, xlabel="", ylabel="", unit="rank correlation of sizes", columns=labels, names=labels, written=True)
-fig.set_size_inches(12, 5)
-figures.save_figure(fig, "05_agreement", pair=pair.name, alt=title, note=f"means over {len(few)} to {n_read} combined prompts, confirm")
+figures.save_figure(fig, "05_agreement", pair=pair.name, size=(12, 5), note=f"means over {len(few)} to {n_read} combined prompts, confirm")
 
 # %% [markdown]
 # **Figure 12: how far the methods agree.** Spearman's correlation of the sizes of effects, over layers (left) and heads (right); intervals in the tables above.

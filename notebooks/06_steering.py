@@ -199,9 +199,7 @@ panels = {
 }  # fmt: skip
 title = f"{usual!r} in the base's mouth closes {closed.estimate:.0%} of the gap in length beyond neutral words; reasoning answers {more.estimate:+.0%}"
 fig = figures.interval_rows(panels, title=title, unit="mean over questions")
-fig.set_size_inches(11, 5)
-figures.colour_key(fig, {"base": figures.BASE, "distilled": figures.DISTILLED, "neutral words, both models": figures.CONTROL})
-figures.save_figure(fig, "06_first_words", pair=pair.name, alt=title, note=f"n = {len(asked)} questions, confirm, template, at most {MAX_FORCED} tokens")
+figures.save_figure(fig, "06_first_words", pair=pair.name, size=(11, 5), key={"base": figures.BASE, "distilled": figures.DISTILLED, "neutral words, both models": figures.CONTROL}, note=f"n = {len(asked)} questions, confirm, template, at most {MAX_FORCED} tokens")
 
 # %% [markdown]
 # **Figure 1: what follows a forced first word.** Blue the base, orange the distilled model, grey squares neutral words (upper mark the base); "none" is each model's own answer. Bars are 95 % bootstrap over questions; lengths are censored at the limit, and a forced "Wait" is not itself counted.
@@ -289,7 +287,7 @@ panels = {
 }  # fmt: skip
 title = f"With the stop logit lowered by {-BIASES[-1]} the base's stop rate changes by {fall.estimate:+.0%}, its reasoning answers by {rise.estimate:+.0%}, repetition rises to {strongest['repetition'].mean():.2f}"
 fig = figures.lines(panels, range(len(BIASES)), title=title, xlabel="added to the logit", ylabel="mean over questions", ticks=BIASES)
-figures.save_figure(fig, "06_stop_lowered", pair=pair.name, alt=title, note=f"n = {len(held)} questions, confirm, template, at most {MAX_STEERED} tokens")
+figures.save_figure(fig, "06_stop_lowered", pair=pair.name, note=f"n = {len(held)} questions, confirm, template, at most {MAX_STEERED} tokens")
 
 # %% [markdown]
 # **Figure 2: the base with its stop token held down.** Black: all stop tokens lowered; dashed grey: as many of the base's most frequent tokens; orange: the distilled model as it is, in the same number of tokens. Steps of the x axis are not to scale.
@@ -360,7 +358,7 @@ for name, role, plus, minus in (("wait", "distilled", wait, stop["distilled"][:1
 maps = {f"{name}: {'distilled' if name == 'wait' else 'base'}": effect[name] for name in effect}
 title = "The largest estimated effects of a single head: " + ", ".join(f"{matrix.max():.2f} nats ({name})" for name, matrix in maps.items())
 fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="nats towards the token")
-figures.save_figure(fig, "06_heads", pair=pair.name, alt=title, note=f"n = {N_MAP} combined prompts, explore")
+figures.save_figure(fig, "06_heads", pair=pair.name, note=f"n = {N_MAP} combined prompts, explore")
 
 # %% [markdown]
 # **Figure 3: the causal effect of each head's mean output.** Left: mean outputs before a wait, put into the distilled model at the end of an answer; red moves it towards waiting. Right: mean outputs before the stop, in the base; red towards stopping.
@@ -415,8 +413,7 @@ for (role, target), names in tasks.items():
 at = {"columns": [f"{strength:g}" for strength in STRENGTHS], "names": [str(layer) for layer in layers]}
 title = "Largest change: " + "; ".join(f"{label[use]} at layer {layer}, {strength:g}" for use, (layer, strength) in best.items())
 fig = figures.heat_maps(maps, title=title, xlabel="strength", ylabel="layer", unit="nats", **at)
-fig.set_size_inches(17, 4.4)
-figures.save_figure(fig, "06_layer_and_strength", pair=pair.name, alt=title, note=f"n = {N_MAP} combined prompts, explore, plain")
+figures.save_figure(fig, "06_layer_and_strength", pair=pair.name, size=(17, 4.4), note=f"n = {N_MAP} combined prompts, explore, plain")
 
 # %% [markdown]
 # **Figure 4: the change of log P by layer and strength.** Red: the wanted token becomes likelier. Strength is a share of the stream's mean length. These are on `explore`, where the setting is chosen; effects are told on `confirm` below.
@@ -473,14 +470,12 @@ pd.DataFrame(rows).T
 panels = {}
 for (role, name), target in aims.items():
     values = seen[role, name].T - seen[role, name][1][:, None]
-    lines = {" " * (k + 1): ([stats.Interval(v, v, v, 1) for v in map(float, row)], figures.LINE) for k, row in enumerate(values)}
     low, high = np.quantile(null[role, name].mean(1), [0.025, 0.975])
     spread = stats.Interval(float(null[role, name].mean()), float(low), float(high), N_CONTROLS)
-    panels[label[role, name]] = {**lines, "mean": (stats.bands(values), figures.ROLE[role]), "random": ([spread] * len(doses), figures.CONTROL)}
+    panels[label[role, name]] = {"": (values, figures.LINE), "mean": (stats.bands(values), figures.ROLE[role]), "random": ([spread] * len(doses), figures.CONTROL)}
 title = "At the chosen strength: " + ", ".join(f"{label[use]} {value.estimate:+.1f}" for use, value in rise_of.items()) + " nats"
 fig = figures.lines(panels, range(len(doses)), title=title, xlabel="strength (share of the stream's length)", ylabel="change of log P (nats)", rows=2, zero=True, ticks=[f"{dose:g}" for dose in doses])
-fig.set_size_inches(13, 6.5)
-figures.save_figure(fig, "06_dose", pair=pair.name, alt=title, note=f"n = {len(values)} combined prompts, confirm, plain; band: {N_CONTROLS} random directions at the chosen strength")
+figures.save_figure(fig, "06_dose", pair=pair.name, size=(13, 6.5), note=f"n = {len(values)} combined prompts, confirm, plain; band: {N_CONTROLS} random directions at the chosen strength")
 
 # %% [markdown]
 # **Figure 5: dose and response, each prompt a pale line.** Thick: the mean with 95 % bootstrap. Dashed grey: the mean and middle 95 % of random directions of the same length at the chosen strength. At the left end the vector is subtracted; steps of the x axis are not to scale.
@@ -523,11 +518,10 @@ alike = {
     "nearest value vector": (torch.stack([columns[layer, layer].max() for layer in range(n_layers)]), figures.LINE),
 }
 bound = 1.96 / pair.base.config.hidden_size**0.5
-panels = {"": {name: ([stats.Interval(v, v, v, 1) for v in map(float, values)], colour) for name, (values, colour) in alike.items()} | {"random": ([stats.Interval(0.0, -bound, bound, 1)] * n_layers, figures.CONTROL)}}
+panels = {"": {**alike, "random": ([stats.Interval(0.0, -bound, bound, 1)] * n_layers, figures.CONTROL)}}
 title = "Largest cosine of the keyword vector over layers: " + ", ".join(f"{name} {float(values[values.abs().argmax()]):+.2f}" for name, (values, _) in alike.items())
 fig = figures.lines(panels, range(n_layers), title=title, xlabel="layer", ylabel="cosine", zero=True)
-fig.set_size_inches(8.5, 4)
-figures.save_figure(fig, "06_cosines", pair=pair.name, alt=title, note=f"{counted['doubting']} places before words of doubt, explore")
+figures.save_figure(fig, "06_cosines", pair=pair.name, size=(8.5, 4), note=f"{counted['doubting']} places before words of doubt, explore")
 
 # %% [markdown]
 # **Figure 6: what the keyword vector resembles.** Dashed grey and its band: random directions. The nearest value vector is the largest of a layer's neurons in size, so it lies above the band partly by selection.
@@ -666,7 +660,7 @@ if known is not None:
         panels[role] = {"latent": (stats.bands(values), figures.ROLE[role]), "random latents": ([spread] * (1 + len(STRENGTHS)), figures.CONTROL)}
     title = f"Latent {latent}: log P(Wait set) {lift['base'].mean():+.1f} nats on the base at strength {latent_strength:g}, {lift['distilled'].mean():+.1f} on the distilled; random latents {latent_null['base'].mean():+.1f} and {latent_null['distilled'].mean():+.1f}"
     fig = figures.lines(panels, [0.0, *STRENGTHS], title=title, xlabel="strength", ylabel="change of log P(Wait set), nats", zero=True)
-    display(figures.save_figure(fig, "06_latent", pair=pair.name, alt=title, note=f"n = {len(lift['base'])} combined prompts, confirm; band: {len(drawn)} random latents at {latent_strength:g}"))
+    display(figures.save_figure(fig, "06_latent", pair=pair.name, note=f"n = {len(lift['base'])} combined prompts, confirm; band: {len(drawn)} random latents at {latent_strength:g}"))
 
 # %% [markdown]
 # **Figure 7: one latent's decoder row added to the stream.** Coloured: the chosen latent with 95 % bootstrap over prompts. Dashed grey: mean and middle 95 % of random live latents at the same length, at the chosen strength.
@@ -781,23 +775,21 @@ def panel(role: str, measure) -> list:
 
 
 def summary(role: str, label: str, what: str):
-    """One model's summary figure and its title."""
+    """One model's summary figure."""
     others = {"right answers": lambda frame: frame["right"].to_numpy(float), "repetition": lambda frame: frame["repetition"].to_numpy(float)}
     panels = {label: panel(role, effect_of[role])} | {name: panel(role, measure) for name, measure in others.items()}
     title = f"{what}, beyond the control: " + ", ".join(f"{name} {gain[other, name].estimate:+.0%}" for other, name in gain if other == role)
-    fig = figures.interval_rows(panels, title=title, unit="mean over questions", span=(-0.04, 1.04))
-    fig.set_size_inches(11, 3.8)
-    figures.colour_key(fig, {"method": figures.ROLE[role], "its control": figures.CONTROL, "no intervention": figures.PALE})
-    return fig, title
+    return figures.interval_rows(panels, title=title, unit="mean over questions", span=(-0.04, 1.04))
 
 
+key = {"its control": figures.CONTROL, "no intervention": figures.PALE}
 note = f"n = {len(held)} questions, confirm, template, at most {MAX_STEERED} tokens"
-fig, title = summary("base", "reasoning answers", "Making the base wait")
-figures.save_figure(fig, "06_summary_base", pair=pair.name, alt=title, note=note)
+fig = summary("base", "reasoning answers", "Making the base wait")
+figures.save_figure(fig, "06_summary_base", pair=pair.name, size=(11, 3.8), key={"method": figures.BASE} | key, note=note)
 
 # %%
-fig, title = summary("distilled", f"stops within {MAX_STEERED} tokens", "Making the distilled model stop")
-figures.save_figure(fig, "06_summary_distilled", pair=pair.name, alt=title, note=note)
+fig = summary("distilled", f"stops within {MAX_STEERED} tokens", "Making the distilled model stop")
+figures.save_figure(fig, "06_summary_distilled", pair=pair.name, size=(11, 3.8), key={"method": figures.DISTILLED} | key, note=note)
 
 # %% [markdown]
 # **Figures 8 and 9: every method at its best affordable strength.** Blue and orange the method, grey squares its control of the same size, pink no intervention; 95 % bootstrap over questions. Strengths were chosen on explore under the same limits on lost right answers and added repetition; a star marks methods that kept them at no strength tried. The panels to the right show whether the limits held.

@@ -162,8 +162,7 @@ maps = {
 gain = {role: (seen[role][:, [e.close for e in grid]].mean(1) - seen[role][:, [not e.close for e in grid]].mean(1)) for role in members}
 title = "</think> anywhere in the ending changes P(stop) by " + ", ".join(f"{stats.bootstrap(gain[role]).estimate:+.2f} ({role})" for role in members)
 fig = figures.heat_maps(maps, title=title, xlabel="answer", ylabel="tags", unit="P(stop)", columns=kinds, names=list(tagged.values()), diverging=False, written=True)
-fig.set_size_inches(10, 3.2)
-figures.save_figure(fig, "07_grid", pair=pair.name, alt=title, note=f"n = {len(seen['base'])} questions x {len(grid)} endings, confirm, plain")
+figures.save_figure(fig, "07_grid", pair=pair.name, size=(10, 3.2), note=f"n = {len(seen['base'])} questions x {len(grid)} endings, confirm, plain")
 
 # %% [markdown]
 # **Figure 1: P(stop) by tags and kind of answer.** Means over thoughts, gaps and answer tags. "open" and "word" lack the period; "wrong" and "other" end in one.
@@ -191,8 +190,7 @@ panels = {
 leads = {role: max(coded, key=lambda name: abs(of[role][name].estimate)) for role in members}
 title = "The strongest part of an ending: " + ", ".join(f"{name} on the {role} ({of[role][name].estimate:+.1f} nats)" for role, name in leads.items())
 fig = figures.interval_rows(panels, title=title, unit="change of the log-odds of stopping (nats)", zero=True)
-fig.set_size_inches(12, 4.4)
-figures.save_figure(fig, "07_effects", pair=pair.name, alt=title, note=f"n = {len(seen['base'])} questions, confirm, plain; blue base, orange distilled")
+figures.save_figure(fig, "07_effects", pair=pair.name, size=(12, 4.4), note=f"n = {len(seen['base'])} questions, confirm, plain; blue base, orange distilled")
 
 # %% [markdown]
 # **Figure 2: what each part does to the log-odds of stopping.** Blue the base, orange the distilled model; 95 % bootstrap over questions. Left, a part there against not there, at the average of all others (least squares); right, how far two parts together go beyond their sum (half the difference of differences). Whether wrong answers would do without a period cannot be told: they all have one.
@@ -327,9 +325,7 @@ panels = {
 }  # fmt: skip
 title = f"Distilled, plain: P(stop) {of_ending(both).estimate:.2f} after both tags, {of_ending(alone, 'none').estimate:.2f} after <answer> alone, {of_ending(whole).estimate:.2f} after the ending block, {of_ending(short).estimate:.2f} after </think> word."
 fig = figures.interval_rows(panels, title=title, unit="P(stop)", span=(-0.03, 1.03))
-fig.set_size_inches(14, 5.6)
-figures.colour_key(fig, {"with </think>, distilled": figures.DISTILLED, "with </think>, base": figures.BASE, "nonsense tag": figures.CONTROL, "plain words": figures.PALE, "no tag": figures.THIRD})
-figures.save_figure(fig, "07_endings", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm")
+figures.save_figure(fig, "07_endings", pair=pair.name, size=(14, 5.6), key={"with </think>, distilled": figures.DISTILLED, "with </think>, base": figures.BASE, "nonsense tag": figures.CONTROL, "plain words": figures.PALE, "no tag": figures.THIRD}, note=f"n = {len(questions)} questions, confirm")
 
 # %% [markdown]
 # **Figure 3: P(stop) right after each ending.** Round: with `</think>`; grey squares: a nonsense tag of as many tokens in its place; pink: as many plain words; triangles: nothing in its place. ¶ is a new line, A. the answer with its period. In the template the distilled model's thought is open already. Rows without `</think>` have the four marks at one place.
@@ -375,7 +371,7 @@ rows = {f"{role}: {name}{' (nonsense)' if kind == 'nonsense' else ''}": {what: f
 again = rows[f"distilled: {whole}"]
 title = f"After the ending block the distilled model stops at once in {again['stops at once']:.0%}, writes the tag and an answer again in {again['tag, an answer, stops']:.0%}, reasons again in {again['reasons again']:.0%}"
 fig = figures.stacked_rows(rows, colours, title=title, unit="share of questions")
-figures.save_figure(fig, "07_behaviour", pair=pair.name, alt=title, note=f"n = {len(few)} questions, confirm, plain, greedy")
+figures.save_figure(fig, "07_behaviour", pair=pair.name, key=colours, note=f"n = {len(few)} questions, confirm, plain, greedy")
 
 # %% [markdown]
 # **Figure 4: greedy continuations after each ending.** One bar an ending, base and distilled, with `</think>` or with the nonsense tag in its place.
@@ -504,8 +500,7 @@ panels = {
 }  # fmt: skip
 title = f"{three['tag'].mean():.0%} of samples after </think> write a blank line, repeat the answer and stop; {opens.mean():.0%} open a new thought; in whole answers {mean_of(again).estimate:.1%} of closed thoughts are followed by another, {mean_of(untagged).estimate:.1%} finish without the tag"
 fig = figures.interval_rows(panels, title=title, unit="share of samples", span=(-0.03, 1.03))
-fig.set_size_inches(12, 3.2)
-figures.save_figure(fig, "07_samples", pair=pair.name, alt=title, note=f"n = {len(told.questions)} and {len(asked)} questions x {N_SAMPLES} samples, confirm, temperature {TEMPERATURE}, top-p {TOP_P}")
+figures.save_figure(fig, "07_samples", pair=pair.name, size=(12, 3.2), note=f"n = {len(told.questions)} and {len(asked)} questions x {N_SAMPLES} samples, confirm, temperature {TEMPERATURE}, top-p {TOP_P}")
 
 # %% [markdown]
 # **Figure 5: what samples do around `</think>`.** Orange with the tag, grey squares with the nonsense tag (left) and in greedy decoding (right); 95 % bootstrap over questions.
@@ -693,7 +688,7 @@ shape = (distilled.n_layers, distilled.config.num_attention_heads)
 maps = {f"to {kind}": looked[name].mean(0).reshape(shape) for name, kind in (("tag", "</think>"), ("nonsense", "the nonsense tag"))}
 title = f"The head that looks most at </think> gives it {maps['to </think>'].max():.0%} of its attention, the nonsense tag gets {maps['to the nonsense tag'].max():.0%} at most"
 fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="share of attention", diverging=False)
-figures.save_figure(fig, "07_attention", pair=pair.name, alt=title, note=f"n = {len(looked['tag'])} prompts, confirm, plain, distilled, from the answer's last token")
+figures.save_figure(fig, "07_attention", pair=pair.name, note=f"n = {len(looked['tag'])} prompts, confirm, plain, distilled, from the answer's last token")
 
 # %% [markdown]
 # **Figure 6: attention from the answer's last token to the tag, by layer and head.** Distilled model, a real thought and the ending block in plain form; right, the same place holding a nonsense tag.
@@ -723,7 +718,7 @@ hidden_tag, random_hidden = plainly["hidden"], plainly["random"].T
 rows = [("</think> seen", stats.bootstrap(plainly["tag"]), figures.DISTILLED), ("</think> hidden from later tokens", stats.bootstrap(hidden_tag), figures.DISTILLED), ("random token hidden", stats.bootstrap(np.mean(random_hidden, axis=0)), figures.CONTROL), ("nonsense tag", stats.bootstrap(plainly["nonsense"]), figures.CONTROL), ("no tag", stats.bootstrap(plainly["none"]), figures.THIRD)]  # fmt: skip
 title = f"Hiding </think> from later tokens changes P(stop) from {plainly['tag'].mean():.2f} to {hidden_tag.mean():.2f}; without the tag it is {plainly['none'].mean():.2f}"
 fig = figures.interval_rows({"": rows}, title=title, unit="P(stop)", span=(-0.03, 1.03))
-figures.save_figure(fig, "07_hidden", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm, plain, distilled; random: mean of {N_HIDDEN} draws")
+figures.save_figure(fig, "07_hidden", pair=pair.name, note=f"n = {len(questions)} questions, confirm, plain, distilled; random: mean of {N_HIDDEN} draws")
 
 # %% [markdown]
 # **Figure 7: P(stop) after a thought and the ending block, with the tag hidden.** All later tokens, in all heads and layers, cannot attend to it; the tag itself still stands in the text. Grey: a random other token hidden instead, and the nonsense tag.
@@ -744,8 +739,7 @@ parted = depths["tag"].mean(0) - depths["none"].mean(0)
 depth = int(stats.settled_at(parted[None])[0] * distilled.n_layers)
 title = f"With the tag log P(stop) ends {parted[-1]:.1f} nats above no tag (half of it from depth {depth} of {distilled.n_layers} on), {round(float(depths['tag'].mean(0)[-1] - depths['nonsense'].mean(0)[-1]), 1) + 0.0:+.1f} above the nonsense tag"
 fig = figures.lines({"": {names[kind]: (stats.bands(depths[kind][:, 1:]), colour) for kind, colour in colours.items()}}, range(1, distilled.n_layers + 1), title=title, xlabel="depth (layers passed)", ylabel="log P(stop) through the lens")
-fig.set_size_inches(8, 3.8)
-figures.save_figure(fig, "07_lens", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm, plain, distilled")
+figures.save_figure(fig, "07_lens", pair=pair.name, size=(8, 3.8), note=f"n = {len(questions)} questions, confirm, plain, distilled")
 
 # %% [markdown]
 # **Figure 8: the lens at the answer's last token.** log P of all stop tokens at each depth from the first layer on, after a real thought and the ending block with the tag, a nonsense tag, or none; bands are 95 % bootstrap over questions.
@@ -784,18 +778,16 @@ cut_at = dict(zip(("tag", "nonsense"), (stats.bands(half_of) for half_of in np.s
 
 # %%
 steps_of = np.linspace(0, 1, 101)
-lines = {" " * (k + 1): ([stats.Interval(v, v, v, 1) for v in np.interp(steps_of, np.linspace(0, 1, len(row)), row).tolist()], figures.LINE) for k, row in enumerate(along)}
-panels = {"P(stop) along four answers": lines}
-fig = figures.lines(panels, steps_of, title="", xlabel="share of the answer written", ylabel="P(stop)")
+rows = np.array([np.interp(steps_of, np.linspace(0, 1, len(row)), row) for row in along])
+panels = {"P(stop) along four answers": {"": (rows, figures.LINE)}}
 highest = [float(row[:-1].max()) for row in along if len(row) > 1] or [0.0]
-title = f"Along real answers P(stop) is at most {max(highest):.3f} before the last token"
-fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+title = f"P(stop) along real answers: at most {max(highest):.3f} before the last token"
+fig = figures.lines(panels, steps_of, title=title, xlabel="share of the answer written", ylabel="P(stop)")
 for name, text, row in zip(traces, traces.values(), along, strict=True):
     if "</think>" in text and len(row) > 1:
         place = len(distilled.encode([text.split("</think>")[0] + "</think>"])["input_ids"][0]) - len(distilled.encode([own.loc[name, "prompt"]])["input_ids"][0])
         fig.axes[0].axvline((place - 1) / (len(row) - 1), color=figures.WAIT, linewidth=0.8, linestyle=":")
-fig.set_size_inches(8, 3.4)
-figures.save_figure(fig, "07_along", pair=pair.name, alt=title, note=f"{len(along)} greedy answers, confirm, template, distilled")
+figures.save_figure(fig, "07_along", pair=pair.name, size=(8, 3.4), note=f"{len(along)} greedy answers, confirm, template, distilled")
 
 # %% [markdown]
 # **Figure 9: P(stop) at every token of real answers.** One line an answer, dotted wine its `</think>`. The right end is the token after which it stopped.
@@ -806,8 +798,7 @@ figures.save_figure(fig, "07_along", pair=pair.name, alt=title, note=f"{len(alon
 # %%
 title = f"Cut before any thought, tag and answer give P(stop) {cut_at['tag'][0].estimate:.2f}; after the whole thought {cut_at['tag'][-1].estimate:.2f}"
 fig = figures.lines({"": {"</think>": (cut_at["tag"], figures.DISTILLED), "nonsense tag": (cut_at["nonsense"], figures.CONTROL)}}, cuts, title=title, xlabel="share of the thought kept", ylabel="P(stop) if cut here")
-fig.set_size_inches(7.5, 3.4)
-figures.save_figure(fig, "07_cut", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm, template, distilled")
+figures.save_figure(fig, "07_cut", pair=pair.name, size=(7.5, 3.4), note=f"n = {len(questions)} questions, confirm, template, distilled")
 
 # %% [markdown]
 # **Figure 10: P(stop) after `</think>`, two new lines and the answer, if the thought is cut.** Orange with the tag, dashed grey with the nonsense tag; 95 % bootstrap over questions.
@@ -847,11 +838,10 @@ panels = {
     for name, values in (("tokens of thought", lengths), ("right answers", right))
 }
 longer, lost = stats.paired(lengths["Wait", 3], lengths["Wait", 0]), stats.paired(right["Wait", 3], right["Wait", 0])
-fig = figures.lines({"tokens of thought|": panels["tokens of thought"], "right answers|": panels["right answers"]}, range(4), title=f"Three forced waits lengthen the thought by {longer.estimate:.0f} tokens and change right answers by {lost.estimate:+.0%}", xlabel="times the end was replaced", ylabel=["", ""], rows=2)
-fig.set_size_inches(6.5, 5)
 title = f"Three forced waits lengthen the thought by {longer.estimate:.0f} tokens and change right answers by {lost.estimate:+.0%}"
+fig = figures.lines(panels, range(4), title=title, xlabel="times the end was replaced", ylabel="", rows=2)
 display(Markdown("Right answers with the thought cut at " + ", ".join(f"{budget} tokens {value}" for budget, value in zip(BUDGETS, cut_right, strict=True)) + "."))
-figures.save_figure(fig, "07_budget", pair=pair.name, alt=title, note=f"n = {len(forced)} questions, confirm, template, greedy")
+figures.save_figure(fig, "07_budget", pair=pair.name, size=(6.5, 5), note=f"n = {len(forced)} questions, confirm, template, greedy")
 
 # %% [markdown]
 # **Figure 11: budget forcing.** Above, tokens of thought; below, right answers, with "Wait" (wine) or "So" (dashed grey) in the place of the thought's end, zero to three times; 95 % bootstrap over questions.
@@ -915,7 +905,7 @@ Markdown(findings.sentence(F25))
 rows = [(f"{label}: {'R1-Zero names' if think == 'think' else 'other names'}", stats.bootstrap(zero[f"{role} {place} {think}"]), figures.ROLE[role]) for place, label in (("open", "opens the thought"), ("answer", "opens the answer")) for think in ("think", "plan") for role in members]
 title = f"R1-Zero's names against other names, distilled minus base: {traces_of['open'].estimate:+.1f} nats for <think>, {traces_of['answer'].estimate:+.1f} for <answer>"
 fig = figures.interval_rows({"": rows}, title=title, unit="log P of the tag (nats)")
-figures.save_figure(fig, "07_r1_zero", pair=pair.name, alt=title, note=f"n = {len(questions)} questions, confirm; blue base, orange distilled")
+figures.save_figure(fig, "07_r1_zero", pair=pair.name, note=f"n = {len(questions)} questions, confirm; blue base, orange distilled")
 
 # %% [markdown]
 # **Figure 12: tags under R1-Zero's template and under the same template with other names.** Blue the base, orange the distilled model. The two names differ in tokens and frequency, so only the difference between the models counts.

@@ -205,18 +205,16 @@ def table(path: Path) -> str:
 def growth_figure(path: Path) -> None:
     """Draw time and extra memory of the lens by number of prompts, as measured in a benchmark's file."""
     from helpers import figures
-    from helpers.stats import Interval
 
     record = read_json(path)
     (least, first), *_, (most, last) = record["growth"].items()
     drawn = {"time": ("seconds", figures.BASE), "extra memory": ("mib", figures.DISTILLED)}
     of = {name: ([one[key] / first[key] for one in record["growth"].values()], c) for name, (key, c) in drawn.items()}
     of["prompts"] = [int(n) / int(least) for n in record["growth"]], figures.CONTROL
-    panels = {"": {name: ([Interval(v, v, v, 1) for v in values], colour) for name, (values, colour) in of.items()}}
     grown = f"{of['time'][0][-1]:.0f} times the time, {of['extra memory'][0][-1]:.0f} times the extra memory"
     title = f"Lens of {most} prompts against {least}: {grown} ({last['mib']:.0f} MiB)"
     how = {"xlabel": "prompts", "ylabel": f"times that of {least} prompts", "ticks": [*record["growth"]]}
-    fig = figures.lines(panels, range(len(record["growth"])), title=title, log_rows=(0,), **how)
+    fig = figures.lines({"": of}, range(len(record["growth"])), title=title, log_rows=(0,), **how)
     note, place = f"{record['machine']['device']}, {record['dtype']}", ROOT / "figures" / "bench"
     figures.save_figure(fig, "lens_growth", pair=record["models"], alt=title, note=note, folder=place)
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -28,7 +27,6 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt insta
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 SOURCES = {source.stem[:2]: source for source in find_notebooks(ROOT)}
 IN_CI = ("02", "07")
-SHOTS = os.environ.get("R1_SCREENSHOTS")  # a folder for pictures to look at
 NOTEBOOKS = [n if n in IN_CI else pytest.param(n, marks=pytest.mark.browser) for n in SOURCES]
 
 
@@ -41,12 +39,9 @@ def browser(request):
 
 @pytest.fixture(scope="module")
 def lab(request, tmp_path_factory, qwen_folders, tiny_autoencoder):
-    """JupyterLab over a scratch copy whose notebooks have small knobs and the tiny pair (R1_BROWSER_PAIR: another)."""
+    """JupyterLab over a scratch copy whose notebooks have small knobs and the tiny pair."""
     root = scratch_copy(ROOT)
-    pair = os.environ.get("R1_BROWSER_PAIR")
-    knobs = {"PAIR": repr(pair or tuple(map(str, qwen_folders))), "AUTOENCODER": repr(tiny_autoencoder)}
-    if pair:
-        del knobs["AUTOENCODER"]
+    knobs = {"PAIR": repr(tuple(map(str, qwen_folders))), "AUTOENCODER": repr(tiny_autoencoder)}
     for source in SOURCES.values():
         notebook = build(source, {**SMALL, **knobs}, quick=True)
         del notebook.metadata["jupytext"]  # its twin has other knobs
@@ -92,32 +87,27 @@ def open_page(browser, **options):
     return page, errors
 
 
+def write(control):
+    control.fill("The bus stops at the corner near the old library.")
+    control.press("Tab")
+
+
+def slide(control):
+    control.focus()
+    for _ in range(3):
+        control.press("ArrowRight")
+
+
 # what a reader would do first with each explorer: (selector of a control, what is done to it)
 MOVES = {
-    "01": ("button:has-text('Ask both')", "click"),
-    "02": ("textarea", "write"),
-    "03": ("select >> nth=1", "choose"),
-    "04": (".noUi-handle >> nth=1", "slide"),
-    "05": (".noUi-handle >> nth=0", "slide"),
-    "06": (".noUi-handle >> nth=0", "slide"),
-    "07": ("input[type=checkbox] >> nth=0", "click"),
+    "01": ("button:has-text('Ask both')", lambda control: control.click()),
+    "02": ("textarea", write),
+    "03": ("select >> nth=1", lambda control: control.select_option(index=1)),
+    "04": (".noUi-handle >> nth=1", slide),
+    "05": (".noUi-handle >> nth=0", slide),
+    "06": (".noUi-handle >> nth=0", slide),
+    "07": ("input[type=checkbox] >> nth=0", lambda control: control.click()),
 }
-
-
-def move(control, how):
-    """Do what a reader does to a control, with the keyboard where that is natural."""
-    control.scroll_into_view_if_needed()
-    if how == "click":
-        control.click()
-    elif how == "write":
-        control.fill("The bus stops at the corner near the old library.")
-        control.press("Tab")
-    elif how == "choose":
-        control.select_option(index=0)
-    else:
-        control.focus()
-        for _ in range(3):
-            control.press("ArrowRight")
 
 
 @pytest.mark.parametrize("number", NOTEBOOKS)
@@ -136,15 +126,11 @@ def test_an_explorer_answers_in_jupyterlab(browser, lab, number):
     assert not said, said
     explorer = page.locator(".jp-OutputArea-output:has(.widget-vbox)").last
     explorer.scroll_into_view_if_needed()
-    control, how = MOVES[number]
+    control, move = MOVES[number]
     before = explorer.inner_html()
     shown = explorer.locator(".widget-html-content").first
-    move(explorer.locator(control), how)
+    move(explorer.locator(control))
     wait_for(lambda: explorer.inner_html() != before and shown.inner_text().strip(), 60)
-    explorer.scroll_into_view_if_needed()
-    if SHOTS:
-        time.sleep(1)
-        explorer.screenshot(path=str(Path(SHOTS) / f"{number}.png"))
     page.evaluate("jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
     page.close()
     assert not errors, errors
@@ -163,11 +149,5 @@ def test_the_report_opens_offline_and_fits(browser, tmp_path, width, height):
     assert page.evaluate("[...document.images].every(picture => picture.complete && picture.naturalWidth > 0)")
     page.evaluate("location.hash = '#F16'")
     wait_for(lambda: page.evaluate("Math.abs(document.getElementById('F16').getBoundingClientRect().top)") < 120, 10)
-    if SHOTS:
-        page.screenshot(path=str(Path(SHOTS) / f"report_{width}_F16.png"))
-        page.evaluate("scrollTo({top: 0, behavior: 'instant'})")
-        page.screenshot(path=str(Path(SHOTS) / f"report_{width}.png"))
-        page.evaluate("document.querySelector('#summary ~ .wide').scrollIntoView({behavior: 'instant'})")
-        page.screenshot(path=str(Path(SHOTS) / f"report_{width}_table.png"))
     page.close()
     assert not errors, errors
