@@ -144,7 +144,7 @@ def _lens_picture(member: Member, prompt: str, ids: Mapping[str, int]) -> str:
     curves = {
         name: {
             word: ([Interval(v, v, v, 1) for v in curve], colour)
-            for word, curve, colour in zip(ids, values[0, 0].T.tolist(), cycle(colours), strict=False)
+            for word, curve, colour in zip(ids, values[0].T.tolist(), cycle(colours), strict=False)
         }
         for name, values in (("log-probability (nats)", seen.logprobs), ("logit", seen.logits))
     }

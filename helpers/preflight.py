@@ -154,7 +154,7 @@ def differences(member: Member) -> dict[str, float]:
     found = {
         "a prompt, against its tokenizer's own,": max(_other_tokens(member, text) for text in texts),
         "the log-probability of the next token": next_logprobs(member, prompts, ids) - wanted,
-        "the lens at the last depth": lens(member, prompts, ids).logprobs[:, 0, -1] - wanted,
+        "the lens at the last depth": lens(member, prompts, ids).logprobs[:, -1] - wanted,
         "the sum of the attribution": (parts.total - (last[:, ids[0]] - last[:, ids[1]])) / rounding,
         "the readout behind a shared beginning": shared[:1] - wanted[:1],
         "a greedy token": max(

@@ -25,8 +25,8 @@ from transformers import LogitsProcessor
 from helpers.checks import check_choice, check_count, guarded
 from helpers.generation import Change, Completion, in_memory
 from helpers.pairs import CONTROLS, Member
-from helpers.readouts import Begun, Ids, begin, go_on, last_hidden, logprobs_of
-from helpers.store import ROOT, UserError, read_json, sha256
+from helpers.readouts import Ids, logprobs_of
+from helpers.store import ROOT, UserError, read_json, sha256, take
 from helpers.tokens import KEYWORDS, keyword_pattern
 
 ROWS = 512  # states that an autoencoder reads at once: 128 MiB of activations where there are 65,536 latents
@@ -151,42 +151,40 @@ def _check(member: Member, steerings: Sequence[Steering]) -> None:
 def steered_logprobs(
     member: Member, prompts: list[str], steerings: Sequence[Steering], token_ids: Ids, *, rows: int = 128
 ) -> Float[Tensor, "steering prompt token"]:
-    """Natural log-probabilities of next tokens, in nats, of every prompt under every steering. What lies below a
-    steering's lowest layer is run once for all, unless the model is remote; `rows` (prompts times steerings) at once.
-    Used in notebook 06."""
+    """Natural log-probabilities of next tokens, in nats, of every prompt under every steering; `rows` steerings of a
+    prompt at once. Used in notebook 06."""
     _check(member, steerings)
-    check_count(rows, "rows at once")
-    lowest = [min(steering.vectors, default=member.n_layers - 1) + 1 for steering in steerings]
+    member.check(prompts)
     member.check_ids(token_ids)
-    if member.remote:
-        change = steered(member, each := [steering for steering in steerings for _ in prompts])
-        texts = list(prompts) * len(steerings)
-        hidden = last_hidden(member, texts, lm=change.lm, on_batch=change.on_batch, batch_size=rows)
-        return _biased_logprobs(member, hidden, each, token_ids).unflatten(0, (len(steerings), -1))
+    check_count(rows, "rows at once")
     read = torch.zeros(len(steerings), len(prompts), len(token_ids))
-    for begun in begin(member, prompts, lowest, batch_size=min(rows, 64)):
-        each = max(1, rows // len(begun.indices))
-        for layer in dict.fromkeys(lowest):
-            same = [k for k, first in enumerate(lowest) if first == layer]
-            for place in range(0, len(same), each):
-                chosen = same[place : place + each]
-                some = [steerings[k] for k in chosen for _ in begun.indices]
-                found = _under_steering(member, begun, layer, some, token_ids)
-                read[torch.tensor(chosen)[:, None], torch.tensor(begun.indices)] = found.unflatten(0, (len(chosen), -1))
+    for column, prompt in enumerate(prompts):
+        run = partial(_under_steering, member, member.encode([prompt]), steerings)
+        for some, hidden in in_memory(list(range(len(steerings))), rows, run):
+            read[some, column] = _biased_logprobs(member, hidden, take(steerings, some), token_ids)
     return read
 
 
 def _under_steering(
-    member: Member, begun: Begun, layer: int, each: list[Steering], token_ids: Ids
-) -> Float[Tensor, "row token"]:
-    """Log-probabilities of the prompts of a batch, several times over, each row under its own steering."""
-    change, before = _Rows(member, each), begun.streams[layer].repeat(len(each) // len(begun.indices), 1, 1)
-    change.take(list(range(len(each))))
+    member: Member, batch: Mapping[str, Tensor], steerings: Sequence[Steering], some: list[int]
+) -> Float[Tensor, "steering d_model"]:
+    """The last position of one prompt under some steerings: a run whose first row nothing is done to, and which each
+    steering joins at its lowest layer as one row more."""
+    first = {k: min(steerings[k].vectors) for k in some if steerings[k].vectors}
+    order = sorted(first, key=first.__getitem__)
+    change = _Rows(member, [NOTHING, *take(steerings, order)])
     change.reading = True
-    if layer - 1 in change.vectors:
-        before = before + change.added(layer - 1, before)
-    later = {at: partial(change.added, at) for at in change.vectors if at >= layer}
-    return _biased_logprobs(member, go_on(member, begun, layer, before, later=later), each, token_ids)
+
+    def read(lm: Any) -> Tensor:
+        for layer in change.vectors:
+            rows, joined = lm.model.layers[layer].output, 1 + sum(first[k] <= layer for k in order)
+            rows = torch.cat([rows, rows[:1].expand(joined - len(rows), -1, -1)])
+            change.take(list(range(joined)))
+            lm.model.layers[layer].output = rows + change.added(layer, rows)
+        return lm.model.norm.output[:, -1].clone()
+
+    row = {k: place for place, k in enumerate(order, start=1)}
+    return member.traced(batch, read).float().to(member.device)[[row.get(k, 0) for k in some]]
 
 
 def _biased_logprobs(

@@ -11,10 +11,9 @@ from helpers.patching import (
     gradients,
     patch_streams,
     single_swaps,
-    streams_at_all_positions,
     swapped,
 )
-from helpers.readouts import activations, last_hidden, next_logits
+from helpers.readouts import activations, last_hidden, next_logits, streams_at_all_positions
 
 PROMPTS = ["The bus stops at the corner near the old library.", "She bought a blue coat", "A cat sat on the mat."]
 PLUS, MINUS = [3], [4, 5]
@@ -74,7 +73,7 @@ def test_patching_a_run_into_itself_changes_nothing(tiny):
 def test_exact_patching_equals_a_plain_hook(tiny):
     member, other = tiny.members
     source = activations(other, PROMPTS)
-    found = exact_patching(member, PROMPTS, source, NODES, PLUS, MINUS, batch_size=4)
+    found = exact_patching(member, PROMPTS, source, NODES, PLUS, MINUS)
     layers, before = member.model.model.layers, metric(member)
     size = 8
 
