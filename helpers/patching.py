@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Which components decide: activation patching, its first-order estimate, and weights swapped between the models.
+"""Which components decide: direct logit attribution, activation patching, its first-order estimate, and weights
+swapped between the models.
 
 A *node* is a place whose activation at the last position can be replaced: the stream at a point, a layer's
 attention or MLP output, a query head, an MLP neuron. What an effect is measured on is `contrast`.
@@ -25,7 +26,7 @@ from helpers.readouts import (
     as_one_row,
     in_batches,
     in_order,
-    logit_direction,
+    last_hidden,
     sites,
     stacked,
 )
@@ -37,12 +38,13 @@ Kind = Literal["stream", "attention", "mlp", "head", "neuron"]
 Where = Literal["last", "earlier", "all"]
 Part = Literal["all", "attention", "mlp", "norms"]
 Role = Literal["base", "distilled"]
+Streams = Sequence[Float[Tensor, "_ point d_model"]]
 Metric = Callable[[Float[Tensor, "row d_model"]], Float[Tensor, " row"]]
 
 
 @dataclass(frozen=True)
 class Node:
-    """One place: its kind, the layer (for the stream: the point, 0 the embedding) and, for heads and neurons, which."""
+    """One place: its kind, the layer (of the stream: the point) and, for heads and neurons, which."""
 
     kind: Kind
     layer: int
@@ -56,11 +58,83 @@ class Node:
 HOLDS = {"stream": "stream", "attention": "attention", "mlp": "mlp", "head": "z", "neuron": "act"}
 
 
+def logit_direction(member: Member, plus: Ids, minus: Ids = ()) -> Float[Tensor, " d_model"]:
+    """Mean unembedding of the `plus` tokens minus that of the `minus` tokens, float32."""
+    member.check_ids([*plus, *minus])
+    ids, amounts = [*plus, *minus], torch.tensor([1 / len(plus) for _ in plus] + [-1 / len(minus) for _ in minus])
+    return member.at_weights(lambda model: amounts @ model.lm_head.weight.detach()[ids].float().cpu()).to(member.device)
+
+
 def contrast(member: Member, plus: Ids, minus: Ids = ()) -> Metric:
     """The metric: the mean logit of `plus` minus that of `minus`, in nats, as a function of the stream behind the final
     norm. Any other function of it that has a gradient would do."""
     direction = logit_direction(member, plus, minus)
     return lambda states: states.float() @ direction.to(states.device)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Parts of a difference of logits, in nats, float32: `embedding + attention + mlp` sum to `total`, and
+    `heads` (with the output bias, where a model has one) and `neurons` to `attention` and `mlp`."""
+
+    embedding: Float[Tensor, " prompt"]
+    attention: Float[Tensor, "prompt layer"]
+    mlp: Float[Tensor, "prompt layer"]
+    heads: Float[Tensor, "prompt layer head"]
+    attention_bias: Float[Tensor, "prompt layer"]
+    mlp_bias: Float[Tensor, "prompt layer"]
+    neurons: Float[Tensor, "prompt layer neuron"] | None = None
+
+    @property
+    def total(self) -> Float[Tensor, " prompt"]:
+        return self.embedding + self.attention.sum(1) + self.mlp.sum(1)
+
+
+def attribute(
+    member: Member, prompts: list[str], plus: Ids, minus: Ids = (), *, neurons: bool = False, rounded: bool = False
+) -> Attribution:
+    """Direct logit attribution at the last position: what each component writes towards the mean logit of `plus`
+    minus that of `minus`, the final norm's scale frozen and its weight folded in; query heads one by one.
+
+    Raises UserError unless the model is in float32, remote, or may be `rounded`: parts would not add up. Used in
+    notebooks 03 to 05."""
+    if member.dtype != torch.float32 and not (member.remote or rounded):
+        raise UserError(f"attribution must add up, but {member.source} is in {member.dtype}: call pair.float() first")
+    folded = logit_direction(member, plus, minus) * member.norm_weight.float()
+    member.check(prompts)
+    into = member.at_weights(_onto, folded)
+    n_heads, eps = member.config.num_attention_heads, member.config.rms_norm_eps
+
+    def run(indices: list[int]) -> dict[str, Tensor]:
+        seen = activations(member, take(prompts, indices))
+        scale = torch.rsqrt(seen.stream[:, -1].pow(2).mean(-1) + eps)[:, None]
+        toward = folded * scale
+        found = {
+            "embedding": (seen.stream[:, 0] * toward).sum(-1),
+            "attention": (seen.attention * toward[:, None]).sum(-1),
+            "mlp": (seen.mlp * toward[:, None]).sum(-1),
+            "heads": (seen.z * into["o_proj"]).unflatten(-1, (n_heads, -1)).sum(-1) * scale[..., None],
+            "attention_bias": into["o_proj bias"] * scale,
+            "mlp_bias": into["down_proj bias"] * scale,
+        }
+        if neurons:
+            found["neurons"] = seen.act * into["down_proj"] * scale[..., None]
+        return {name: part.cpu() for name, part in found.items()}
+
+    return Attribution(**in_order(in_batches(prompts, 64, run)))
+
+
+def _onto(model: Any, direction: Tensor) -> dict[str, Tensor]:
+    """What each column of every layer's `o_proj` and `down_proj`, and their biases, write along a direction."""
+    found: dict[str, Tensor] = {}
+    for name in ("o_proj", "down_proj"):
+        matrices = [getattr(layer.self_attn if name == "o_proj" else layer.mlp, name) for layer in model.model.layers]
+        biases = [
+            matrix.weight.new_zeros(len(direction)) if matrix.bias is None else matrix.bias for matrix in matrices
+        ]
+        found[name] = torch.stack([(direction.to(m.weight) @ m.weight).to(direction) for m in matrices])
+        found[f"{name} bias"] = torch.stack([bias.to(direction) @ direction for bias in biases])
+    return found
 
 
 def gradients(
@@ -69,9 +143,7 @@ def gradients(
     """The metric of each prompt, and its gradient with respect to every site at the last position; one backward
     pass a batch, parameters frozen. Raises UserError for a model in half precision, unless it is remote."""
     if member.dtype != torch.float32 and not member.remote:
-        raise UserError(
-            f"gradients are taken in float32, {member.source} is in {member.dtype}: call pair.float() first"
-        )
+        raise UserError(f"gradients need float32, {member.source} is in {member.dtype}: call pair.float() first")
     member.check(prompts)
     metric, device = contrast(member, plus, minus), member.device
 
@@ -134,13 +206,13 @@ def exact_patching(
     """What replacing each node by `source` at the last position does to the metric, run for run. Behind the rest of the
     prompt its last token stands once as it is and once for each node, and none sees another. Used in notebooks 05 and
     06."""
-    check_nodes(member, nodes)
+    _check_nodes(member, nodes)
     _check_source(member, prompts, source)
     metric, effects = contrast(member, plus, minus), []
-    for prompt, *given in zip(prompts, *vars(source).values(), strict=True):
+    some = [nodes[at : at + BRANCHES] for at in range(0, len(nodes), BRANCHES)]
+    for number, prompt in enumerate(prompts):
         tokens = member.encode([prompt])["input_ids"][0].tolist()
-        values = {name: value.to(member.device, member.dtype) for name, value in zip(vars(source), given, strict=True)}
-        some = [nodes[at : at + BRANCHES] for at in range(0, len(nodes), BRANCHES)]
+        values = {name: every[number].to(member.device, member.dtype) for name, every in vars(source).items()}
         effects.append(torch.cat([_patched(member, tokens, values, each, metric) for each in some]))
     return torch.stack(effects)
 
@@ -148,54 +220,47 @@ def exact_patching(
 def _patched(
     member: Member, tokens: list[int], values: dict[str, Tensor], nodes: Sequence[Node], metric: Metric
 ) -> Float[Tensor, " node"]:
-    end, n_nodes = len(tokens), len(nodes)
-    row = as_one_row(member, tokens + tokens[-1:] * n_nodes, [*range(-1, end - 1), *[end - 2] * n_nodes])
-    size = values["z"].shape[-1] // member.config.num_attention_heads
+    end, size = len(tokens), values["z"].shape[-1] // member.config.num_attention_heads
+    row = as_one_row(member, tokens + tokens[-1:] * len(nodes), [*range(-1, end - 1), *[end - 2] * len(nodes)])
+    put: dict[tuple[str, int], list[tuple[int, slice]]] = {}  # where in the row, which of its numbers
+    for place, node in enumerate(nodes, start=end):
+        width = {"head": size, "neuron": 1}.get(node.kind)
+        columns = slice(node.index * width, (node.index + 1) * width) if width else slice(None)
+        put.setdefault((HOLDS[node.kind], node.layer), []).append((place, columns))
 
     def read(lm: Any) -> Tensor:
         for name, layer, module, side in sites(lm):
-            here = [at for at, node in enumerate(nodes) if (HOLDS[node.kind], node.layer) == (name, layer)]
-            if not here:
-                continue
-            changed = getattr(module, side).clone()
-            for at in here:
-                first, width = nodes[at].index, {"head": size, "neuron": 1}.get(nodes[at].kind, changed.shape[-1])
-                columns = slice(first * width, (first + 1) * width)
-                changed[0, end + at, columns] = values[name][layer, columns]
-            setattr(module, side, changed)
+            if (name, layer) in put:
+                changed = getattr(module, side).clone()
+                for place, columns in put[name, layer]:
+                    changed[0, place, columns] = values[name][layer, columns]
+                setattr(module, side, changed)
         found = metric(lm.model.norm.output[0, end - 1 :])
         return found[1:] - found[0]
 
     return member.traced(row, read).cpu()
 
 
-def check_nodes(member: Member, nodes: Sequence[Node]) -> None:
+def _check_nodes(member: Member, nodes: Sequence[Node]) -> None:
     """Raise UserError for a node that the model does not have."""
+    if not nodes:
+        raise UserError("no nodes were given: name at least one")
     size = {"head": member.config.num_attention_heads, "neuron": member.config.intermediate_size}
     for node in nodes:
         layers = member.n_layers + (node.kind == "stream")
         if node.kind not in HOLDS or not 0 <= node.layer < layers or not 0 <= node.index < size.get(node.kind, 1):
             raise UserError(f"no node {node}: {member.source} has {member.n_layers} layers, {size['head']} heads each")
-    if not nodes:
-        raise UserError("no nodes were given: name at least one")
 
 
 def _check_source(member: Member, prompts: list[str], source: Activations) -> None:
     member.check(prompts)
-    needed = len(prompts), member.n_layers + 1, member.config.hidden_size
-    if source.stream.shape != needed:
+    if source.stream.shape != (len(prompts), member.n_layers + 1, member.config.hidden_size):
         given = len(source.stream)
         raise UserError(f"activations of {given} prompts for {len(prompts)}: give one a prompt, of a like model")
 
 
 def patch_streams(
-    member: Member,
-    prompts: list[str],
-    source: Sequence[Float[Tensor, "_ point d_model"]],
-    plus: Ids,
-    minus: Ids = (),
-    *,
-    where: Where = "last",
+    member: Member, prompts: list[str], source: Streams, plus: Ids, minus: Ids = (), *, where: Where = "last"
 ) -> Float[Tensor, "prompt point"]:
     """What replacing the stream by `source` at one point does to the metric, at the last position, at all earlier
     ones, or at all. Prompts are aligned at their ends, so that a model which reads one mark more at the start keeps it.
@@ -203,10 +268,9 @@ def patch_streams(
     check_choice(where, "positions", get_args(Where))
     member.check(prompts)
     check_lengths(prompts=prompts, streams=source)
-    metric, effects = contrast(member, plus, minus), []
-    for prompt, given in zip(prompts, source, strict=True):
-        effects.append(_patched_stream(member, member.encode([prompt]), given, where, metric))
-    return torch.stack(effects)
+    metric = contrast(member, plus, minus)
+    pairs = zip(prompts, source, strict=True)
+    return torch.stack([_patched_stream(member, member.encode([one]), given, where, metric) for one, given in pairs])
 
 
 def _patched_stream(member: Member, batch: Any, given: Tensor, where: Where, metric: Metric) -> Float[Tensor, " point"]:
@@ -227,42 +291,38 @@ def _patched_stream(member: Member, batch: Any, given: Tensor, where: Where, met
     return member.traced(batch, read).cpu()
 
 
-def _owners(member: Member, layers: Sequence[int], part: Part, embedding: bool, head: bool, norm: bool) -> list[Any]:
+def _owners(
+    member: Member,
+    layers: Sequence[int],
+    part: Part = "all",
+    embedding: bool = False,
+    head: bool = False,
+    norm: bool = False,
+) -> list[tuple[torch.nn.Module, str]]:
     """(module, name) of each chosen parameter."""
     check_choice(part, "part", get_args(Part))
     member.check_layers(layers)
-    chosen: list[torch.nn.Module] = []
-    for layer in dict.fromkeys(layers):
-        block = member.model.model.layers[layer]
-        named = {"attention": [block.self_attn], "mlp": [block.mlp], "all": [block]}
-        chosen += named.get(part, [block.input_layernorm, block.post_attention_layernorm])
-    chosen += [member.model.get_input_embeddings()] * embedding + [member.model.lm_head] * head
-    chosen += [member.model.model.norm] * norm
+    model, names = member.model, {"all": [""], "attention": ["self_attn"], "mlp": ["mlp"]}
+    within = names.get(part, ["input_layernorm", "post_attention_layernorm"])
+    chosen = [model.model.layers[layer].get_submodule(name) for layer in dict.fromkeys(layers) for name in within]
+    chosen += [model.get_input_embeddings()] * embedding + [model.lm_head] * head + [model.model.norm] * norm
     return [(module, name) for root in chosen for module in root.modules() for name in module._parameters]
 
 
 @contextlib.contextmanager
 def swapped(
-    pair: Pair,
-    role: Role,
-    layers: Sequence[int] = (),
-    *,
-    part: Part = "all",
-    embedding: bool = False,
-    head: bool = False,
-    norm: bool = False,
-    amount: float = 1.0,
-    noise: int | None = None,
+    pair: Pair, role: Role, layers: Sequence[int] = (), *, amount: float = 1.0, noise: int | None = None, **more: Any
 ) -> Iterator[Member]:
-    """One model of the pair with some weights of the other, inside the block, and with its own after it. `amount`
-    interpolates between own (0) and the other's (1). `noise` is a seed: instead of the other's weights, own plus a
-    random change of the same norm, matrix by matrix (the control).
+    """One model of the pair with some weights of the other, inside the block, and with its own after it: of `layers`
+    (or one `part` of each), and with True the `embedding`, the `head` and the final `norm`. `amount` interpolates
+    between own (0) and the other's (1). `noise` is a seed: instead of the other's weights, own plus a random change of
+    the same norm, matrix by matrix (the control).
 
     Parameters are exchanged as objects, so a tied head and an embedding can be swapped apart. Used in notebook 05."""
     check_choice(role, "role", get_args(Role))
     check_finite(amount, "amount")
     target, other = pair.members if role == "base" else pair.members[::-1]
-    own, theirs = (_owners(member, layers, part, embedding, head, norm) for member in (target, other))
+    own, theirs = (_owners(member, layers, **more) for member in (target, other))
     generator = None if noise is None else torch.Generator().manual_seed(noise)
     with restored(own):
         with plain_torch():
@@ -285,37 +345,17 @@ def _mixed(own: Tensor, other: Tensor, amount: float, generator: torch.Generator
 
 
 def single_swaps(
-    pair: Pair,
-    role: Role,
-    prompts: list[str],
-    plus: Ids,
-    minus: Ids = (),
-    *,
-    all_but: bool = False,
-    noise: int | None = None,
+    pair: Pair, role: Role, prompts: list[str], plus: Ids, minus: Ids = (), *, all_but: bool = False, **how: Any
 ) -> Float[Tensor, "prompt layer"]:
-    """The metric of one model with each single layer of the other in turn, or with all layers but that one; `noise` as
-    in `swapped`. The layers below, which do not change, are run once. Used in notebook 05."""
-    check_choice(role, "role", get_args(Role))
+    """The metric of one model with each single layer of the other in turn, or with all layers but that one; `how` as
+    in `swapped`. Used in notebook 05."""
     member = pair.base if role == "base" else pair.distilled
-    metric, layers = contrast(member, plus, minus), range(member.n_layers)
-
-    def run(some: list[int]) -> Tensor:
-        batch, columns = member.encode(take(prompts, some)), []
-        with swapped(pair, role, layers if all_but else ()):
-            below = member.traced(batch, lambda lm: [layer.input.clone() for layer in lm.model.layers])
-        for layer in layers:
-
-            def read(lm: Any, layer: int = layer) -> Tensor:
-                for block in list(lm.model.layers)[:layer]:
-                    block.skip(below[layer])
-                return metric(lm.model.norm.output[:, -1])
-
-            with swapped(pair, role, [other for other in layers if (other != layer) == all_but], noise=noise):
-                columns.append(member.traced(batch, read).cpu())
-        return torch.stack(columns, dim=1)
-
-    return in_order(in_batches(prompts, 64, run))
+    metric, layers, found = contrast(member, plus, minus), range(member.n_layers), []
+    for layer in layers:
+        taken = [other for other in layers if (other != layer) == all_but]
+        with swapped(pair, role, taken, **how) as hybrid:
+            found.append(metric(last_hidden(hybrid, prompts)).cpu())
+    return torch.stack(found, dim=1)
 
 
 guarded(globals())

@@ -16,8 +16,9 @@ from helpers.checks import guarded
 from helpers.generation import Completion, complete
 from helpers.pairs import QUESTION as TEMPLATE
 from helpers.pairs import Member, Pair
+from helpers.patching import attribute
 from helpers.prompts import neutral_sentences
-from helpers.readouts import attribute, last_hidden_shared, lens, logprobs_of, next_logprobs
+from helpers.readouts import last_hidden_shared, lens, logprobs_of, next_logprobs
 from helpers.store import UserError
 from helpers.tokens import THINK
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What a model says: logits, log-probabilities and the parts of stopping at the last position; the logit
-lens on any point of the residual stream; direct logit attribution; attention patterns.
+"""What a model says and computes: logits, log-probabilities and the parts of stopping at the last position; the logit
+lens on any point of the residual stream; activations; attention patterns.
 
 Only the positions asked for are kept, so the full [prompt, position, vocab] tensor never exists.
 
@@ -159,6 +159,7 @@ def _chosen(model: Any, stream: Tensor, norm: str, token_ids: list[int], ranked:
 
 def logits_of(member: Member, hidden: Float[Tensor, "prompt d_model"], token_ids: Ids) -> Float[Tensor, "prompt token"]:
     """Logits of chosen tokens only, float32 on the CPU."""
+    member.check_ids(token_ids)
     return member.at_weights(_logits, hidden, list(token_ids))
 
 
@@ -166,6 +167,7 @@ def logprobs_of(
     member: Member, hidden: Float[Tensor, "prompt d_model"], token_ids: Ids
 ) -> Float[Tensor, "prompt token"]:
     """Natural log-probabilities of chosen tokens, in nats, float32 on the CPU."""
+    member.check_ids(token_ids)
     chosen = list(token_ids)
     return member.at_weights(
         _read, hidden, "none", lambda every: (every[:, chosen] - every.logsumexp(-1, keepdim=True),)
@@ -174,13 +176,11 @@ def logprobs_of(
 
 def next_logits(member: Member, prompts: list[str], token_ids: Ids) -> Float[Tensor, "prompt token"]:
     """Logits of chosen next tokens after each prompt, in float32."""
-    member.check_ids(token_ids)
     return logits_of(member, last_hidden(member, prompts), token_ids)
 
 
 def next_logprobs(member: Member, prompts: list[str], token_ids: Ids) -> Float[Tensor, "prompt token"]:
     """Natural log-probabilities of chosen next tokens, in nats. Used in notebook 02."""
-    member.check_ids(token_ids)
     return logprobs_of(member, last_hidden(member, prompts), token_ids)
 
 
@@ -195,11 +195,8 @@ def kl_nats(first: Float[Tensor, "prompt vocab"], second: Float[Tensor, "prompt 
 
 
 def stop_parts(member: Member, prompts: list[str], *, lm: object = None) -> pd.DataFrame:
-    """P(next token), split into parts that sum to one, one row a prompt.
-
-    `stop` (all stop tokens; each also in a column of its own name), `</think>`, `<think>`, the Wait set, a new
-    line, and the rest. Used in notebooks 02 and 06.
-    """
+    """P(next token), split into parts that sum to one, one row a prompt: `stop` (all stop tokens; each also in a column
+    of its own name), `</think>`, `<think>`, the Wait set, a new line, and the rest. Used in notebooks 02 and 06."""
     groups = member.groups
     parts = {
         "stop": groups.stop,
@@ -222,16 +219,15 @@ def bigram_logits(
     """What a token alone says about the next one, from the weights: its embedding, with `first_mlp` plus what
     layer 0's MLP adds to it, through the final norm and the head; no attention, no context. Used in notebook 02."""
     member.check_ids([*sources, *targets])
-    return member.at_weights(_bigrams, sources, targets, first_mlp)
 
-
-def _bigrams(model: Any, sources: list[int], targets: list[int], first_mlp: bool) -> Tensor:
-    with torch.no_grad():
-        stream = model.model.embed_tokens.weight[sources]
+    def read(model: Any) -> Tensor:
+        stream, layer = model.model.embed_tokens.weight[sources], model.model.layers[0]
         if first_mlp:
-            layer = model.model.layers[0]
             stream = stream + layer.mlp(layer.post_attention_layernorm(stream))
         return _logits(model, model.model.norm(stream).float(), targets)
+
+    with torch.no_grad():
+        return member.at_weights(read)
 
 
 def top_tokens(member: Member, prompts: list[str], *, k: int = 10, lm: object = None) -> list[list[tuple[str, float]]]:
@@ -277,9 +273,8 @@ def streams_at_all_positions(member: Member, prompts: list[str]) -> list[Float[T
 
 @dataclass(frozen=True)
 class Lens:
-    """What points of the stream would say next, for chosen tokens: logit, natural log-probability (nats) and
-    rank (0 is the likeliest of the vocabulary); float32 on the CPU, a token a column. The last two need the whole
-    vocabulary and are None where `ranked` was False."""
+    """What points of the stream would say next, for chosen tokens: logit, log-probability (nats) and rank (0 is the
+    likeliest of all); float32 on the CPU. The last two need the whole vocabulary: None where `ranked` was False."""
 
     logits: Float[Tensor, "*rows token"]
     logprobs: Float[Tensor, "*rows token"] | None = None
@@ -291,9 +286,7 @@ def read_stream(
 ) -> Lens:
     """Points of the residual stream through the final norm and head of a model: its own, or the other one's of the
     pair. `norm`: `full`, its `scale` only (divided by its root mean square, the learned weight left out), or `none`.
-
-    Logit lens: nostalgebraist 2020; unreliable in early layers (Belrose et al. 2023). Used in notebooks 03, 05, 07.
-    """
+    Logit lens: nostalgebraist 2020; unreliable in early layers (Belrose et al. 2023). Used in notebooks 03, 05, 07."""
     head.check_ids(token_ids)
     check_choice(norm, "norm", get_args(Norm))
     return Lens(**head.at_weights(_chosen, stream, norm, list(token_ids), ranked))
@@ -359,83 +352,6 @@ def activations(member: Member, prompts: list[str], *, batch_size: int = 64) -> 
 
     found = in_batches(prompts, batch_size, lambda some: member.traced(member.encode(take(prompts, some)), read))
     return Activations(**in_order(found))
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """Parts of a difference of logits, in nats, float32: `embedding + attention + mlp` sum to `total`, and
-    `heads` (with the output bias, where a model has one) and `neurons` to `attention` and `mlp`."""
-
-    embedding: Float[Tensor, " prompt"]
-    attention: Float[Tensor, "prompt layer"]
-    mlp: Float[Tensor, "prompt layer"]
-    heads: Float[Tensor, "prompt layer head"]
-    attention_bias: Float[Tensor, "prompt layer"]
-    mlp_bias: Float[Tensor, "prompt layer"]
-    neurons: Float[Tensor, "prompt layer neuron"] | None = None
-
-    @property
-    def total(self) -> Float[Tensor, " prompt"]:
-        return self.embedding + self.attention.sum(1) + self.mlp.sum(1)
-
-
-def logit_direction(member: Member, plus: Ids, minus: Ids = ()) -> Float[Tensor, " d_model"]:
-    """Mean unembedding of the `plus` tokens minus that of the `minus` tokens, float32."""
-    member.check_ids([*plus, *minus])
-    return member.at_weights(_direction, list(plus), list(minus)).to(member.device)
-
-
-def _direction(model: Any, plus: list[int], minus: list[int]) -> Tensor:
-    weight = model.lm_head.weight.detach()
-    up = weight[plus].float().mean(0)
-    return up - weight[minus].float().mean(0) if minus else up
-
-
-def attribute(
-    member: Member, prompts: list[str], plus: Ids, minus: Ids = (), *, neurons: bool = False, rounded: bool = False
-) -> Attribution:
-    """Direct logit attribution at the last position: what each component writes towards the mean logit of `plus`
-    minus that of `minus`, the final norm's scale frozen and its weight folded in; query heads one by one.
-
-    Raises UserError unless the model is in float32, remote, or may be `rounded`: parts would not add up. Used in
-    notebooks 03 to 05."""
-    if member.dtype != torch.float32 and not (member.remote or rounded):
-        raise UserError(f"attribution must add up, but {member.source} is in {member.dtype}: call pair.float() first")
-    folded = logit_direction(member, plus, minus) * member.norm_weight.float()
-    member.check(prompts)
-    into = member.at_weights(_onto, folded)
-    n_heads, eps = member.config.num_attention_heads, member.config.rms_norm_eps
-
-    def run(indices: list[int]) -> dict[str, Tensor]:
-        seen = activations(member, take(prompts, indices))
-        scale = torch.rsqrt(seen.stream[:, -1].pow(2).mean(-1) + eps)[:, None]
-        toward = folded * scale
-        found = {
-            "embedding": (seen.stream[:, 0] * toward).sum(-1),
-            "attention": (seen.attention * toward[:, None]).sum(-1),
-            "mlp": (seen.mlp * toward[:, None]).sum(-1),
-            "heads": (seen.z * into["o_proj"]).unflatten(-1, (n_heads, -1)).sum(-1) * scale[..., None],
-            "attention_bias": into["o_proj bias"] * scale,
-            "mlp_bias": into["down_proj bias"] * scale,
-        }
-        if neurons:
-            found["neurons"] = seen.act * into["down_proj"] * scale[..., None]
-        return {name: part.cpu() for name, part in found.items()}
-
-    return Attribution(**in_order(in_batches(prompts, 64, run)))
-
-
-def _onto(model: Any, direction: Tensor) -> dict[str, Tensor]:
-    """What each column of every layer's `o_proj` and `down_proj`, and their biases, write along a direction."""
-    found: dict[str, Tensor] = {}
-    for name in ("o_proj", "down_proj"):
-        matrices = [getattr(layer.self_attn if name == "o_proj" else layer.mlp, name) for layer in model.model.layers]
-        biases = [
-            matrix.weight.new_zeros(len(direction)) if matrix.bias is None else matrix.bias for matrix in matrices
-        ]
-        found[name] = torch.stack([(direction.to(m.weight) @ m.weight).to(direction) for m in matrices])
-        found[f"{name} bias"] = torch.stack([bias.to(direction) @ direction for bias in biases])
-    return found
 
 
 def vocabulary_scores(

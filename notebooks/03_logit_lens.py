@@ -53,8 +53,9 @@ from helpers import explorers, figures, findings, stats
 from helpers.generation import load_combined
 from helpers.pairs import load_pair
 from helpers.prompts import neutral_sentences, shuffle_words
+from helpers.patching import attribute
 from helpers.readouts import (
-    Lens, attention_pattern, attribute, lens, lens_map, next_logits, promoted, read_stream, residuals, vocabulary_scores,
+    Lens, attention_pattern, lens, lens_map, next_logits, promoted, read_stream, residuals, vocabulary_scores,
 )  # fmt: skip
 from helpers.store import data_dir, kept, take, write_text
 

@@ -506,7 +506,7 @@ def _our_reading(job: Any, pair: Any) -> Callable[[], Any]:
         "lens": lambda: readouts.lens(member, prompts, ids, ranked=False),
         "lens_ranked": lambda: readouts.lens(member, prompts, ids),
         "readout": lambda: readouts.next_logprobs(member, prompts, ids),
-        "attribute": lambda: readouts.attribute(member, prompts, *aims),
+        "attribute": lambda: patching.attribute(member, prompts, *aims),
         "attribution_patching": lambda: patching.attribution_patching(member, prompts, source, *aims),
         "exact": lambda: patching.exact_patching(member, prompts, source, nodes, *aims),
         "weights": lambda: weights.compare_matrices(pair),

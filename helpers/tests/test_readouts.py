@@ -8,9 +8,9 @@ import torch
 
 from helpers import readouts
 from helpers.pairs import Pair
+from helpers.patching import attribute
 from helpers.readouts import (
     attention_pattern,
-    attribute,
     bigram_logits,
     kl_nats,
     last_hidden,
@@ -40,19 +40,11 @@ def plain_logits(member, prompt):
         return member.model(input_ids=ids).logits[0, -1]
 
 
-def test_logits_equal_plain_transformers(tiny):
+def test_logits_and_logprobs_equal_plain_transformers(tiny):
     for member in tiny.members:
-        ids = [3, 700, *member.groups.stop]
-        expected = torch.stack([plain_logits(member, p)[ids] for p in PROMPTS])
-        assert torch.allclose(next_logits(member, PROMPTS, ids), expected, atol=1e-4)
-
-
-def test_logprobs_equal_plain_transformers(tiny, monkeypatch):
-    monkeypatch.setattr(readouts, "VOCAB_CHUNK", 100)
-    for member in tiny.members:
-        ids = [3, *member.groups.wait]
-        expected = torch.stack([plain_logits(member, p).log_softmax(-1)[ids] for p in PROMPTS])
-        assert torch.allclose(next_logprobs(member, PROMPTS, ids), expected, atol=1e-4)
+        ids, expected = [3, 700, *member.groups.stop], torch.stack([plain_logits(member, p) for p in PROMPTS])
+        assert torch.allclose(next_logits(member, PROMPTS, ids), expected[:, ids], atol=1e-4)
+        assert torch.allclose(next_logprobs(member, PROMPTS, ids), expected.log_softmax(-1)[:, ids], atol=1e-4)
 
 
 def test_batches_leave_no_tensors_behind(qwen):
@@ -201,12 +193,14 @@ def test_a_heads_share_is_what_vanishes_with_it(tiny):
     assert float(found.heads[0, -1, head]) == pytest.approx(float((caught[0] - caught[1]) @ toward * scale), abs=1e-4)
 
 
-def test_attribution_refuses_half_precision(qwen_folders):
+def test_attribution_refuses_half_precision(qwen_folders, monkeypatch):
+    monkeypatch.setattr(readouts, "VOCAB_CHUNK", 100)
     pair = Pair.of(*qwen_folders, device="cpu", dtype=torch.bfloat16)
     with pytest.raises(UserError, match="pair.float"):
         attribute(pair.base, PROMPTS, [3])
+    coarse, fine = lens(pair.distilled, PROMPTS, [3, 700]), lens(pair.float().distilled, PROMPTS, [3, 700])
     assert attribute(pair.float().base, PROMPTS, [3]).heads.shape == (4, 3, 6)
-    assert lens(pair.distilled, PROMPTS, [3]).logits.shape == (4, 4, 1)
+    assert torch.allclose(coarse.logprobs, fine.logprobs, atol=0.5) and coarse.logits.shape == (4, 4, 2)
 
 
 def test_attention_patterns_are_those_of_transformers(tiny):
