@@ -146,7 +146,7 @@ def _lens_html(member: Member, prompt: str, words: list[str], last: int) -> str:
     table = f"<table style='font-size:11px'><tr><th>depth</th>{heads}</tr>{body}</table>"
     seen, colours = lens(member, [prompt], list(ids.values())), (STOP, WAIT, THIRD, BASE, DISTILLED, CONTROL)
     curves = {
-        name: dict(zip(ids, zip(values[0, 0].T.tolist(), cycle(colours), strict=False), strict=True))
+        name: dict(zip(ids, zip(values[0].T.tolist(), cycle(colours), strict=False), strict=True))
         for name, values in (("log-probability (nats)", seen.logprobs), ("logit", seen.logits))
     }
     fig = lines(curves, range(member.n_layers + 1), title="At the last position", xlabel="depth", ylabel="")

@@ -1,49 +1,50 @@
 # SPDX-License-Identifier: MIT
-"""Which components decide: activation patching, its first-order estimate, and weights swapped between the models.
+"""Which components decide: direct logit attribution, activation patching, its first-order estimate, and weights
+swapped between the models.
 
 A *node* is a place whose activation at the last position can be replaced: the stream at a point, a layer's
-attention or MLP output, a query head, an MLP neuron. The metric is the mean logit of some tokens minus that of others.
+attention or MLP output, a query head, an MLP neuron. What an effect is measured on is `contrast`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import DynamicCache
 
-from helpers.checks import check_choice, check_count, check_finite, check_lengths, guarded, plain_torch
-from helpers.generation import in_memory, with_cache
+from helpers.checks import check_choice, check_finite, check_lengths, guarded, plain_torch
 from helpers.pairs import Member, Pair
 from helpers.readouts import (
-    PLACES,
     Activations,
     Ids,
     activations,
-    begin,
-    each_place,
-    go_on,
+    as_one_row,
     in_batches,
     in_order,
-    logit_direction,
-)  # fmt: skip
-from helpers.store import UserError
+    last_hidden,
+    sites,
+    stacked,
+)
+from helpers.store import UserError, take
 from helpers.weights import restored
 
+BRANCHES = 512  # nodes whose last tokens stand in one row
 Kind = Literal["stream", "attention", "mlp", "head", "neuron"]
 Where = Literal["last", "earlier", "all"]
 Part = Literal["all", "attention", "mlp", "norms"]
+Role = Literal["base", "distilled"]
+Streams = Sequence[Float[Tensor, "_ point d_model"]]
+Metric = Callable[[Float[Tensor, "row d_model"]], Float[Tensor, " row"]]
 
 
 @dataclass(frozen=True)
 class Node:
-    """One place: its kind, the layer (for the stream: the point, 0 the embedding) and, for heads and neurons, which."""
+    """One place: its kind, the layer (of the stream: the point) and, for heads and neurons, which."""
 
     kind: Kind
     layer: int
@@ -57,35 +58,106 @@ class Node:
 HOLDS = {"stream": "stream", "attention": "attention", "mlp": "mlp", "head": "z", "neuron": "act"}
 
 
+def logit_direction(member: Member, plus: Ids, minus: Ids = ()) -> Float[Tensor, " d_model"]:
+    """Mean unembedding of the `plus` tokens minus that of the `minus` tokens, float32."""
+    member.check_ids([*plus, *minus])
+    ids, amounts = [*plus, *minus], torch.tensor([1 / len(plus) for _ in plus] + [-1 / len(minus) for _ in minus])
+    return member.at_weights(lambda model: amounts @ model.lm_head.weight.detach()[ids].float().cpu()).to(member.device)
+
+
+def contrast(member: Member, plus: Ids, minus: Ids = ()) -> Metric:
+    """The metric: the mean logit of `plus` minus that of `minus`, in nats, as a function of the stream behind the final
+    norm. Any other function of it that has a gradient would do."""
+    direction = logit_direction(member, plus, minus)
+    return lambda states: states.float() @ direction.to(states.device)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Parts of a difference of logits, in nats, float32: `embedding + attention + mlp` sum to `total`, and
+    `heads` (with the output bias, where a model has one) and `neurons` to `attention` and `mlp`."""
+
+    embedding: Float[Tensor, " prompt"]
+    attention: Float[Tensor, "prompt layer"]
+    mlp: Float[Tensor, "prompt layer"]
+    heads: Float[Tensor, "prompt layer head"]
+    attention_bias: Float[Tensor, "prompt layer"]
+    mlp_bias: Float[Tensor, "prompt layer"]
+    neurons: Float[Tensor, "prompt layer neuron"] | None = None
+
+    @property
+    def total(self) -> Float[Tensor, " prompt"]:
+        return self.embedding + self.attention.sum(1) + self.mlp.sum(1)
+
+
+def attribute(
+    member: Member, prompts: list[str], plus: Ids, minus: Ids = (), *, neurons: bool = False, rounded: bool = False
+) -> Attribution:
+    """Direct logit attribution at the last position: what each component writes towards the mean logit of `plus`
+    minus that of `minus`, the final norm's scale frozen and its weight folded in; query heads one by one.
+
+    Raises UserError unless the model is in float32, remote, or may be `rounded`: parts would not add up. Used in
+    notebooks 03 to 05."""
+    if member.dtype != torch.float32 and not (member.remote or rounded):
+        raise UserError(f"attribution must add up, but {member.source} is in {member.dtype}: call pair.float() first")
+    folded = logit_direction(member, plus, minus) * member.norm_weight.float()
+    member.check(prompts)
+    into = member.at_weights(_onto, folded)
+    n_heads, eps = member.config.num_attention_heads, member.config.rms_norm_eps
+
+    def run(indices: list[int]) -> dict[str, Tensor]:
+        seen = activations(member, take(prompts, indices))
+        scale = torch.rsqrt(seen.stream[:, -1].pow(2).mean(-1) + eps)[:, None]
+        toward = folded * scale
+        found = {
+            "embedding": (seen.stream[:, 0] * toward).sum(-1),
+            "attention": (seen.attention * toward[:, None]).sum(-1),
+            "mlp": (seen.mlp * toward[:, None]).sum(-1),
+            "heads": (seen.z * into["o_proj"]).unflatten(-1, (n_heads, -1)).sum(-1) * scale[..., None],
+            "attention_bias": into["o_proj bias"] * scale,
+            "mlp_bias": into["down_proj bias"] * scale,
+        }
+        if neurons:
+            found["neurons"] = seen.act * into["down_proj"] * scale[..., None]
+        return {name: part.cpu() for name, part in found.items()}
+
+    return Attribution(**in_order(in_batches(prompts, 64, run)))
+
+
+def _onto(model: Any, direction: Tensor) -> dict[str, Tensor]:
+    """What each column of every layer's `o_proj` and `down_proj`, and their biases, write along a direction."""
+    found: dict[str, Tensor] = {}
+    for name in ("o_proj", "down_proj"):
+        matrices = [getattr(layer.self_attn if name == "o_proj" else layer.mlp, name) for layer in model.model.layers]
+        biases = [
+            matrix.weight.new_zeros(len(direction)) if matrix.bias is None else matrix.bias for matrix in matrices
+        ]
+        found[name] = torch.stack([(direction.to(m.weight) @ m.weight).to(direction) for m in matrices])
+        found[f"{name} bias"] = torch.stack([bias.to(direction) @ direction for bias in biases])
+    return found
+
+
 def gradients(
     member: Member, prompts: list[str], plus: Ids, minus: Ids = (), *, batch_size: int = 16
 ) -> tuple[Float[Tensor, " prompt"], Activations]:
-    """The metric of each prompt, and its gradient with respect to every place at the last position; one backward
-    pass a batch, parameters frozen, float32. Raises UserError for a model in half precision, unless it is remote."""
+    """The metric of each prompt, and its gradient with respect to every site at the last position; one backward
+    pass a batch, parameters frozen. Raises UserError for a model in half precision, unless it is remote."""
     if member.dtype != torch.float32 and not member.remote:
-        raise UserError(
-            f"gradients are taken in float32, {member.source} is in {member.dtype}: call pair.float() first"
-        )
-    direction = logit_direction(member, plus, minus)
+        raise UserError(f"gradients need float32, {member.source} is in {member.dtype}: call pair.float() first")
     member.check(prompts)
-
-    device = member.device
+    metric, device = contrast(member, plus, minus), member.device
 
     def read(lm: Any) -> dict[str, Tensor]:
-        start = lm.model.embed_tokens.output.detach().requires_grad_(True)
-        lm.model.embed_tokens.output = start
-        full = each_place(lm, start, lambda tensor: tensor)
-        out = lm.model.norm.output[:, -1].float()
-        metric = out @ direction.to(out)
-        found = iter(torch.autograd.grad(metric.sum(), [tensor for some in full.values() for tensor in some]))
-        slopes = {n: torch.stack([next(found)[:, -1].float().to(device) for _ in full[n]], 1) for n in full}
-        return {"metric": metric.detach(), **slopes}
+        lm.model.embed_tokens.output = lm.model.embed_tokens.output.detach().requires_grad_(True)
+        names, full = zip(*((name, getattr(module, side)) for name, _, module, side in sites(lm)), strict=True)
+        value = metric(lm.model.norm.output[:, -1])
+        slopes = torch.autograd.grad(value.sum(), full)
+        return {"metric": value.detach(), **stacked(zip(names, slopes, strict=True), device)}
 
-    def run(indices: list[int]) -> dict[str, Tensor]:
-        return member.traced(member.encode([prompts[index] for index in indices]), read, grad=True)
+    def run(some: list[int]) -> dict[str, Tensor]:
+        return member.traced(member.encode(take(prompts, some)), read, grad=True)
 
-    parts = list(in_batches(prompts, batch_size, run))
-    found = {name: in_order((some, part[name]) for some, part in parts) for name in ("metric", *PLACES)}
+    found = in_order(in_batches(prompts, batch_size, run))
     return found.pop("metric"), Activations(**found)
 
 
@@ -109,9 +181,9 @@ class Effects:
 def attribution_patching(
     member: Member, prompts: list[str], source: Activations, plus: Ids, minus: Ids = ()
 ) -> Effects:
-    """First-order estimate of what replacing each node by `source` does to the metric: (source - own) times the
-    gradient (Nanda 2023; Kramár et al. 2024). `source`: activations of the other model on the same prompts, or of
-    this one on other prompts. Used in notebooks 05 and 06."""
+    """First-order estimate of `exact_patching` for every node: (source - own) times the gradient (Nanda 2023; Kramár
+    et al. 2024). `source`: activations of the other model on the same prompts, or of this one on others. Used in
+    notebooks 05 and 06."""
     _check_source(member, prompts, source)
     own = activations(member, prompts)
     slopes = gradients(member, prompts, plus, minus)[1]
@@ -129,231 +201,136 @@ def attribution_patching(
 
 
 def exact_patching(
-    member: Member,
-    prompts: list[str],
-    source: Activations,
-    nodes: Sequence[Node],
-    plus: Ids,
-    minus: Ids = (),
-    *,
-    batch_size: int = 64,
+    member: Member, prompts: list[str], source: Activations, nodes: Sequence[Node], plus: Ids, minus: Ids = ()
 ) -> Float[Tensor, "prompt node"]:
-    """What replacing each node by `source` at the last position does to the metric, run for run. Nothing before the
-    last token changes, so that is run once a prompt (not for a remote model, whose cache would come back here); the
-    last token then runs once a node, many as rows of a batch.
-    The first row of each batch stays unpatched and is what the others are held against. Used in notebooks 05 and 06."""
-    check_nodes(member, nodes)
+    """What replacing each node by `source` at the last position does to the metric, run for run. Behind the rest of the
+    prompt its last token stands once as it is and once for each node, and none sees another. Used in notebooks 05 and
+    06."""
+    _check_nodes(member, nodes)
     _check_source(member, prompts, source)
-    check_count(batch_size, "rows a batch", least=2)  # the first is the unpatched one
-    direction = logit_direction(member, plus, minus)
-    effects = torch.zeros(len(prompts), len(nodes))
+    metric, effects = contrast(member, plus, minus), []
+    some = [nodes[at : at + BRANCHES] for at in range(0, len(nodes), BRANCHES)]
     for number, prompt in enumerate(prompts):
-        ids = member.encode([prompt])["input_ids"]
-        begun = None
-        if ids.shape[1] > 1 and not member.remote:
-            begun = DynamicCache(config=member.config)
-            with member.lock, torch.no_grad():
-                member.model.model(ids[:, :-1], **with_cache(member.model, begun))
-        for place in range(0, len(nodes), batch_size - 1):
-            some = list(nodes[place : place + batch_size - 1])
-            metric = _patched_rows(member, ids, begun, number, source, some, direction)
-            effects[number, place : place + len(some)] = (metric[1:] - metric[0]).cpu()
-    return effects
+        tokens = member.encode([prompt])["input_ids"][0].tolist()
+        values = {name: every[number].to(member.device, member.dtype) for name, every in vars(source).items()}
+        effects.append(torch.cat([_patched(member, tokens, values, each, metric) for each in some]))
+    return torch.stack(effects)
 
 
-def check_nodes(member: Member, nodes: Sequence[Node]) -> None:
+def _patched(
+    member: Member, tokens: list[int], values: dict[str, Tensor], nodes: Sequence[Node], metric: Metric
+) -> Float[Tensor, " node"]:
+    end, size = len(tokens), values["z"].shape[-1] // member.config.num_attention_heads
+    row = as_one_row(member, tokens + tokens[-1:] * len(nodes), [*range(-1, end - 1), *[end - 2] * len(nodes)])
+    put: dict[tuple[str, int], list[tuple[int, slice]]] = {}  # where in the row, which of its numbers
+    for place, node in enumerate(nodes, start=end):
+        width = {"head": size, "neuron": 1}.get(node.kind)
+        columns = slice(node.index * width, (node.index + 1) * width) if width else slice(None)
+        put.setdefault((HOLDS[node.kind], node.layer), []).append((place, columns))
+
+    def read(lm: Any) -> Tensor:
+        for name, layer, module, side in sites(lm):
+            if (name, layer) in put:
+                changed = getattr(module, side).clone()
+                for place, columns in put[name, layer]:
+                    changed[0, place, columns] = values[name][layer, columns]
+                setattr(module, side, changed)
+        found = metric(lm.model.norm.output[0, end - 1 :])
+        return found[1:] - found[0]
+
+    return member.traced(row, read).cpu()
+
+
+def _check_nodes(member: Member, nodes: Sequence[Node]) -> None:
     """Raise UserError for a node that the model does not have."""
+    if not nodes:
+        raise UserError("no nodes were given: name at least one")
     size = {"head": member.config.num_attention_heads, "neuron": member.config.intermediate_size}
     for node in nodes:
         layers = member.n_layers + (node.kind == "stream")
         if node.kind not in HOLDS or not 0 <= node.layer < layers or not 0 <= node.index < size.get(node.kind, 1):
             raise UserError(f"no node {node}: {member.source} has {member.n_layers} layers, {size['head']} heads each")
-    if not nodes:
-        raise UserError("no nodes were given: name at least one")
 
 
 def _check_source(member: Member, prompts: list[str], source: Activations) -> None:
     member.check(prompts)
-    needed = len(prompts), member.n_layers + 1, member.config.hidden_size
-    if source.stream.shape != needed:
+    if source.stream.shape != (len(prompts), member.n_layers + 1, member.config.hidden_size):
         given = len(source.stream)
         raise UserError(f"activations of {given} prompts for {len(prompts)}: give one a prompt, of a like model")
 
 
-def _patched_rows(
-    member: Member, ids: Tensor, begun: Any, number: int, source: Activations, nodes: list[Node], direction: Tensor
-) -> Float[Tensor, " row"]:
-    """The metric of one prompt, first as it is, then once for each node with that node replaced. `begun`: the keys
-    and values of all its tokens but the last, else they run again."""
-    n_rows, cache = len(nodes) + 1, copy.deepcopy(begun)
-    if cache is not None:
-        cache.batch_repeat_interleave(n_rows)
-    read = ids if cache is None else ids[:, -1:]
-    batch = {"input_ids": read.expand(n_rows, -1), "attention_mask": ids.new_ones(n_rows, ids.shape[1])}
-    size = member.config.hidden_size // member.config.num_attention_heads
-    size = getattr(member.config, "head_dim", None) or size
-    rows: dict[tuple[str, int], list[tuple[int, Any]]] = {}
-    for row, node in enumerate(nodes, start=1):
-        width = {"head": slice(node.index * size, (node.index + 1) * size), "neuron": slice(node.index, node.index + 1)}
-        rows.setdefault((HOLDS[node.kind], node.layer), []).append((row, width.get(node.kind, slice(None))))
-    values = {name: getattr(source, name)[number].to(member.device, member.dtype) for name in PLACES}
-
-    def replaced(tensor: Tensor, name: str, layer: int) -> Tensor:
-        changed = tensor.clone()
-        for row, columns in rows[name, layer]:
-            changed[row, -1, columns] = values[name][layer, columns]
-        return changed
-
-    def read(lm: Any) -> Tensor:
-        if ("stream", 0) in rows:
-            lm.model.embed_tokens.output = replaced(lm.model.embed_tokens.output, "stream", 0)
-        for index, layer in enumerate(lm.model.layers):
-            if ("z", index) in rows:
-                layer.self_attn.o_proj.input = replaced(layer.self_attn.o_proj.input, "z", index)
-            if ("attention", index) in rows:
-                layer.self_attn.o_proj.output = replaced(layer.self_attn.o_proj.output, "attention", index)
-            if ("act", index) in rows:
-                layer.mlp.down_proj.input = replaced(layer.mlp.down_proj.input, "act", index)
-            if ("mlp", index) in rows:
-                layer.mlp.down_proj.output = replaced(layer.mlp.down_proj.output, "mlp", index)
-            if ("stream", index + 1) in rows:
-                layer.output = replaced(layer.output, "stream", index + 1)
-        out = lm.model.norm.output[:, -1].float()
-        return out @ direction.to(out)
-
-    return member.traced(batch, read, **({} if cache is None else with_cache(member.model, cache)))
-
-
-def streams_at_all_positions(
-    member: Member, prompts: list[str], *, batch_size: int = 16
-) -> list[Float[Tensor, "position point d_model"]]:
-    """The whole stream of each prompt, one tensor a prompt since lengths differ; float32 on the CPU."""
-    member.check(prompts)
-    check_count(batch_size, "prompts a batch")
-
-    def read(lm: Any) -> Tensor:
-        points = [lm.model.layers[0].input.float().cpu()]
-        return torch.stack([*points, *(layer.output.float().cpu() for layer in lm.model.layers)], dim=2)
-
-    def run(some: list[int]) -> list[Tensor]:
-        batch = member.encode([prompts[index] for index in some])
-        lengths = batch["attention_mask"].sum(1).tolist()
-        return [row[-length:] for row, length in zip(member.traced(batch, read), lengths, strict=True)]
-
-    return [row for _, rows in in_memory(list(range(len(prompts))), batch_size, run) for row in rows]
-
-
 def patch_streams(
-    member: Member,
-    prompts: list[str],
-    source: Sequence[Float[Tensor, "_ point d_model"]],
-    plus: Ids,
-    minus: Ids = (),
-    *,
-    where: Where = "last",
+    member: Member, prompts: list[str], source: Streams, plus: Ids, minus: Ids = (), *, where: Where = "last"
 ) -> Float[Tensor, "prompt point"]:
     """What replacing the stream by `source` at one point does to the metric, at the last position, at all earlier
-    ones, or at all; all points of a prompt are rows of one batch. Prompts are aligned at their ends, so that a model
-    which reads one mark more at the start keeps it. Used in notebook 05."""
+    ones, or at all. Prompts are aligned at their ends, so that a model which reads one mark more at the start keeps it.
+    A prompt runs once: what is replaced at a point goes on from there as one row more. Used in notebook 05."""
     check_choice(where, "positions", get_args(Where))
     member.check(prompts)
     check_lengths(prompts=prompts, streams=source)
-    direction, effects = logit_direction(member, plus, minus), []
-    for prompt, given in zip(prompts, source, strict=True):
-        n_points = given.shape[1]
-        batch = member.encode([prompt] * (n_points + 1))
-        shared = min(batch["input_ids"].shape[1], given.shape[0])
-        span = {"last": slice(-1, None), "earlier": slice(-shared, -1), "all": slice(-shared, None)}[where]
-        values = given.to(member.device, member.dtype)
-
-        def read(lm: Any, values: Tensor = values, span: slice = span) -> Tensor:
-            start = lm.model.embed_tokens.output.clone()
-            start[1, span] = values[span, 0]
-            lm.model.embed_tokens.output = start
-            for index, layer in enumerate(lm.model.layers):
-                changed = layer.output.clone()
-                changed[index + 2, span] = values[span, index + 1]
-                layer.output = changed
-            out = lm.model.norm.output[:, -1].float()
-            return out @ direction.to(out)
-
-        metric = member.traced(batch, read)
-        effects.append((metric[1:] - metric[0]).cpu())
-    return torch.stack(effects)
+    metric = contrast(member, plus, minus)
+    pairs = zip(prompts, source, strict=True)
+    return torch.stack([_patched_stream(member, member.encode([one]), given, where, metric) for one, given in pairs])
 
 
-def _owners(member: Member, layers: Sequence[int], part: Part, embedding: bool, head: bool, norm: bool) -> list[Any]:
+def _patched_stream(member: Member, batch: Any, given: Tensor, where: Where, metric: Metric) -> Float[Tensor, " point"]:
+    shared = min(batch["input_ids"].shape[1], len(given))
+    span = {"last": slice(-1, None), "earlier": slice(-shared, -1), "all": slice(-shared, None)}[where]
+    values = given.to(member.device, member.dtype)
+
+    def read(lm: Any) -> Tensor:
+        for name, point, module, side in sites(lm):
+            if name == "stream":
+                rows = getattr(module, side)
+                changed = rows[:1].clone()
+                changed[0, span] = values[span, point]
+                setattr(module, side, torch.cat([rows, changed]))
+        found = metric(lm.model.norm.output[:, -1])
+        return found[1:] - found[0]
+
+    return member.traced(batch, read).cpu()
+
+
+def _owners(
+    member: Member,
+    layers: Sequence[int],
+    part: Part = "all",
+    embedding: bool = False,
+    head: bool = False,
+    norm: bool = False,
+) -> list[tuple[torch.nn.Module, str]]:
     """(module, name) of each chosen parameter."""
     check_choice(part, "part", get_args(Part))
     member.check_layers(layers)
-    chosen: list[torch.nn.Module] = []
-    for layer in dict.fromkeys(layers):
-        block = member.model.model.layers[layer]
-        named = {"attention": [block.self_attn], "mlp": [block.mlp], "all": [block]}
-        chosen += named.get(part, [block.input_layernorm, block.post_attention_layernorm])
-    chosen += [member.model.get_input_embeddings()] * embedding + [member.model.lm_head] * head
-    chosen += [member.model.model.norm] * norm
+    model, names = member.model, {"all": [""], "attention": ["self_attn"], "mlp": ["mlp"]}
+    within = names.get(part, ["input_layernorm", "post_attention_layernorm"])
+    chosen = [model.model.layers[layer].get_submodule(name) for layer in dict.fromkeys(layers) for name in within]
+    chosen += [model.get_input_embeddings()] * embedding + [model.lm_head] * head + [model.model.norm] * norm
     return [(module, name) for root in chosen for module in root.modules() for name in module._parameters]
 
 
 @contextlib.contextmanager
 def swapped(
-    pair: Pair,
-    role: Literal["base", "distilled"],
-    layers: Sequence[int] = (),
-    *,
-    part: Part = "all",
-    embedding: bool = False,
-    head: bool = False,
-    norm: bool = False,
-    amount: float = 1.0,
-    noise: int | None = None,
+    pair: Pair, role: Role, layers: Sequence[int] = (), *, amount: float = 1.0, noise: int | None = None, **more: Any
 ) -> Iterator[Member]:
-    """One model of the pair with some weights of the other, inside the block; the same tensors as before after it,
-    also after an exception. `amount` interpolates between own (0) and the other's (1). `noise` is a seed: instead of
-    the other's weights, own plus a random change of the same norm, matrix by matrix (the control).
+    """One model of the pair with some weights of the other, inside the block, and with its own after it: of `layers`
+    (or one `part` of each), and with True the `embedding`, the `head` and the final `norm`. `amount` interpolates
+    between own (0) and the other's (1). `noise` is a seed: instead of the other's weights, own plus a random change of
+    the same norm, matrix by matrix (the control).
 
-    Parameters are exchanged as objects, so a tied head and an embedding can be swapped apart. Used in notebook 05.
-    """
-    members = {"base": (pair.base, pair.distilled), "distilled": (pair.distilled, pair.base)}
-    check_choice(role, "role", members)
+    Parameters are exchanged as objects, so a tied head and an embedding can be swapped apart. Used in notebook 05."""
+    check_choice(role, "role", get_args(Role))
     check_finite(amount, "amount")
-    target, other = members[role]
-    own, theirs = (_owners(member, layers, part, embedding, head, norm) for member in (target, other))
-    generator = torch.Generator().manual_seed(noise or 0)
+    target, other = pair.members if role == "base" else pair.members[::-1]
+    own, theirs = (_owners(member, layers, **more) for member in (target, other))
+    generator = None if noise is None else torch.Generator().manual_seed(noise)
     with restored(own):
         with plain_torch():
             for (module, name), (source, _) in zip(own, theirs, strict=True):
                 if (before := module._parameters[name]) is not None:
-                    value = _mixed(before, source._parameters[name], amount, None if noise is None else generator)
+                    value = _mixed(before, source._parameters[name], amount, generator)
                     module._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
         yield target
-
-
-def single_swaps(
-    pair: Pair,
-    role: Literal["base", "distilled"],
-    prompts: list[str],
-    plus: Ids,
-    minus: Ids = (),
-    *,
-    all_but: bool = False,
-    noise: int | None = None,
-) -> Float[Tensor, "prompt layer"]:
-    """The metric of one model with each single layer of the other in turn, or with all layers but that one; `noise` as
-    in `swapped`. The layers below, which do not change, are run once. Used in notebook 05."""
-    check_choice(role, "role", ("base", "distilled"))
-    member = pair.base if role == "base" else pair.distilled
-    direction, layers = logit_direction(member, plus, minus), range(member.n_layers)
-    with swapped(pair, role, layers if all_but else ()):
-        parts = begin(member, prompts, layers)
-    found = torch.zeros(len(prompts), member.n_layers)
-    for layer in layers:
-        taken = [other for other in layers if (other != layer) == all_but]
-        with swapped(pair, role, taken, noise=noise):
-            for begun in parts:
-                found[begun.indices, layer] = (go_on(member, begun, layer) @ direction).cpu()
-    return found
 
 
 def _mixed(own: Tensor, other: Tensor, amount: float, generator: torch.Generator | None) -> Tensor:
@@ -365,6 +342,20 @@ def _mixed(own: Tensor, other: Tensor, amount: float, generator: torch.Generator
     change = torch.randn(own.shape, generator=generator).to(own)
     size = (other.float() - own.float()).norm() / change.float().norm()
     return own + float(amount) * change * size.to(own.dtype)
+
+
+def single_swaps(
+    pair: Pair, role: Role, prompts: list[str], plus: Ids, minus: Ids = (), *, all_but: bool = False, **how: Any
+) -> Float[Tensor, "prompt layer"]:
+    """The metric of one model with each single layer of the other in turn, or with all layers but that one; `how` as
+    in `swapped`. Used in notebook 05."""
+    member = pair.base if role == "base" else pair.distilled
+    metric, layers, found = contrast(member, plus, minus), range(member.n_layers), []
+    for layer in layers:
+        taken = [other for other in layers if (other != layer) == all_but]
+        with swapped(pair, role, taken, **how) as hybrid:
+            found.append(metric(last_hidden(hybrid, prompts)).cpu())
+    return torch.stack(found, dim=1)
 
 
 guarded(globals())

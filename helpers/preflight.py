@@ -17,8 +17,9 @@ from helpers.checks import guarded
 from helpers.generation import Completion, complete
 from helpers.members import Member
 from helpers.pairs import Pair
+from helpers.patching import attribute
 from helpers.prompts import neutral_sentences
-from helpers.readouts import attribute, last_hidden_shared, lens, logprobs_of, next_logprobs
+from helpers.readouts import last_hidden_shared, lens, logprobs_of, next_logprobs
 from helpers.store import UserError
 from helpers.tokens import THINK
 
@@ -97,7 +98,7 @@ def differences(member: Member) -> dict[str, float]:
     found = {
         "a prompt, against its tokenizer's own,": max(_other_tokens(member, text) for text in texts),
         "the log-probability of the next token": next_logprobs(member, prompts, ids) - wanted,
-        "the lens at the last depth": lens(member, prompts, ids).logprobs[:, 0, -1] - wanted,
+        "the lens at the last depth": lens(member, prompts, ids).logprobs[:, -1] - wanted,
         "the sum of the attribution": (parts.total - (last[:, ids[0]] - last[:, ids[1]])) / rounding,
         "the readout behind a shared beginning": shared[:1] - wanted[:1],
         "a greedy token": max(_greedy_gap(member, done) for done in complete(member, prompts, max_new_tokens=TOKENS)),

@@ -53,7 +53,7 @@ from helpers import explorers, figures, findings, stats
 from helpers.generation import load_combined
 from helpers.pairs import load_pair
 from helpers.prompts import ask, combine, neutral_sentences
-from helpers.readouts import bigram_logits, last_hidden, log_normaliser, logits_of, next_logprobs, stop_parts, top_tokens
+from helpers.readouts import bigram_logits, last_hidden, logits_of, logprobs_of, next_logprobs, stop_parts, top_tokens
 from helpers.store import data_dir, kept, take, write_text
 from helpers.tokens import single_id
 
@@ -208,15 +208,15 @@ ids = list(dict.fromkeys([groups.stop[0], *groups.reasoning, *groups.wait, *grou
 
 
 def read_logits(rows: list[int]) -> dict:
-    """Logits of the chosen tokens, [prompt, token], and the log of what normalises them, by model."""
+    """Logits and log-probabilities of the chosen tokens, [prompt, token], by model."""
     hidden = {role: last_hidden(m, take(prompts[role, "plain"], rows)) for role, m in members.items()}
     found = {role: logits_of(m, hidden[role], ids) for role, m in members.items()}
-    return found | {f"{role}, all": log_normaliser(m, hidden[role]) for role, m in members.items()}
+    return found | {f"{role}, log P": logprobs_of(m, hidden[role], ids) for role, m in members.items()}
 
 
 read = kept(pair, "02_shift", read_logits, len(asked), fresh=RECOMPUTE)
 logit = {role: read[role] for role in members}
-logprob = {role: logit[role] - read[f"{role}, all"][:, None] for role in logit}
+logprob = {role: read[f"{role}, log P"] for role in members}
 place = {token: k for k, token in enumerate(ids)}
 in_control = [place[token] for token in groups.control]
 raw = logit["distilled"] - logit["base"]

@@ -53,8 +53,9 @@ from helpers import explorers, figures, findings, stats
 from helpers.generation import load_combined
 from helpers.pairs import load_pair
 from helpers.prompts import neutral_sentences, shuffle_words
+from helpers.patching import attribute
 from helpers.readouts import (
-    Lens, attention_pattern, attribute, lens, lens_map, next_logits, promoted, read_stream, residuals, vocabulary_scores,
+    Lens, attention_pattern, lens, lens_map, next_logits, promoted, read_stream, residuals, vocabulary_scores,
 )  # fmt: skip
 from helpers.store import data_dir, kept, take, write_text
 
@@ -121,13 +122,13 @@ def read_lens(rows: list[int]) -> dict:
     found = {}
     for (role, state), prompts in sets.items():
         read = lens(members[role], take(prompts, rows), ids)
-        found |= {f"{role} {state} {name}": values[:, 0] for name, values in vars(read).items()}
+        found |= {f"{role} {state} {name}": values for name, values in vars(read).items()}
     return found
 
 
 through = kept(pair, "03_lens", read_lens, len(asked), fresh=RECOMPUTE)
 seen = {key: Lens(*(torch.from_numpy(through[f"{' '.join(key)} {name}"]) for name in ("logits", "logprobs", "ranks"))) for key in sets}
-streams = {key: residuals(members[key[0]], texts[key])[:, 0].cpu() for key in texts}
+streams = {key: residuals(members[key[0]], texts[key]).cpu() for key in texts}
 
 # %% [markdown]
 # Each token's logit counts against the mean of the control words; the gap is stop minus Wait, and the models part where their gaps do:
@@ -251,7 +252,7 @@ figures.save_figure(fig, "03_two_heads", pair=pair.name, note=f"n = {len(asked)}
 neutral = neutral_sentences(N_NEUTRAL)
 texts |= {(role, "neutral"): [m.prompt(sentence, "plain") for sentence in neutral] for role, m in members.items()}
 for role, m in members.items():
-    streams[role, "neutral"] = residuals(m, texts[role, "neutral"])[:, 0].cpu()
+    streams[role, "neutral"] = residuals(m, texts[role, "neutral"]).cpu()
     seen[role, "neutral"] = read_stream(m, streams[role, "neutral"], ids)
     z_stop[role, "neutral"] = against_control(seen[role, "neutral"], at_stop)
 

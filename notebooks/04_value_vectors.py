@@ -60,7 +60,8 @@ from helpers import explorers, figures, findings, stats, weights
 from helpers.generation import Change, answers, cut_short, load_combined
 from helpers.pairs import load_pair
 from helpers.prompts import load_questions
-from helpers.readouts import activations, attribute, last_hidden, logits_of, logprobs_of, promoted
+from helpers.patching import attribute
+from helpers.readouts import activations, last_hidden, logits_of, logprobs_of, promoted
 from helpers.store import data_dir, kept, take, write_text
 from helpers.tokens import control_ids
 from helpers.weights import NeuronEdit, with_neurons

@@ -55,9 +55,9 @@ from IPython.display import Markdown, display
 from helpers import explorers, figures, findings, stats, weights
 from helpers.generation import complete, load_combined
 from helpers.pairs import load_pair
-from helpers.patching import Node, attribution_patching, exact_patching, patch_streams, single_swaps, streams_at_all_positions, swapped
+from helpers.patching import Node, attribute, attribution_patching, exact_patching, logit_direction, patch_streams, single_swaps, swapped
 from helpers.prompts import ask, shuffle_words
-from helpers.readouts import activations, attribute, kl_nats, logit_direction, next_distribution, next_logits, read_stream, top_tokens
+from helpers.readouts import activations, kl_nats, next_distribution, next_logits, read_stream, streams_at_all_positions, top_tokens
 from helpers.store import data_dir, kept, take, write_text
 
 pd.set_option("display.max_colwidth", None)

@@ -67,8 +67,7 @@ from helpers import explorers, figures, findings, stats, texts
 from helpers.generation import Change, answers, complete, cut_short, load_combined, stored_completions
 from helpers.pairs import load_pair
 from helpers.prompts import R1_ZERO, Ending, ask, ending_materials, endings_grid, final_answer, is_right, load_questions, normalise, with_ending
-from helpers.readouts import attention_pattern, hidden_without, last_hidden, last_hidden_shared, lens, log_normaliser, logits_of, read_stream
-from helpers.patching import streams_at_all_positions
+from helpers.readouts import attention_pattern, last_hidden, last_hidden_shared, lens, logprobs_of, read_stream, streams_at_all_positions
 from helpers.store import data_dir, kept, take, write_text
 from helpers.tokens import count_keywords, nonsense_tag, plain_words, single_id
 
@@ -95,7 +94,7 @@ plain_mark = {role: plain_words(m.tokenizer, len(m.tokenizer("</think>", add_spe
 
 def p_stop(member, hidden: torch.Tensor) -> np.ndarray:
     """P(any stop token) after each prompt."""
-    return (logits_of(member, hidden, member.groups.stop) - log_normaliser(member, hidden)[:, None]).exp().sum(1).clamp(1e-12, 1 - 1e-7).numpy()
+    return logprobs_of(member, hidden, member.groups.stop).exp().sum(1).clamp(1e-12, 1 - 1e-7).numpy()
 
 
 # %%
@@ -708,8 +707,8 @@ def hide(rows: list[int]) -> dict:
     prompts = {kind: take(every, rows) for kind, every in tagged_prompts.items()}
     plainly = {kind: p_stop(distilled, last_hidden(distilled, chosen)) for kind, chosen in prompts.items()}
     few = prompts["tag"][:3]
-    assert np.allclose(p_stop(distilled, hidden_without(distilled, few, [[]] * len(few))), plainly["tag"][: len(few)], atol=1e-4), "hiding nothing changes nothing"
-    hidden, *random = (p_stop(distilled, hidden_without(distilled, prompts["tag"], take(span, rows))) for span in spans)
+    assert np.allclose(p_stop(distilled, last_hidden(distilled, few, hide=[[]] * len(few))), plainly["tag"][: len(few)], atol=1e-4), "hiding nothing changes nothing"
+    hidden, *random = (p_stop(distilled, last_hidden(distilled, prompts["tag"], hide=take(span, rows))) for span in spans)
     return plainly | {"hidden": hidden, "random": np.stack(random, axis=1)}
 
 
@@ -729,7 +728,7 @@ figures.save_figure(fig, "07_hidden", pair=pair.name, note=f"n = {len(questions)
 # %%
 def read_depths(rows: list[int]) -> dict:
     """log P of all stop tokens through the lens, [question, point]."""
-    return {kind: lens(distilled, take(prompts, rows), distilled.groups.stop).logprobs[:, 0].logsumexp(-1) for kind, prompts in tagged_prompts.items()}
+    return {kind: lens(distilled, take(prompts, rows), distilled.groups.stop).logprobs.logsumexp(-1) for kind, prompts in tagged_prompts.items()}
 
 
 depths = kept(pair, "07_depths", read_depths, len(questions), fresh=RECOMPUTE)
@@ -859,8 +858,7 @@ def tag_logprob(member, opened: str, tag: str) -> float:
     """log P of a tag after a text, token by token, in nats."""
     ids = member.tokenizer(tag, add_special_tokens=False).input_ids
     hidden = last_hidden_shared(member, [opened + member.tokenizer.decode(ids[:k]) for k in range(len(ids))])
-    read = logits_of(member, hidden, ids) - log_normaliser(member, hidden)[:, None]
-    return float(read.diagonal().sum())
+    return float(logprobs_of(member, hidden, ids).diagonal().sum())
 
 
 def read_zero(rows: list[int]) -> dict:

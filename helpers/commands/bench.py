@@ -42,7 +42,7 @@ ROWS = {  # name: (prompts, what it is, what plain transformers does for it or a
     "lens_ranked": (64, "logit lens with log-probabilities and ranks in the whole vocabulary", READ,
                     "readouts.lens(m, prompts, ids)"),
     "readout": (256, "last-token readout, 256 prompts", READ, "readouts.next_logprobs(m, prompts, ids)"),
-    "attribute": (64, "direct attribution of all heads, 64 prompts", READ, "readouts.attribute(m, prompts, *aims)"),
+    "attribute": (64, "direct attribution of all heads, 64 prompts", READ, "patching.attribute(m, prompts, *aims)"),
     "attribution_patching": (16, "attribution patching, all heads and MLPs, 16 prompts", READ,
                              "patching.attribution_patching(m, prompts, source, *aims)"),
     "exact": (4, "exact patching of all layers, 4 prompts", PATCH,

@@ -108,24 +108,24 @@ ASKED: dict[str, Callable[[Pair], Any]] = {
     "last_hidden": lambda pair: readouts.last_hidden(pair.base, TEXTS),
     "last_hidden, neurons edited": lambda pair: readouts.last_hidden(pair.base, TEXTS, lm=neurons(pair)),
     "last_hidden_shared": lambda pair: readouts.last_hidden_shared(pair.base, ["the old river", "the old park"]),
-    "hidden_without": lambda pair: readouts.hidden_without(pair.base, TEXTS[:2], [[0], [1, 2]]),
+    "last_hidden, tokens hidden": lambda pair: readouts.last_hidden(pair.base, TEXTS[:2], hide=[[0], [1, 2]]),
     "next_logprobs": lambda pair: readouts.next_logprobs(pair.distilled, TEXTS, [3, 5]),
     "stop_parts": lambda pair: readouts.stop_parts(pair.distilled, TEXTS),
     "bigram_logits": lambda pair: readouts.bigram_logits(pair.base, [5, 6], [3, 5], first_mlp=True),
-    "residuals": lambda pair: readouts.residuals(pair.base, TEXTS, mid=True),
-    "lens": lambda pair: readouts.lens(pair.base, TEXTS, [3, 5], mid=True),
+    "residuals": lambda pair: readouts.residuals(pair.base, TEXTS),
+    "lens": lambda pair: readouts.lens(pair.base, TEXTS, [3, 5]),
     "lens_map": lambda pair: readouts.lens_map(pair.base, TEXTS[1], last=3),
     "activations": lambda pair: readouts.activations(pair.base, TEXTS),
-    "attribute": lambda pair: readouts.attribute(pair.base, TEXTS, [3], [5, 6], neurons=True),
-    "logit_direction": lambda pair: readouts.logit_direction(pair.base, [3], [5, 6]),
+    "attribute": lambda pair: patching.attribute(pair.base, TEXTS, [3], [5, 6], neurons=True),
+    "logit_direction": lambda pair: patching.logit_direction(pair.base, [3], [5, 6]),
     "vocabulary_scores": lambda pair: readouts.vocabulary_scores(pair.base, torch.eye(48)[:3], [3, 5]),
     "promoted": lambda pair: readouts.promoted(pair.base, torch.eye(48)[:3], k=2),
     "gradients": lambda pair: patching.gradients(pair.base, TEXTS, [3], [5]),
     "attribution_patching": lambda pair: patching.attribution_patching(pair.base, TEXTS, source(pair), [3], [5]),
     "exact_patching": lambda pair: patching.exact_patching(pair.base, TEXTS, source(pair), NODES, [3], [5]),
-    "streams_at_all_positions": lambda pair: patching.streams_at_all_positions(pair.base, TEXTS),
+    "streams_at_all_positions": lambda pair: readouts.streams_at_all_positions(pair.base, TEXTS),
     "patch_streams": lambda pair: patching.patch_streams(
-        pair.base, TEXTS, patching.streams_at_all_positions(pair.distilled, TEXTS), [3], [5], where="earlier"
+        pair.base, TEXTS, readouts.streams_at_all_positions(pair.distilled, TEXTS), [3], [5], where="earlier"
     ),
     "complete": lambda pair: written(generation.complete(pair.distilled, TEXTS, max_new_tokens=LIMIT)),
     "complete, sampled": lambda pair: written(
@@ -151,7 +151,6 @@ REFUSED: dict[str, Callable[[Pair], Any]] = {
     "swapped": lambda pair: patching.swapped(pair, "base", [0]).__enter__(),
     "single_swaps": lambda pair: patching.single_swaps(pair, "base", TEXTS, [3]),
     "attention_pattern": lambda pair: readouts.attention_pattern(pair.base, TEXTS[0], [(0, 0)]),
-    "begin": lambda pair: readouts.begin(pair.base, TEXTS, [1]),
     "float": lambda pair: pair.float(),
 }
 

@@ -175,8 +175,10 @@ TABLE = [
          "3 prompts, 2 changes", "as many of each"),
     # readouts, patching
     Case("more tokens than there are", lambda d: readouts.top_tokens(d.base, TEXTS, k=737), "737 tokens", "1 to 736"),
-    Case("a position from the start", lambda d: readouts.residuals(d.base, TEXTS, positions=(0,)), "[0]", "use -"),
-    Case("a head too many", lambda d: readouts.attention_pattern(d.base, TEXTS[0], [(0, 6)]), "no head 6", "0 to 5"),
+    Case("a direction of NaN", lambda d: readouts.promoted(d.base, NAN * V[None]), "not finite", "look for NaN"),
+    Case("a narrow direction", lambda d: readouts.promoted(d.base, V[None, :4]), "vector of (4,)", "has 48"),
+    Case("a map of no positions", lambda d: readouts.lens_map(d.base, TEXTS[0], last=0), "0 positions", "at least 1"),
+    Case("a head too many", lambda d: readouts.attention_pattern(d.base, TEXTS[0], [(0, 6)]), "(0, 6)", "layers of 6"),
     Case("a node below the first layer", lambda d: patched(d, Node("mlp", -1)), "no node", "has 3 layers, 6 heads each",
          Desk.state),
     Case("a source of fewer prompts", lambda d: patched(d, Node("mlp", 0)), "2 prompts for 3", "give one a prompt",

@@ -4,6 +4,7 @@ import hashlib
 import pytest
 import torch
 
+from helpers import patching
 from helpers.patching import (
     Node,
     attribution_patching,
@@ -11,10 +12,9 @@ from helpers.patching import (
     gradients,
     patch_streams,
     single_swaps,
-    streams_at_all_positions,
     swapped,
 )
-from helpers.readouts import activations, last_hidden, next_logits
+from helpers.readouts import activations, last_hidden, next_logits, streams_at_all_positions
 
 PROMPTS = ["The bus stops at the corner near the old library.", "She bought a blue coat", "A cat sat on the mat."]
 PLUS, MINUS = [3], [4, 5]
@@ -71,51 +71,37 @@ def test_patching_a_run_into_itself_changes_nothing(tiny):
         assert patch_streams(member, PROMPTS, streams, PLUS, MINUS, where=where).abs().max() < 1e-4
 
 
-def test_exact_patching_equals_a_plain_hook(tiny):
+def hooked(member, node, value):
+    """Independent: one node's values at the last position replaced by a hook of torch's."""
+    layers, size = member.model.model.layers, 8 if node.kind == "head" else 1
+    block = layers[min(node.layer, len(layers) - 1)]
+
+    def of_input(_, args):
+        changed, columns = args[0].clone(), slice(node.index * size, (node.index + 1) * size)
+        changed[0, -1, columns] = value[columns]
+        return (changed,)
+
+    def of_output(_module, _args, out):
+        return torch.cat([out[:, :-1], value[None, None]], dim=1)
+
+    if node.kind in ("head", "neuron"):
+        module = block.self_attn.o_proj if node.kind == "head" else block.mlp.down_proj
+        return module.register_forward_pre_hook(of_input)
+    stream = layers[node.layer - 1] if node.layer else member.model.model.embed_tokens
+    outputs = {"stream": stream, "attention": block.self_attn.o_proj, "mlp": block.mlp.down_proj}
+    return outputs[node.kind].register_forward_hook(of_output)
+
+
+def test_exact_patching_equals_a_plain_hook(tiny, monkeypatch):
+    monkeypatch.setattr(patching, "BRANCHES", 3)
     member, other = tiny.members
-    source = activations(other, PROMPTS)
-    found = exact_patching(member, PROMPTS, source, NODES, PLUS, MINUS, batch_size=4)
-    layers, before = member.model.model.layers, metric(member)
-    size = 8
-
-    def hooked(node, number):
-        def of_input(columns, value):
-            def edit(_, args):
-                changed = args[0].clone()
-                changed[0, -1, columns] = value[columns]
-                return (changed,)
-
-            return edit
-
-        def of_output(value):
-            def edit(_m, _a, out):
-                changed = out.clone()
-                changed[0, -1] = value
-                return changed
-
-            return edit
-
-        block = layers[min(node.layer, len(layers) - 1)]
-        if node.kind == "head":
-            columns = slice(node.index * size, (node.index + 1) * size)
-            return block.self_attn.o_proj.register_forward_pre_hook(of_input(columns, source.z[number, node.layer]))
-        if node.kind == "neuron":
-            columns = slice(node.index, node.index + 1)
-            return block.mlp.down_proj.register_forward_pre_hook(of_input(columns, source.act[number, node.layer]))
-        if node.kind == "stream":
-            module = member.model.model.embed_tokens if node.layer == 0 else layers[node.layer - 1]
-            return module.register_forward_hook(of_output(source.stream[number, node.layer]))
-        module = block.self_attn.o_proj if node.kind == "attention" else block.mlp.down_proj
-        return module.register_forward_hook(of_output(getattr(source, node.kind)[number, node.layer]))
-
+    source, before = activations(other, PROMPTS), metric(member)
+    found = exact_patching(member, PROMPTS, source, NODES, PLUS, MINUS)
     for column, node in enumerate(NODES):
         for number, prompt in enumerate(PROMPTS):
-            hook = hooked(node, number)
-            ids = member.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
-            with torch.no_grad():
-                logits = member.model(input_ids=ids).logits[0, -1]
+            hook = hooked(member, node, getattr(source, patching.HOLDS[node.kind])[number, node.layer])
+            expected = metric(member, [prompt])[0] - before[number]
             hook.remove()
-            expected = logits[PLUS].mean() - logits[MINUS].mean() - before[number]
             assert float(found[number, column]) == pytest.approx(float(expected), abs=1e-3), node
     assert found.abs().min(dim=0).values.max() > 1e-3, "the patches must do something"
 

@@ -11,7 +11,7 @@ import torch
 
 from helpers import generation, steering
 from helpers.generation import Completion, complete
-from helpers.readouts import last_hidden, log_normaliser, logits_of, next_distribution, next_logprobs
+from helpers.readouts import last_hidden, logprobs_of, next_distribution, next_logprobs
 from helpers.steering import NOTHING, Steering, load_autoencoder, steered
 from helpers.tokens import KEYWORDS
 
@@ -111,7 +111,7 @@ def test_readouts_under_steering_equal_edited_models(tiny, size):
     for row, found in zip(rows, read, strict=True):
         change = steered(member, [row])
         hidden = last_hidden(member, PROMPTS, lm=change.lm)
-        wanted = logits_of(member, hidden, [3, 7]) - log_normaliser(member, hidden)[:, None]
+        wanted = logprobs_of(member, hidden, [3, 7])
         assert torch.allclose(found, wanted, atol=1e-4), row.name
 
 

@@ -34,7 +34,7 @@ def numbers(pair: Pair) -> dict[str, Any]:
     return {
         "logprobs": readouts.next_logprobs(member, PROMPTS, IDS),
         "lens": readouts.lens(member, PROMPTS, IDS).logprobs,
-        "attribute": readouts.attribute(member, PROMPTS, [5], [9]).total,
+        "attribute": patching.attribute(member, PROMPTS, [5], [9]).total,
         "shared": readouts.last_hidden_shared(member, shared),
         "estimate": patching.attribution_patching(member, PROMPTS, source, [5], [9]).mlp,
         "exact": patching.exact_patching(member, PROMPTS, source, [patching.Node("mlp", 2)], [5], [9]),

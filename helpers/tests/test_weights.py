@@ -7,8 +7,9 @@ from sklearn.linear_model import orthogonal_mp
 from helpers import steering, weights
 from helpers.generation import complete, cut_short, judged
 from helpers.pairs import Pair
+from helpers.patching import attribute
 from helpers.prompts import load_questions
-from helpers.readouts import activations, attribute, last_hidden
+from helpers.readouts import activations, last_hidden
 from helpers.weights import NeuronEdit, with_neurons
 
 PROMPTS = ["The bus stops at the corner near the old library.", "A cat", "She bought a blue coat"]
