@@ -26,7 +26,6 @@ from helpers.readouts import (
     as_one_row,
     in_batches,
     in_order,
-    last_hidden,
     sites,
     stacked,
 )
@@ -348,14 +347,26 @@ def single_swaps(
     pair: Pair, role: Role, prompts: list[str], plus: Ids, minus: Ids = (), *, all_but: bool = False, **how: Any
 ) -> Float[Tensor, "prompt layer"]:
     """The metric of one model with each single layer of the other in turn, or with all layers but that one; `how` as
-    in `swapped`. Used in notebook 05."""
+    in `swapped`. The layers below, which do not change, are run once. Used in notebook 05."""
     member = pair.base if role == "base" else pair.distilled
-    metric, layers, found = contrast(member, plus, minus), range(member.n_layers), []
-    for layer in layers:
-        taken = [other for other in layers if (other != layer) == all_but]
-        with swapped(pair, role, taken, **how) as hybrid:
-            found.append(metric(last_hidden(hybrid, prompts)).cpu())
-    return torch.stack(found, dim=1)
+    metric, layers = contrast(member, plus, minus), range(member.n_layers)
+
+    def run(some: list[int]) -> Tensor:
+        batch, found = member.encode(take(prompts, some)), []
+        with swapped(pair, role, layers if all_but else (), **how):
+            below = member.traced(batch, lambda lm: [layer.input.clone() for layer in lm.model.layers])
+        for layer in layers:
+
+            def read(lm: Any, layer: int = layer) -> Tensor:
+                for block in list(lm.model.layers)[:layer]:
+                    block.skip(below[layer])
+                return metric(lm.model.norm.output[:, -1])
+
+            with swapped(pair, role, [other for other in layers if (other != layer) == all_but], **how):
+                found.append(member.traced(batch, read).cpu())
+        return torch.stack(found, dim=1)
+
+    return in_order(in_batches(prompts, 64, run))
 
 
 guarded(globals())

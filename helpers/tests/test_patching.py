@@ -190,7 +190,7 @@ def test_amounts_and_noise_by_hand(qwen):
     assert abs(float((change * (two - one)).sum() / change.norm() ** 2)) < 0.1, "noise points elsewhere"
 
 
-@pytest.mark.parametrize("options", [{}, {"all_but": True}, {"noise": 3}])
+@pytest.mark.parametrize("options", [{}, {"all_but": True}, {"noise": 3}, {"all_but": True, "noise": 3}])
 def test_single_swaps_equal_whole_runs_of_each_hybrid(tiny, options):
     plus, minus = [5], [6, 7]
     found = single_swaps(tiny, "base", PROMPTS, plus, minus, **options)

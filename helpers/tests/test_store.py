@@ -143,7 +143,7 @@ def test_a_helper_counts_where_it_is_reached_and_nowhere_else(monkeypatch):
         return {"x": readouts.next_logprobs(Two().base, take(TEXTS, rows), [1])}
 
     before = provenance.made_from(reading)
-    reached = {(readouts, "last_hidden"): True, (readouts, "_logits"): True, (readouts, "lens"): False}
+    reached = {(readouts, "last_hidden"): True, (readouts, "_read"): True, (readouts, "lens"): False}
     reached |= {(patching, "swapped"): False, (steering, "steered"): False, (weights, "closest"): False}
     for (module, name), counts in reached.items():
         with monkeypatch.context() as edited:
