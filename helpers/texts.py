@@ -29,6 +29,7 @@ LINE_ENDS = {
 LISTED = re.compile(r"([-*•]|\d+[.)]|[a-z][.)])\s")
 FORMULA = re.compile(r"\\[\[\]]|\$\$|\\(begin|end)\b|[=+&]")
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+NOTHING = Interval(np.nan, np.nan, np.nan, 0)  # where no text has what is counted
 ANSWER_MARKERS = re.compile(r"\\boxed|final answer|\*\*answer", re.IGNORECASE)
 
 
@@ -113,7 +114,7 @@ def measure(text: str) -> dict[str, int | str]:
 def rate(hits: pd.Series, places: pd.Series) -> Interval:
     """Hits per place, both counted text by text: 95 % bootstrap over texts, or, where every place is a hit or none is,
     the exact bound over places (Clopper and Pearson 1934), which takes places of one text as independent."""
-    n, found = int(places.sum()), ratio_of_means(hits, places) if places.sum() else Interval(np.nan, np.nan, np.nan, 0)
+    n, found = int(places.sum()), ratio_of_means(hits, places) if places.sum() else NOTHING
     if 0 < hits.sum() < n or not n:
         return found
     exact = binomtest(int(hits.sum()), n).proportion_ci(method="exact")
@@ -125,7 +126,8 @@ def fork(counts: pd.DataFrame) -> dict[str, Interval]:
     follow one new line; and at ends of sentences before prose, by one new line and by a blank line, how often the
     thought closes there or "Wait" comes next. Used in notebook 07."""
     closed = counts[counts["closings"] > 0]
-    found = {"closings after one new line": share(closed["gap_before_close"] == GAPS[0])}
+    after_one = closed["gap_before_close"] == GAPS[0]
+    found = {"closings after one new line": share(after_one) if len(closed) > 1 else NOTHING}
     for gap in GAPS:
         for what in ("closes", "waits"):
             found[f"{what} after {gap}"] = rate(counts[f"sentences, {gap}: {what}"], _places(counts, gap))
@@ -142,7 +144,8 @@ def difference(counts: pd.DataFrame, what: str) -> Interval:
         with np.errstate(divide="ignore", invalid="ignore"):
             return a.sum(axis=axis) / n.sum(axis=axis) - b.sum(axis=axis) / m.sum(axis=axis)
 
-    return bootstrap(hits, places, other_hits, other_places, statistic=apart)
+    there = places.sum() and other_places.sum()
+    return bootstrap(hits, places, other_hits, other_places, statistic=apart) if there else NOTHING
 
 
 def _places(counts: pd.DataFrame, gap: str) -> pd.Series:
