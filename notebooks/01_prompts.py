@@ -137,6 +137,7 @@ for index, row in template["base"].sample(3, random_state=SEED).iterrows():
 # | 2025 | DeepSeek-R1-Zero, R1 | reasoning from reinforcement learning with rule rewards |
 # | 2025 | R1-Distill-Qwen, -Llama | supervised fine-tuning of small models on R1's samples: our distilled model |
 # | 2025 | DeepScaleR | reinforcement learning on top of R1-Distill-Qwen-1.5B |
+#
 # </details>
 
 # %% [markdown]
@@ -261,9 +262,9 @@ how_often = (
 )
 raw_lengths = {role: frame["length"].median() for role, frame in plain.items()}
 Markdown(
-    f"**In the template the distilled model is {how_often} than its base** (share right, distilled minus "
-    f"base: {gain}, n = {gain.n}, pair `{pair.name}`). Its length is not the template's doing alone: as raw "
-    f"text, where no thought is opened for it, it writes a median of {raw_lengths['distilled']:g} tokens, "
+    f"**In the template the distilled model is {how_often} than its base** (share right, distilled minus base: "
+    f"{gain}, n = {gain.n}, pair `{pair.name}`). How much of its length is the template's doing? As raw text, "
+    f"where no thought is opened for it, it writes a median of {raw_lengths['distilled']:g} tokens, "
     f"the base of {raw_lengths['base']:g}."
 )
 
