@@ -264,8 +264,8 @@ raw_lengths = {role: frame["length"].median() for role, frame in plain.items()}
 Markdown(
     f"**In the template the distilled model is {how_often} than its base** (share right, distilled minus "
     f"base: {gain}, n = {gain.n}, pair `{pair.name}`). How much of its length is the template's doing? As "
-    f"raw text, where no thought is opened for it, it writes a median of {raw_lengths['distilled']:g} tokens, "
-    f"the base of {raw_lengths['base']:g}."
+    f"raw text, where no thought is opened for it, it writes a median of {raw_lengths['distilled']:g} "
+    f"tokens, the base of {raw_lengths['base']:g}."
 )
 
 # %%
