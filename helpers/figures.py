@@ -84,11 +84,12 @@ def survival_curves(runs: Mapping[str, tuple[Any, Any, str]], *, title: str, lim
 
 @in_style
 def interval_rows(
-    panels: Mapping[str, Sequence[tuple[str, Any, str]]], *, title: str, unit: str, zero: bool = False,
+    panels: Mapping[str, Sequence[tuple[str, Any, str]]], *, title: str, unit: str | Sequence[str], zero: bool = False,
     span: tuple[float, float] | None = None, shade: tuple[float, float] | None = None,
 ) -> Figure:  # fmt: skip
-    """Dots with 95 % intervals, one row a label; panels: name -> [(label, value, colour)]. `span` sets the same x axis
-    for all panels; `shade` marks a range such as that of the controls."""
+    """Dots with 95 % intervals, one row a label; panels: name -> [(label, value, colour)]. `unit` is that of all panels
+    or of each; `span` sets the same x axis for all; `shade` marks a range such as that of the controls."""
+    units = [] if isinstance(unit, str) else unit
     labels = [list(dict.fromkeys(label for label, _, _ in rows)) for rows in panels.values()]
     fig, axes = _start(title, 7.6, 1.5 + 0.32 * max(map(len, labels)), panels)
     for axis, rows, names, before in zip(axes, panels.values(), labels, [[], *labels], strict=False):
@@ -109,7 +110,10 @@ def interval_rows(
             axis.set_xlim(*span)
         if shade:
             axis.axvspan(*shade, color=CONTROL, alpha=0.15, linewidth=0)
-    fig.supxlabel(unit, fontsize=10)
+    for axis, own in zip(axes, units, strict=False):
+        axis.set_xlabel(own)
+    if not units:
+        fig.supxlabel(unit, fontsize=10)
     return fig
 
 
@@ -277,12 +281,12 @@ def picture_html(fig: Figure, alt: str = "") -> str:
 
 @in_style
 def save_figure(
-    fig: Figure, slug: str, *, pair: str, note: str = "", alt: str | None = None, key: Colours | None = None,
-    size: tuple[float | int, float | int] | None = None, folder: Path | None = None,
+    fig: Figure, slug: str, *, pair: str, of: str = "", note: str = "", alt: str | None = None,
+    key: Colours | None = None, size: tuple[float | int, float | int] | None = None, folder: Path | None = None,
 ) -> Image:  # fmt: skip
     """Write `figures/<pair>/<slug>.png` and `.svg` (or to `folder`) and return the picture, to be shown as a cell's
-    output. Its alternative text is the figure's title unless given. Below it stand the names of colours (`key`), the
-    pair and a note (n, split); `size` is in inches."""
+    output. Its alternative text is the figure's title unless given. Below it stand the names of colours (`key`), what
+    it is `of` (the pair unless given, as for "published texts") and a note (n, split); `size` is in inches."""
     alt = fig.get_label() if alt is None else alt
     width, height = size or fig.get_size_inches()
     fig.set_size_inches(width, height)
@@ -291,8 +295,8 @@ def save_figure(
         fig.text(x, y, "■", color=colour, fontsize=9, va="top")
         fig.text(x + 14 / 72 / width, y, name, color="#333333", fontsize=9, va="top")
         x += (5.5 * len(name) + 32) / 72 / width
-    below = f"pair {pair}, {note}" if note else f"pair {pair}"
-    fig.text(0.99, -20 / 72 / height, below, color="#666666", fontsize=8, ha="right", va="top")
+    below = ", ".join(filter(None, (of or f"pair {pair}", note)))
+    fig.text(0.99, (-20 if key else -4) / 72 / height, below, color="#666666", fontsize=8, ha="right", va="top")
     path = (folder or figures_dir(pair)) / f"{slug}.png"
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         with atomic(path.with_suffix(f".{kind}")) as temporary:
