@@ -74,7 +74,6 @@ asked, given = combined.questions, combined.answers
 members = {member.role: member for member in pair.members}
 plain = {role: combine(member, asked, given, form="plain") for role, member in members.items()}
 
-
 # %% [markdown]
 # Three of them, drawn at random, as plain text, and below each what the two models find likeliest next.
 
@@ -135,7 +134,6 @@ colours = {
     "rest": figures.REST,
 }
 
-
 # %% [markdown]
 # Every model reads every state in both forms; its next-token probability is split into six parts that sum to one.
 
@@ -154,7 +152,6 @@ def read_parts(rows: list[int]) -> dict:
 
 
 parts = kept(pair, "02_parts", read_parts, len(asked), fresh=RECOMPUTE)
-
 
 # %% [markdown]
 # Each number is a mean over prompts; two models, or two states, are compared on the same prompts.
@@ -275,7 +272,6 @@ token_sets = {
 tokens = list(dict.fromkeys(itertools.chain(*token_sets.values())))
 columns = {name: [tokens.index(token) for token in some] for name, some in token_sets.items()}
 first_set = [next(name for name, some in token_sets.items() if token in some) for token in tokens]
-
 
 # %% [markdown]
 # A token may be in two sets (" Wait" is a reasoning token as well); `columns` holds where each set's tokens stand.
@@ -592,7 +588,6 @@ for (role, m), path in itertools.product(members.items(), paths):
     pull[role, path] = np.split(logits[:, 0] - logits[:, 1:].mean(1), [len(sources)])
 beaten = {key: float((of_words < of_marks[0]).mean()) for key, (of_marks, of_words) in pull.items()}
 
-
 # %% [markdown]
 # Then the rule's numbers: period against comma after the same statements, on either model.
 
@@ -702,6 +697,7 @@ explorers.next_token(pair)
 of_base, of_distilled = (F06["details"][f"mean P of {line}, {role}"]["estimate"] for role in members)
 base, fell = (part["estimate"] for part in F05["rules"])
 other = F05["details"]["after another question's answer, base"]["estimate"]
+cut_short = F05["control"]["estimate"]
 wait_times = F06["details"]["Wait set, times as likely in the geometric mean"]
 wait_reaches = F06["details"]["mean P of the Wait set, distilled"]
 times = np.exp(F08["estimate"])
@@ -711,8 +707,8 @@ Markdown(
     f"the distilled model with {base + fell:.0%}. The distilled model puts {of_distilled:.0%} on {line} "
     f'(the base {of_base:.0%}); "Wait" becomes {wait_times:.3g} times as likely on a typical prompt, which '
     f"makes {wait_reaches:.1%}. The base {still(after_other)} stops after another question's answer "
-    f"({other:.0%}) and {still(after_cut)} after its own cut short ({F05['control']['estimate']:.0%}), and on "
-    f"the {weakest} a closing period makes stopping about {times:,.0f} times as likely as a comma does."
+    f"({other:.0%}) and {still(after_cut)} after its own cut short ({cut_short:.0%}), and on the "
+    f"{weakest} a closing period makes stopping about {times:,.0f} times as likely as a comma does."
 )
 
 # %% [markdown]
