@@ -132,9 +132,9 @@ def commonest(role: str, depths: list[int]) -> tuple[str, str]:
 way = {role: commonest(role, range(n_layers)[late]) for role in members}
 end = {role: commonest(role, [n_layers]) for role in members}
 one_way, two_ends = way["base"][0] == way["distilled"][0], end["base"][0] != end["distilled"][0]
-lead = "**Both say the same until the last layers, then they part.** " if one_way and two_ends else ""
+opening = "**Both say the same until the last layers, then they part.** " if one_way and two_ends else ""
 Markdown(
-    f"{lead}Over the last third of the depths, before the last, the base says {way['base'][1]} and the "
+    f"{opening}Over the last third of the depths, before the last, the base says {way['base'][1]} and the "
     f"distilled model {way['distilled'][1]}. At the end the base says {end['base'][1]}, the distilled "
     f"model {end['distilled'][1]}."
 )
@@ -407,7 +407,7 @@ panels = {
     name: {f"{role} stream": (stats.bands(curves[role]), figures.ROLE[role]) for role in members}
     for name, curves in (("its own head", own_head), ("the other head", other_head))
 }
-where = "streams" if abs(stream_alone.estimate) > abs(head_alone.estimate) else "heads"
+where = "streams" if abs(stream_alone.estimate) >= abs(head_alone.estimate) else "heads"
 change = f"changes the base's gap by {abs(head_alone.estimate):.1f} nats"
 title = f"The models part in their {where}: exchanging the head {change}"
 fig = figures.lines(panels, depths, title=title, xlabel=depth_label, ylabel=label, zero=True)
@@ -533,7 +533,8 @@ panels = {
 }
 label = "nats, or probability"
 fig = figures.fits(panels, depths[half:], shades, title=title, xlabel=depth_label, ylabel=label)
-figures.save_figure(fig, "03_shape_of_rise", pair=pair.name, key=shades, note=f"{note}, plain")
+below = f"{note}, plain"
+figures.save_figure(fig, "03_shape_of_rise", pair=pair.name, key=shades, size=(9.6, 3.2), note=below)
 
 # %% [markdown]
 # **Figure 6: three shapes fitted to the rise.** Dots: mean with 95 % bootstrap; dashed grey a line, broad wine an exponential, thin indigo a logistic curve, here fitted to all prompts. Where wine and indigo coincide, the logistic has become an exponential: it bends only beyond the last layer. Held-out errors stand in the table above.
@@ -641,9 +642,10 @@ Markdown(
 # Layer by layer:
 
 # %%
-writers = "attention writes" if lead["base", "plain"].estimate > 0 else "the MLPs write"
-more = abs(lead["base", "plain"].estimate)
-title = f"In the base's last third {writers} more towards stopping, by {more:.0f} nats"
+attention_leads = lead["base", "plain"].estimate > 0
+writers, rest = ("attention writes", "the MLPs") if attention_leads else ("the MLPs write", "attention")
+more = f"{abs(lead['base', 'plain'].estimate):.0f} nats more"
+title = f"In the base's last third {writers} {more} towards stopping than {rest}"
 panels = {"attention": by_role(attention), "MLP": by_role(mlp)}
 label = "contribution to stop\nagainst control words (nats)"
 fig = figures.lines(panels, depths[:-1], title=title, xlabel="layer", ylabel=label, zero=True)
@@ -741,7 +743,7 @@ wheres = {
 title = f"With and without the final norm's scale, half of the stop token's rise comes {wheres[part.verdict]}"
 label = "logit of stop against\ncontrol words (nats)"
 fig = figures.lines(panels, depths, title=title, xlabel=depth_label, ylabel=label, zero=True)
-figures.save_figure(fig, "03_norm", pair=pair.name, note=f"{note}, plain")
+figures.save_figure(fig, "03_norm", pair=pair.name, size=(9, 3.4), note=f"{note}, plain")
 
 # %% [markdown]
 # **Figure 8: the same rise with the norm at each depth, with the last depth's scale at all depths, and, on the base, without the norm's learned weight.** Blue the base, orange the distilled model, dashed grey the base on shuffled prompts.
@@ -925,7 +927,7 @@ move = {what: np.mean([abs(mean_shift[at]) for at in heads]) for what, heads in 
 Markdown(
     f"Distilled minus base, the contrast stop − Wait falls by {fall} nats: attention layers write "
     f"{sums['attention']}, MLPs {sums['mlp']}. {np.mean(p < 0.05):.0%} of {p.size} heads differ (corrected "
-    f"p < 0.05), but most by little: the median size is {np.median(np.abs(mean_shift)):.3f} nats. The "
+    f"p < 0.05), most by little: the median size is {np.median(np.abs(mean_shift)):.3f} nats. The "
     f"{len(top)} heads chosen on explore move by {move['chosen']:.2f} nats each, random ones by "
     f"{move['random']:.2f}."
 )
@@ -935,14 +937,13 @@ Markdown(
 
 # %%
 maps = {role: heads.mean(0) for role, heads in by_head.items()} | {"distilled − base": mean_shift}
-title = "Heads of the last layers write most to stop − Wait; the largest change is that of L{}H{}".format(
-    *top[0]
-)
+n_late = sum(layer >= late.start for layer, _ in top)
+title = f"{n_late} of the {len(top)} heads whose writing changed most lie in the last third of the layers"
 fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="nats")
-figures.save_figure(fig, "03_heads_map", pair=pair.name, note=f"{note}, plain")
+figures.save_figure(fig, "03_heads_map", pair=pair.name, size=(8.2, 4.2), note=f"{note}, plain")
 
 # %% [markdown]
-# **Figure 10: direct contribution of every query head to stop − Wait.** Red towards stopping, blue towards waiting; means over prompts, one scale. The head named in the title was chosen on explore. Intervals for the strongest follow in figure 11.
+# **Figure 10: direct contribution of every query head to stop − Wait.** Red towards stopping, blue towards waiting; means over prompts, one scale. The heads that the title counts were chosen on explore; figure 11 shows them with intervals.
 #
 # <details><summary>What it does not show</summary>
 #
@@ -1056,14 +1057,13 @@ explorers.lens_explorer(pair)
 
 # %%
 step = F09["details"]["share of the rise that the last layer brings"]["estimate"]
-attention_leads = lead["base", "plain"].estimate > 0
-writers = "attention, not the MLPs, writes" if attention_leads else "the MLPs, not attention, write"
+clause = "attention, not the MLPs, writes" if attention_leads else "the MLPs, not attention, write"
 how = "more strongly than" if answers.estimate > statements.estimate else "no more strongly than"
 Markdown(
     f"Read through the lens, the two models part at {F09['estimate']:.0%} of the depth, and at "
     f"{is_far['plain'].sum()} of {len(depths)} depths the stop token is not even among the base's thousand "
     f"likeliest. The last layer alone brings {step:.0%} of its late rise, and over the last third of the "
-    f"layers {writers} the larger part. What the fine-tuning added to the activations points to reasoning "
+    f"layers {clause} the larger part. What the fine-tuning added to the activations points to reasoning "
     f"words, but {how} after sentences that answer nothing."
 )
 
