@@ -21,6 +21,7 @@
 
 # %% jupyter={"source_hidden": true}
 import pathlib, subprocess, sys
+
 REPOSITORY = ""  # @param {type:"string"}
 COMMIT = ""  # @param {type:"string"}
 here = pathlib.Path.cwd()
@@ -44,6 +45,8 @@ TOP_HEADS = 8  # heads chosen on the explore split
 N_RANDOM = 500  # random directions
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import torch
@@ -52,11 +55,10 @@ from IPython.display import Markdown, display
 from helpers import explorers, figures, findings, stats
 from helpers.generation import load_combined
 from helpers.pairs import load_pair
-from helpers.prompts import neutral_sentences, shuffle_words
 from helpers.patching import attribute
-from helpers.readouts import (
-    Lens, attention_pattern, lens, lens_map, next_logits, promoted, read_stream, residuals, vocabulary_scores,
-)  # fmt: skip
+from helpers.prompts import neutral_sentences, shuffle_words
+from helpers.readouts import Lens, attention_pattern, lens, lens_map, next_logits
+from helpers.readouts import promoted, read_stream, residuals, vocabulary_scores
 from helpers.store import data_dir, kept, take, write_text
 
 pd.set_option("display.max_colwidth", None)
@@ -64,43 +66,113 @@ pair = load_pair(PAIR)
 Markdown(findings.claim(pair.name, "F09", "F10", "F11"))
 
 # %% [markdown]
-# ## The prompts, and what is read
+# ## Three raw examples, before any average
 #
-# The prompts are the combined ones of notebook 02: question, "Just give the answer.", the base's own complete answer. All is read at the last token, the end of that answer. What is *chosen* (heads) is chosen on the `explore` split; what is *told* is from `confirm`.
-#
+# The prompts are the combined ones of notebook 02: question, "Just give the answer.", the base's own complete answer. All is read at the last token, the end of that answer.
+
+# %%
+combined = load_combined(
+    pair,
+    n_prompts=N_PROMPTS,
+    n_combined=N_COMBINED,
+    max_answer=MAX_ANSWER,
+    max_new_tokens=MAX_NEW_TOKENS,
+    fresh=RECOMPUTE,
+)
+pair = pair.float()  # sums must add up: everything below is in float32
+members = {member.role: member for member in pair.members}
+n_layers = pair.base.n_layers
+confirm, explore = combined["confirm"], combined["explore"]
+n_confirm, n_explore = len(confirm.questions), len(explore.questions)
+note = f"n = {n_confirm} combined prompts, confirm"
+Markdown(f"{n_confirm} combined prompts of the confirm split, {n_explore} of explore, on {pair.describe()}.")
+
+# %% [markdown]
 # The **residual stream** is the running sum that every layer reads from and adds to. The **logit lens** (nostalgebraist 2020) takes it at some depth, applies the final norm and the head, and asks what would be said if the model ended here. Depth 0 is the embedding, depth $k$ lies after layer $k-1$.
+
+
+# %%
+def likeliest_by_depth(member, prompt: str) -> list[tuple[str, float]]:
+    """The likeliest next token at the prompt's end through the lens, with its probability, at each depth."""
+    return [positions[-1] for positions in lens_map(member, prompt, last=1)[1]]
+
+
+plain = {role: confirm.prompts(member, "plain") for role, member in members.items()}
+three = np.random.default_rng(SEED).choice(n_confirm, 3, replace=False)
+examples = [{role: likeliest_by_depth(m, plain[role][k]) for role, m in members.items()} for k in three]
+
+# %% [markdown]
+# The likeliest next token by depth, with its probability:
+
+# %%
+shown = sorted({0, *range(n_layers // 3, n_layers + 1, max(1, n_layers // 8)), n_layers})
+for k, example in zip(three, examples, strict=True):
+    cells = {
+        role: [f"{row[depth][0]!r} {row[depth][1]:.0%}" for depth in shown] for role, row in example.items()
+    }
+    display(Markdown(findings.code_span(plain["base"][k])))
+    display(pd.DataFrame(cells, index=pd.Index(shown, name="depth")).T)
+
+# %% [markdown]
+# What do the two models say on the way, and what at the end?
+
+# %%
+late = slice(n_layers - n_layers // 3, None)  # the last third, of layers or of depths
+
+
+def commonest(role: str, depths: list[int]) -> tuple[str, str]:
+    """What the lens names most often in the three examples; and in words how often and how surely."""
+    read = [example[role][depth] for example in examples for depth in depths]
+    token, times = Counter(token for token, _ in read).most_common(1)[0]
+    sure = np.mean([share for other, share in read if other == token])
+    name = findings.code_span(repr(token))
+    return token, f"{name} ({times} of {len(read)} readings, mean probability {sure:.0%})"
+
+
+way = {role: commonest(role, range(n_layers)[late]) for role in members}
+end = {role: commonest(role, [n_layers]) for role in members}
+one_way, two_ends = way["base"][0] == way["distilled"][0], end["base"][0] != end["distilled"][0]
+opening = "**Both say the same until the last layers, then they part.** " if one_way and two_ends else ""
+Markdown(
+    f"{opening}Over the last third of the depths, before the last, the base says {way['base'][1]} and the "
+    f"distilled model {way['distilled'][1]}. At the end the base says {end['base'][1]}, the distilled "
+    f"model {end['distilled'][1]}."
+)
+
+# %% [markdown]
+# ## What is read, and against what
+#
+# What is *chosen* (heads) is chosen on the `explore` split; what is *told* is from `confirm`.
 #
 # Stop token and Wait set are told as logits *against the mean of twelve control words*, plain words of like merge rank to the reasoning tokens of notebook 02, since a logit has no zero of its own. Where a model has several stop tokens, this notebook follows the first. The Wait set counts as the mean over its words in logits, as their sum in probability, and by its best word in rank.
+
+# %%
+groups = pair.base.groups
+stop, wait, control = [groups.stop[0]], list(groups.wait), list(groups.control)
+
+
+def quoted(ids: list[int]) -> str:
+    """Tokens as words in quotation marks."""
+    return " ".join(repr(pair.base.tokenizer.decode([token])) for token in ids)
+
+
+Markdown(f"{n_layers} layers. Wait set: {quoted(wait)}; control words: {quoted(control)}.")
 
 # %% [markdown]
 # **Control.** The same words in random order, only the last kept in place. A lens shows *some* curve for any text; what the shuffled prompt shows too is due to the last token, not to a question with its answer.
 
-# %%
-knobs = dict(n_prompts=N_PROMPTS, n_combined=N_COMBINED, max_answer=MAX_ANSWER, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
-combined = load_combined(pair, **knobs)
-pair = pair.float()  # sums must add up: everything below is in float32
-members = {member.role: member for member in pair.members}
-groups, n_layers = pair.base.groups, pair.base.n_layers
-stop, wait, control = [groups.stop[0]], list(groups.wait), list(groups.control)
-texts = {(m.role, form): combined["confirm"].prompts(m, form) for m in pair.members for form in ("plain", "template")}
-for m in pair.members:
-    bare = [prompt.removeprefix(m.bos) for prompt in texts[m.role, "plain"]]
-    texts[m.role, "shuffled"] = [m.bos + shuffle_words(text, SEED + k) for k, text in enumerate(bare)]
-asked = combined["confirm"].questions
-Markdown(f"{len(asked)} combined prompts of the confirm split, {len(combined['explore'].questions)} of explore, on {pair.describe()}; {n_layers} layers. Wait set: {' '.join(repr(pair.base.tokenizer.decode([t])) for t in wait)}; control words: {' '.join(repr(pair.base.tokenizer.decode([t])) for t in control)}.")
-
-# %% [markdown]
-# ### Three raw examples, before any average
-#
-# The likeliest next token by depth, at the end of the answer, with its probability.
 
 # %%
-depths = sorted({0, *range(n_layers // 3, n_layers + 1, max(1, n_layers // 8)), n_layers})
-for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
-    display(Markdown(findings.code_span(texts["base", "plain"][index])))
-    seen = {role: lens_map(m, texts[role, "plain"][index], last=1)[1] for role, m in members.items()}
-    rows = {role: [f"{seen[role][depth][0][0]!r} {seen[role][depth][0][1]:.0%}" for depth in depths] for role in seen}
-    display(pd.DataFrame(rows, index=pd.Index(depths, name="depth")).T)
+def shuffled(member) -> list[str]:
+    """The plain prompts of a model with their words in random order, only the last kept in place."""
+    bare = [prompt.removeprefix(member.bos) for prompt in plain[member.role]]
+    return [member.bos + shuffle_words(text, SEED + k) for k, text in enumerate(bare)]
+
+
+texts = {(role, "plain"): prompts for role, prompts in plain.items()}
+for role, member in members.items():
+    texts[role, "template"] = confirm.prompts(member, "template")
+    texts[role, "shuffled"] = shuffled(member)
 
 # %% [markdown]
 # ## F09 · Where do the two models part, and how does the rise look?
@@ -112,109 +184,200 @@ for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
 
 # %%
 ids = [*stop, *wait, *control]
-at_stop, at_wait, at_control = slice(0, 1), slice(1, 1 + len(wait)), slice(1 + len(wait), None)
-states = ("plain", "template", "shuffled")
-sets = dict(texts)  # of prompts, by model and form
+lens_texts = dict(texts)  # prompts by model and form
 
 
 def read_lens(rows: list[int]) -> dict:
     """Logits, log-probabilities and ranks of the chosen tokens through the lens, [prompt, depth, token]."""
     found = {}
-    for (role, state), prompts in sets.items():
+    for (role, form), prompts in lens_texts.items():
         read = lens(members[role], take(prompts, rows), ids)
-        found |= {f"{role} {state} {name}": values for name, values in vars(read).items()}
+        found |= {f"{role} {form} {name}": values for name, values in vars(read).items()}
     return found
 
 
-through = kept(pair, "03_lens", read_lens, len(asked), fresh=RECOMPUTE)
-seen = {key: Lens(*(torch.from_numpy(through[f"{' '.join(key)} {name}"]) for name in ("logits", "logprobs", "ranks"))) for key in sets}
-streams = {key: residuals(members[key[0]], texts[key]).cpu() for key in texts}
+stored = kept(pair, "03_lens", read_lens, n_confirm, fresh=RECOMPUTE)
 
 # %% [markdown]
-# Each token's logit counts against the mean of the control words; the gap is stop minus Wait, and the models part where their gaps do:
+# Each token's logit counts against the mean of the control words:
 
 # %%
-def against_control(lens, chosen: slice) -> np.ndarray:
+at_stop, at_wait, at_control = slice(0, 1), slice(1, 1 + len(wait)), slice(1 + len(wait), None)
+
+
+def stored_lens(role: str, form: str) -> Lens:
+    """What was read of one model and form."""
+    arrays = [stored[f"{role} {form} {name}"] for name in ("logits", "logprobs", "ranks")]
+    return Lens(*map(torch.from_numpy, arrays))
+
+
+def against_control(read: Lens, tokens: slice) -> np.ndarray:
     """Mean logit of some of the tokens minus that of the control words, [prompt, depth]."""
-    return (lens.logits[..., chosen].mean(-1) - lens.logits[..., at_control].mean(-1)).numpy()
+    return (read.logits[..., tokens].mean(-1) - read.logits[..., at_control].mean(-1)).numpy()
 
 
-z_stop, z_wait = ({key: against_control(lens, chosen) for key, lens in seen.items()} for chosen in (at_stop, at_wait))
-gap = {key: z_stop[key] - z_wait[key] for key in seen}
-parting = {state: stats.settled_at(gap["base", state] - gap["distilled", state]) for state in states}
+seen = {key: stored_lens(*key) for key in lens_texts}
+z_stop = {key: against_control(read, at_stop) for key, read in seen.items()}
+z_wait = {key: against_control(read, at_wait) for key, read in seen.items()}
+
+# %% [markdown]
+# The gap is stop minus Wait, and the models part where their gaps do:
 
 # %%
-depth = list(range(n_layers + 1))
-final = {state: stats.bootstrap((gap["base", state] - gap["distilled", state])[:, -1]) for state in states}
-parted = {state: stats.bootstrap(parting[state]) for state in states}
-panels = {
-    state: {role: (stats.bands(gap[role, state]), figures.ROLE[role]) for role in members}
-    | ({"base, shuffled": (stats.bands(gap["base", "shuffled"]), figures.CONTROL)} if state == "plain" else {})
-    for state in ("plain", "template")
-}
-title = (
-    f"The models part at {parted['plain'].estimate:.0%} of the depth (shuffled words: {parted['shuffled'].estimate:.0%}); "
-    f"at the end the base is {final['plain'].estimate:.1f} nats further on the side of stopping, {final['template'].estimate:.1f} in the template"
+gap = {key: z_stop[key] - z_wait[key] for key in seen}
+apart = {form: gap["base", form] - gap["distilled", form] for form in ("plain", "template", "shuffled")}
+parting = {form: stats.settled_at(curves) for form, curves in apart.items()}
+parted = {form: stats.bootstrap(parting[form]) for form in apart}
+final = {form: stats.bootstrap(apart[form][:, -1]) for form in apart}
+Markdown(
+    f"**Where they part.** At {parted['plain']} of the depth in plain form, at {parted['template']} in the "
+    f"template, and at {parted['shuffled']} on shuffled words. At the end the base is {final['plain']} nats "
+    f"further on the side of stopping than the distilled model, {final['template']} in the template."
 )
-fig = figures.lines(panels, depth, title=title, xlabel="depth (layers passed)", ylabel="logit of stop − Wait set (nats)", zero=True)
-figures.save_figure(fig, "03_gap_by_depth", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm")
+
+# %% [markdown]
+# Most figures below draw both models and, dashed, the base on shuffled words:
+
+# %%
+depths = list(range(n_layers + 1))
+depth_label = "depth (layers passed)"
+
+
+def by_role(curves: dict, form: str = "plain", *, with_control: bool = True) -> dict:
+    """Both models' mean curves in one form, and the base's on shuffled words as a control."""
+    drawn = {role: (stats.bands(curves[role, form]), figures.ROLE[role]) for role in members}
+    if with_control:
+        drawn["base, shuffled"] = stats.bands(curves["base", "shuffled"]), figures.CONTROL
+    return drawn
+
+
+title = f"Through the lens the two models part at {parted['plain'].estimate:.0%} of the depth"
+panels = {"plain": by_role(gap), "template": by_role(gap, "template", with_control=False)}
+label = "logit of stop − Wait set (nats)"
+fig = figures.lines(panels, depths, title=title, xlabel=depth_label, ylabel=label, zero=True)
+figures.save_figure(fig, "03_gap_by_depth", pair=pair.name, note=note)
 
 # %% [markdown]
 # **Figure 1: stop against Wait by depth.** Above zero the stop token leads. Blue the base, orange the distilled model, dashed grey the base on shuffled prompts. Each model's stream is read by its own norm and head; mean and 95 % bootstrap over prompts.
+#
+# <details><summary>What it does not show</summary>
+#
+# Which of the two tokens moved: that is figures 2 and 3. And a gap between two tokens that are both unlikely decides nothing.
+#
+# </details>
 
 # %% [markdown]
-# **What it does not show.** Which of the two tokens moved: that is figures 2 and 3. And a gap between two tokens that are both unlikely decides nothing.
+# ### Which of the two moved?
+#
+# Probability, logit and rank of each, by depth.
+
 
 # %%
-def trajectories(form: str) -> dict:
-    """Panels of probability, logit and rank for one form, by model."""
-    panels = {(role, row): {} for row in ("P", "logit", "rank") for role in members}
+def log_ranks(read: Lens, tokens: slice) -> np.ndarray:
+    """Decimal logarithm of the best rank of some tokens, 1 is the likeliest, [prompt, depth]."""
+    return np.log10(read.ranks[..., tokens].amin(-1).numpy() + 1)
+
+
+def geometric(interval: stats.Interval) -> stats.Interval:
+    """A mean of decimal logarithms as a geometric mean."""
+    low, high = 10**interval.low, 10**interval.high
+    return stats.Interval(10**interval.estimate, low, high, interval.n)
+
+
+def trajectory(read: Lens, tokens: slice) -> dict[str, list]:
+    """Summed probability, mean logit against control words and best rank of some tokens, by depth."""
+    return {
+        "probability": stats.bands(read.logprobs[..., tokens].exp().sum(-1)),
+        "logit": stats.bands(against_control(read, tokens)),
+        "rank": [geometric(interval) for interval in stats.bands(log_ranks(read, tokens))],
+    }
+
+
+# %% [markdown]
+# At how many depths does the lens speak of stopping at all?
+
+
+# %%
+def at_the_last(logits: dict) -> str:
+    """A logit at the last depth, plain form: on the base, on the distilled, and the paired change."""
+    base, distilled = logits["base", "plain"][:, -1], logits["distilled", "plain"][:, -1]
+    change = stats.paired(distilled, base)
+    return f"from {stats.bootstrap(base)} to {stats.bootstrap(distilled)} (paired change {change})"
+
+
+is_far = {form: log_ranks(seen["base", form], at_stop).mean(0) > 3 for form in ("plain", "template")}
+Markdown(
+    "**Which of the two moved.** From base to distilled, at the end and in nats above the control words, the "
+    f"stop token goes {at_the_last(z_stop)}, the Wait set {at_the_last(z_wait)}. The stop token's geometric "
+    f"mean rank on the base is beyond 1000 at {is_far['plain'].sum()} of {len(depths)} depths: there the "
+    "lens does not speak of stopping at all."
+)
+
+# %% [markdown]
+# **What it does not show.** That nothing about stopping is decided before the lens sees it: where the stop token is not among the thousand likeliest, its curve is about words that nobody would say, and what earlier layers prepare for the last ones is hidden. Notebook 05 asks that causally.
+
+
+# %%
+def trajectory_panels(form: str) -> dict:
+    """Panels of probability, logit and rank in one form, by model."""
+    panels = {(role, row): {} for row in ("probability", "logit", "rank") for role in members}
     for role in members:
-        for state, end in ((form, ""), ("shuffled", ", shuffled")):
-            lens, grey = seen[role, state], figures.CONTROL if end else None
-            for name, chosen, colour in (("stop", at_stop, figures.STOP), ("Wait set", at_wait, figures.WAIT))[: 1 if end else 2]:
-                best = lens.ranks[..., chosen].amin(-1).float().numpy() + 1
-                panels[role, "P"][name + end] = stats.bands(lens.logprobs[..., chosen].exp().sum(-1)), grey or colour
-                panels[role, "logit"][name + end] = stats.bands(against_control(lens, chosen)), grey or colour
-                geometric = [stats.Interval(10**i.estimate, 10**i.low, 10**i.high, i.n) for i in stats.bands(np.log10(best))]
-                panels[role, "rank"][name + end] = geometric, grey or colour
+        lines = {
+            "stop": (trajectory(seen[role, form], at_stop), figures.STOP),
+            "Wait set": (trajectory(seen[role, form], at_wait), figures.WAIT),
+            "stop, shuffled": (trajectory(seen[role, "shuffled"], at_stop), figures.CONTROL),
+        }
+        for name, (curves, colour) in lines.items():
+            for row, values in curves.items():
+                panels[role, row][name] = values, colour
     return panels
 
 
+# %% [markdown]
+# The plain form first, then each model's chat template:
+
+
 # %%
-def trajectories_figure(form: str):
+def draw_trajectories(form: str):
     """The figure of one form."""
-    ends = {role: seen[role, form].logprobs[:, -1, at_stop].exp().mean() for role in members}
-    ranks = {role: 10 ** np.log10(seen[role, form].ranks[..., at_wait].amin(-1)[:, -1].numpy() + 1).mean() for role in members}
-    title = f"{form.capitalize()} form. At the end the stop token has {ends['base']:.0%} on the base and {ends['distilled']:.0%} on the distilled; the best wait word is number {ranks['base']:.0f} and {ranks['distilled']:.0f}"
-    return figures.lines(trajectories(form), depth, title=title, xlabel="depth (layers passed)", zero=True, rows=3, log_rows=(2,),
-                         ylabel=["probability", "logit against\ncontrol words (nats)", "rank, 1 = likeliest"])  # fmt: skip
+    near = f"{len(depths) - is_far[form].sum()} of {len(depths)} depths"
+    title = f"{form.capitalize()} form: the base's stop token is among the thousand likeliest at {near}"
+    return figures.lines(
+        trajectory_panels(form),
+        depths,
+        title=title,
+        xlabel=depth_label,
+        ylabel=["probability", "logit against\ncontrol words (nats)", "rank, 1 = likeliest"],
+        zero=True,
+        rows=3,
+        log_rows=(2,),
+    )
 
 
-fig = trajectories_figure("plain")
-figures.save_figure(fig, "03_plain_trajectories", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm")
+fig = draw_trajectories("plain")
+figures.save_figure(fig, "03_plain_trajectories", pair=pair.name, note=note)
 
 # %% [markdown]
 # **Figure 2: probability, logit and rank by depth, plain form.** Black the stop token, wine the Wait set (sum of probabilities, mean logit, best rank), dashed grey the stop token on shuffled prompts. Ranks as geometric means.
-
-# %% [markdown]
-# **What it does not show.** That the model "believes" what the lens says half way: a probability near one in early layers is the last token talking.
-
-# %%
-ends = {(role, name): stats.bootstrap(z[role, "plain"][:, -1]) for role in members for name, z in (("stop", z_stop), ("Wait", z_wait))}
-of_stop, of_wait = (stats.paired(z["distilled", "plain"][:, -1], z["base", "plain"][:, -1]) for z in (z_stop, z_wait))
-far = [k for k in depth if 10 ** np.log10(seen["base", "plain"].ranks[:, k, 0].numpy() + 1).mean() > 1000]
-Markdown(f"**Which of the two moved.** At the end the stop token stands {ends['base', 'stop']} nats above the control words on the base and {ends['distilled', 'stop']} on the distilled (paired change {of_stop}); the Wait set goes from {ends['base', 'Wait']} to {ends['distilled', 'Wait']} (change {of_wait}). The stop token's geometric mean rank on the base is beyond 1000 at {len(far)} of {n_layers + 1} depths: there the lens does not speak of stopping at all.")
+#
+# <details><summary>What it does not show</summary>
+#
+# That the model "believes" what the lens says half way: a probability near one in early layers is the last token talking.
+#
+# </details>
 
 # %%
-fig = trajectories_figure("template")
-figures.save_figure(fig, "03_template_trajectories", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm")
+fig = draw_trajectories("template")
+figures.save_figure(fig, "03_template_trajectories", pair=pair.name, note=note)
 
 # %% [markdown]
 # **Figure 3: the same in each model's chat template.** In the distilled model's template the answer stands inside the open thought. The dashed grey control is the shuffled plain prompt of figure 2.
-
-# %% [markdown]
-# **What it does not show.** The two models see different marks here, so the difference of the models is mixed with the difference of the templates.
+#
+# <details><summary>What it does not show</summary>
+#
+# The two models see different marks here, so the difference of the models is mixed with the difference of the templates.
+#
+# </details>
 
 # %% [markdown]
 # ### Is it the stream or the head?
@@ -222,26 +385,42 @@ figures.save_figure(fig, "03_template_trajectories", pair=pair.name, note=f"n = 
 # **Question.** Each model has a stream and a head (final norm and unembedding). Is the parting in the stream? Metric: the final gap $g$ with each stream read by each head. **Control.** The head exchanged alone: if that alone made the difference, the stream would not matter.
 
 # %%
+streams = {key: residuals(members[key[0]], texts[key]).cpu() for key in texts if key[1] != "template"}
 other = {"base": pair.distilled, "distilled": pair.base}
-crossed = {(role, "its own head"): gap[role, "plain"] for role in members}
+own_head = {role: gap[role, "plain"] for role in members}
+other_head = {}
 for role in members:
     read = read_stream(other[role], streams[role, "plain"], ids, ranked=False)
-    crossed[role, "the other head"] = against_control(read, at_stop) - against_control(read, at_wait)
-by_stream = stats.paired(crossed["base", "its own head"][:, -1], crossed["distilled", "the other head"][:, -1])
-by_head = stats.paired(crossed["base", "its own head"][:, -1], crossed["base", "the other head"][:, -1])
+    other_head[role] = against_control(read, at_stop) - against_control(read, at_wait)
+stream_alone = stats.paired(own_head["base"][:, -1], other_head["distilled"][:, -1])
+head_alone = stats.paired(own_head["base"][:, -1], other_head["base"][:, -1])
+Markdown(
+    f"Read by the base's head alone, the two streams end {stream_alone} nats apart; "
+    f"exchanging the base's head changes its gap by {head_alone}."
+)
+
+# %% [markdown]
+# The same as curves:
+
+# %%
 panels = {
-    name: {f"{role} stream": (stats.bands(crossed[role, name]), figures.ROLE[role]) for role in members}
-    for name in ("its own head", "the other head")
+    name: {f"{role} stream": (stats.bands(curves[role]), figures.ROLE[role]) for role in members}
+    for name, curves in (("its own head", own_head), ("the other head", other_head))
 }
-title = f"Read by the base's head alone, the two streams end {by_stream.estimate:+.1f} nats apart; exchanging the base's head changes {by_head.estimate:+.2f}"
-fig = figures.lines(panels, depth, title=title, xlabel="depth (layers passed)", ylabel="logit of stop − Wait set (nats)", zero=True)
-figures.save_figure(fig, "03_two_heads", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm, plain")
+where = "streams" if abs(stream_alone.estimate) >= abs(head_alone.estimate) else "heads"
+change = f"changes the base's gap by {abs(head_alone.estimate):.1f} nats"
+title = f"The models part in their {where}: exchanging the head {change}"
+fig = figures.lines(panels, depths, title=title, xlabel=depth_label, ylabel=label, zero=True)
+figures.save_figure(fig, "03_two_heads", pair=pair.name, note=f"{note}, plain")
 
 # %% [markdown]
 # **Figure 4: each stream through both heads.** Left each model's own norm and unembedding, right the other one's. Where the panels look alike, the difference is in the stream. On `smol` the adapter leaves head and norm as they were, except for the rows of the two think tags, so there the panels agree by construction; on a pair with other heads they need not.
-
-# %% [markdown]
-# **What it does not show.** What happens before the head in a basis that both models share: the streams could have turned together.
+#
+# <details><summary>What it does not show</summary>
+#
+# What happens before the head in a basis that both models share: the streams could have turned together.
+#
+# </details>
 
 # %% [markdown]
 # ### How does the last token move?
@@ -250,43 +429,60 @@ figures.save_figure(fig, "03_two_heads", pair=pair.name, note=f"n = {len(asked)}
 
 # %%
 neutral = neutral_sentences(N_NEUTRAL)
-texts |= {(role, "neutral"): [m.prompt(sentence, "plain") for sentence in neutral] for role, m in members.items()}
-for role, m in members.items():
-    streams[role, "neutral"] = residuals(m, texts[role, "neutral"]).cpu()
-    seen[role, "neutral"] = read_stream(m, streams[role, "neutral"], ids)
-    z_stop[role, "neutral"] = against_control(seen[role, "neutral"], at_stop)
+for role, member in members.items():
+    streams[role, "neutral"] = residuals(member, [member.prompt(text, "plain") for text in neutral]).cpu()
+    read = read_stream(member, streams[role, "neutral"], ids, ranked=False)
+    z_stop[role, "neutral"] = against_control(read, at_stop)
 
+# %% [markdown]
+# Length, direction, turn and gain:
 
-def motion(role: str, state: str) -> dict[str, np.ndarray]:
-    """Norm, cosine to the end, angle per layer in degrees, gain of stop per layer: [prompt, depth] from depth 1."""
-    stream, cosine = streams[role, state], torch.nn.functional.cosine_similarity
-    turn = cosine(stream[:, 1:], stream[:, :-1], dim=-1).clamp(-1, 1).arccos().rad2deg()
-    to_end = cosine(stream[:, 1:], stream[:, -1:], dim=-1)
-    return {"norm": stream[:, 1:].norm(dim=-1).numpy(), "cosine": to_end.numpy(), "angle": turn.numpy(), "gain": np.diff(z_stop[role, state])}
-
-
-moved = {key: motion(*key) for key in streams if key[1] != "template"}
 
 # %%
-panels = {}
-for quantity in ("norm", "cosine", "angle", "gain"):
-    for state in ("plain", "neutral"):
-        series = {role: (stats.bands(moved[role, state][quantity]), figures.ROLE[role]) for role in members}
-        if state == "plain":
-            series["base, shuffled"] = stats.bands(moved["base", "shuffled"][quantity]), figures.CONTROL
-        panels["combined prompts" if state == "plain" else "neutral statements", quantity] = series
+def motion(role: str, form: str) -> dict[str, np.ndarray]:
+    """Norm, cosine to the end, degrees turned and nats gained by stop at each layer, [prompt, layer]."""
+    stream, cosine = streams[role, form], torch.nn.functional.cosine_similarity
+    turn = cosine(stream[:, 1:], stream[:, :-1], dim=-1).clamp(-1, 1).arccos().rad2deg()
+    return {
+        "norm of the stream": stream[:, 1:].norm(dim=-1).numpy(),
+        "cosine to\nfinal direction": cosine(stream[:, 1:], stream[:, -1:], dim=-1).numpy(),
+        "turn per layer\n(degrees)": turn.numpy(),
+        "gain of stop\nper layer (nats)": np.diff(z_stop[role, form]),
+    }
+
+
 half = n_layers // 2
-gains = {role: stats.bootstrap(moved[role, "plain"]["gain"][:, half:].sum(1)) for role in members}
-title = f"Over the second half of the layers the stop token gains {gains['base'].estimate:+.1f} nats on the base, {gains['distilled'].estimate:+.1f} on the distilled"
-fig = figures.lines(panels, depth[1:], title=title, xlabel="depth (layers passed)", rows=4, log_rows=(0,),
-                    ylabel=["norm of the stream", "cosine to\nfinal direction", "turn per layer\n(degrees)", "gain of stop\nper layer (nats)"])  # fmt: skip
-figures.save_figure(fig, "03_last_token_moves", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm; {len(neutral)} statements")
+gains = {role: stats.bootstrap(np.diff(z_stop[role, "plain"])[:, half:].sum(1)) for role in members}
+Markdown(
+    f"Over the second half of the layers the stop token gains {gains['base']} nats on the base and "
+    f"{gains['distilled']} on the distilled model."
+)
+
+# %% [markdown]
+# Left after answers, right after statements that answer nothing:
+
+# %%
+motions = {key: motion(*key) for key in streams}
+quantities = list(motions["base", "plain"])
+panels = {}
+for quantity in quantities:
+    curves = {key: values[quantity] for key, values in motions.items()}
+    panels["combined prompts", quantity] = by_role(curves)
+    panels["neutral statements", quantity] = by_role(curves, "neutral", with_control=False)
+title = f"Over the second half of the layers the base's stop token gains {gains['base'].estimate:.0f} nats"
+fig = figures.lines(
+    panels, depths[1:], title=title, xlabel=depth_label, ylabel=quantities, rows=4, log_rows=(0,)
+)
+figures.save_figure(fig, "03_last_token_moves", pair=pair.name, note=f"{note}; {len(neutral)} statements")
 
 # %% [markdown]
 # **Figure 5: the last token's way through the layers.** From top: length of the stream, cosine to its own end, angle turned by each layer, and what the stop token gains. Blue the base, orange the distilled model, dashed grey the base on shuffled prompts.
-
-# %% [markdown]
-# **What it does not show.** Which component turned the stream: figure 7. The first layers of many models carry a few very large coordinates, which dominate norm and cosine there.
+#
+# <details><summary>What it does not show</summary>
+#
+# Which component turned the stream: figure 7. The first layers of many models carry a few very large coordinates, which dominate norm and cosine there.
+#
+# </details>
 
 # %% [markdown]
 # ### Exponential, linear or logistic?
@@ -296,53 +492,73 @@ figures.save_figure(fig, "03_last_token_moves", pair=pair.name, note=f"n = {len(
 # A logit on a line is a probability that grows exponentially. So the claim is asked of the logit, and the same is printed for P(stop). **Control.** The same three fits on shuffled prompts.
 
 # %%
-growth = {
+rising = {
     "logit, base": z_stop["base", "plain"],
     "logit, distilled": z_stop["distilled", "plain"],
     "P(stop), base": seen["base", "plain"].logprobs[..., 0].exp().numpy(),
     "logit, base, shuffled": z_stop["base", "shuffled"],
 }
-growth = {name: curves[:, half:] for name, curves in growth.items()}
-errors = {name: stats.held_out_errors(curves) for name, curves in growth.items()}
-over = {name: {rival: stats.paired(error[rival], error["exponential"]) for rival in ("linear", "logistic")} for name, error in errors.items()}
-table = pd.DataFrame({name: {shape: f"{values.mean():.3g}" for shape, values in error.items()} for name, error in errors.items()}).T
-table["linear − exponential"] = [f"{over[name]['linear']:.3g}" for name in table.index]
-table["logistic − exponential"] = [f"{over[name]['logistic']:.3g}" for name in table.index]
-display(Markdown("Mean squared error on prompts left out (nats², or squared probability). A positive difference favours the exponential:"), table)
+rising = {name: curves[:, half:] for name, curves in rising.items()}
+errors = {name: stats.held_out_errors(curves) for name, curves in rising.items()}
+best = {name: min(error, key=lambda shape: error[shape].mean()) for name, error in errors.items()}
+beyond_exponential = {
+    name: {rival: stats.paired(error[rival], error["exponential"]) for rival in ("linear", "logistic")}
+    for name, error in errors.items()
+}
+
+# %% [markdown]
+# Mean squared error on prompts left out (nats², or squared probability). A positive difference favours the exponential:
 
 # %%
+rows = {}
+for name, error in errors.items():
+    rows[name] = {shape: f"{values.mean():.3g}" for shape, values in error.items()}
+    for rival, difference in beyond_exponential[name].items():
+        rows[name][f"{rival} − exponential"] = f"{difference:.3g}"
+    rows[name]["best"] = best[name]
+pd.DataFrame(rows).T
+
+# %% [markdown]
+# How much of the rise comes with the last layer alone?
+
+# %%
+to_last, to_middle = (z_stop["base", "plain"][:, -1] - z_stop["base", "plain"][:, at] for at in (-2, half))
+last_layer = stats.ratio_of_means(to_last, to_middle)
+step = "A step: " if last_layer.estimate > 0.5 else ""
+title = f"{step}{last_layer.estimate:.0%} of the base's rise comes with the last layer"
 shades = {"linear": figures.CONTROL, "exponential": figures.WAIT, "logistic": figures.THIRD}
-best = {name: min(error, key=lambda shape: error[shape].mean()) for name, error in errors.items()}
-last_layer = stats.ratio_of_means(*(z_stop["base", "plain"][:, -1] - z_stop["base", "plain"][:, at] for at in (-2, half)))
-title = f"{last_layer.estimate:.0%} of the base's rise comes with the last layer; best on prompts left out: " + "; ".join(f"{name}: {shape}" for name, shape in best.items())
-fig = figures.fits(
-    {name: (stats.bands(curves), {s: stats.fit_shape(curves.mean(0), s) for s in stats.SHAPES}) for name, curves in growth.items()},
-    depth[half:], shades, title=title, xlabel="depth (layers passed)", ylabel="nats, or probability",
-)  # fmt: skip
-figures.save_figure(fig, "03_shape_of_rise", pair=pair.name, key=shades, note=f"n = {len(asked)} combined prompts, confirm, plain")
+panels = {
+    name: (stats.bands(curves), {shape: stats.fit_shape(curves.mean(0), shape) for shape in stats.SHAPES})
+    for name, curves in rising.items()
+}
+label = "nats, or probability"
+fig = figures.fits(panels, depths[half:], shades, title=title, xlabel=depth_label, ylabel=label)
+below = f"{note}, plain"
+figures.save_figure(fig, "03_shape_of_rise", pair=pair.name, key=shades, size=(9.6, 3.2), note=below)
 
 # %% [markdown]
 # **Figure 6: three shapes fitted to the rise.** Dots: mean with 95 % bootstrap; dashed grey a line, broad wine an exponential, thin indigo a logistic curve, here fitted to all prompts. Where wine and indigo coincide, the logistic has become an exponential: it bends only beyond the last layer. Held-out errors stand in the table above.
-
-# %% [markdown]
-# **What it does not show.** A mechanism. The best of three smooth shapes can be best and still wrong, as the dots that leave all three show. Where one layer brings most of the rise, the word "growth" says too much: that is a step.
+#
+# <details><summary>What it does not show</summary>
+#
+# A mechanism. The best of three smooth shapes can be best and still wrong, as the dots that leave all three show. Where one layer brings most of the rise, the word "growth" says too much: that is a step.
+#
+# </details>
 
 # %% [markdown]
 # ### Attention or MLP?
 #
 # **Question.** What does each layer's attention and MLP write towards the stop token? **Direct logit attribution**: every component adds a vector to the stream; with the final norm's scale frozen at its real value and its weight folded into the unembedding, the logit is the exact sum of their projections. Metric: contribution to the stop token's logit against the control words, in nats. That the parts sum to the true logit is asserted here, for both models, on eight prompts, within $10^{-3}$. It tells direct effects only: what a layer writes for later layers to read is not in it (and components can erase each other's writing, Janiak et al.).
 
-# %% [markdown]
-# **Control.** The same sums on shuffled prompts.
 
 # %%
-def parts_of(state: str, plus: list[int], minus: list[int], rows: list[int]) -> dict:
+def parts_of(form: str, plus: list[int], minus: list[int], rows: list[int]) -> dict:
     """What layers and heads of both models write on one set of prompts, checked against the true logits."""
     found = {}
-    for role, m in members.items():
-        prompts = take(texts[role, state], rows)
-        parts = attribute(m, prompts, plus, minus)
-        logits = next_logits(m, prompts[:8], [*plus, *minus])
+    for role, member in members.items():
+        prompts = take(texts[role, form], rows)
+        parts = attribute(member, prompts, plus, minus)
+        logits = next_logits(member, prompts[:8], [*plus, *minus])
         true = logits[:, : len(plus)].mean(1) - logits[:, len(plus) :].mean(1)
         assert (parts.total[:8] - true).abs().max() < 1e-3, "the parts must sum to the logit"
         assert (parts.heads.sum(-1) + parts.attention_bias - parts.attention).abs().max() < 1e-3
@@ -350,38 +566,52 @@ def parts_of(state: str, plus: list[int], minus: list[int], rows: list[int]) -> 
     return found
 
 
-def read_rise(rows: list[int]) -> dict:
-    """What each layer's attention and MLP write towards the stop token, [prompt, layer]."""
-    found = {state: parts_of(state, stop, control, rows) for state in ("plain", "shuffled")}
-    return {f"{state} {role} {kind}": found[state][f"{role} {kind}"] for state in found for role in members for kind in ("attention", "mlp")}
+# %% [markdown]
+# **Control.** The same sums on shuffled prompts.
 
-
-rise = kept(pair, "03_rise", read_rise, len(asked), fresh=RECOMPUTE)
-late = slice(n_layers - n_layers // 3, None)
-late_sum = {(s, r): [rise[f"{s} {r} {kind}"][:, late].sum(1) for kind in ("attention", "mlp")] for s in ("plain", "shuffled") for r in members}
-attention_lead = {key: stats.paired(*both) for key, both in late_sum.items()}
-Markdown(f"The parts sum to the true logit on both models. Attention minus MLP over the last third: base {attention_lead['plain', 'base']}, distilled {attention_lead['plain', 'distilled']}, base on shuffled prompts {attention_lead['shuffled', 'base']} nats.")
 
 # %%
-lead, positive = attention_lead["plain", "base"], findings.Rule("above", 0)
+def read_rise(rows: list[int]) -> dict:
+    """What each layer's attention and MLP write towards the stop token, [prompt, layer]."""
+    found = {}
+    for form in ("plain", "shuffled"):
+        parts = parts_of(form, stop, control, rows)
+        for name in ("base attention", "base mlp", "distilled attention", "distilled mlp"):
+            found[f"{form} {name}"] = parts[name]
+    return found
+
+
+rise = kept(pair, "03_rise", read_rise, n_confirm, fresh=RECOMPUTE)
+keys = [("base", "plain"), ("distilled", "plain"), ("base", "shuffled")]
+attention = {(role, form): rise[f"{form} {role} attention"] for role, form in keys}
+mlp = {(role, form): rise[f"{form} {role} mlp"] for role, form in keys}
+lead = {key: stats.paired(attention[key][:, late].sum(1), mlp[key][:, late].sum(1)) for key in keys}
+
+# %% [markdown]
+# The parts of F09's rule, and its verdict:
+
+# %%
 margin = 0.05 * float(errors["logit, base"]["exponential"].mean())
 later = stats.paired(parting["plain"], parting["shuffled"])
 rules = [
     findings.Part("(a) parting depth", parted["plain"], findings.Rule("above", 2 / 3)),
-    findings.Part("(a) later than on shuffled words", later, positive),
+    findings.Part("(a) later than on shuffled words", later, findings.Rule("above", 0)),
 ]
-rules += [
-    findings.Part(f"(b) held-out error, {rival} minus exponential", error, findings.Rule("above", 0, margin))
-    for rival, error in over["logit, base"].items()
-]
-rules += [findings.Part("(c) attention minus MLP over the last third, nats", lead, positive)]
+for rival, error in beyond_exponential["logit, base"].items():
+    rule = findings.Rule("above", 0, margin)
+    rules.append(findings.Part(f"(b) held-out error, {rival} minus exponential", error, rule))
+name = "(c) attention minus MLP over the last third, nats"
+rules.append(findings.Part(name, lead["base", "plain"], findings.Rule("above", 0)))
+
+# %% [markdown]
+# Beside them: the best shape, the last layer's share, and the distilled model.
+
+# %%
 details = {
     "best shape of the base's logit": best["logit, base"],
     "share of the rise that the last layer brings": last_layer,
-    "attention minus MLP over the last third, distilled, nats": attention_lead["plain", "distilled"],
+    "attention minus MLP over the last third, distilled, nats": lead["distilled", "plain"],
 }
-
-# %%
 F09 = findings.record(
     pair,
     "F09",
@@ -395,21 +625,40 @@ F09 = findings.record(
 )
 Markdown(findings.sentence(F09))
 
+# %% [markdown]
+# By how much, on both models and on shuffled words?
+
 # %%
-panels = {
-    kind: {role: (stats.bands(rise[f"plain {role} {kind}"]), figures.ROLE[role]) for role in members}
-    | {"base, shuffled": (stats.bands(rise[f"shuffled base {kind}"]), figures.CONTROL)}
-    for kind in ("attention", "mlp")
-}
-title = f"Over the last third attention writes {late_sum['plain', 'base'][0].mean():+.1f} nats towards stopping on the base, the MLPs {late_sum['plain', 'base'][1].mean():+.1f}; on the distilled {late_sum['plain', 'distilled'][0].mean():+.1f} and {late_sum['plain', 'distilled'][1].mean():+.1f}"
-fig = figures.lines({{"attention": "attention", "mlp": "MLP"}[kind]: rows for kind, rows in panels.items()}, depth[:-1], title=title, xlabel="layer", ylabel="contribution to stop\nagainst control words (nats)", zero=True)
-figures.save_figure(fig, "03_attention_and_mlp", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm, plain")
+written = {key: (attention[key][:, late].sum(1).mean(), mlp[key][:, late].sum(1).mean()) for key in keys}
+Markdown(
+    "The parts sum to the true logit on both models. Over the last third attention writes "
+    f"{written['base', 'plain'][0]:+.1f} nats towards stopping on the base, the MLPs "
+    f"{written['base', 'plain'][1]:+.1f}; on the distilled {written['distilled', 'plain'][0]:+.1f} and "
+    f"{written['distilled', 'plain'][1]:+.1f}. Attention minus MLP: base {lead['base', 'plain']}, "
+    f"distilled {lead['distilled', 'plain']}, base on shuffled prompts {lead['base', 'shuffled']} nats."
+)
+
+# %% [markdown]
+# Layer by layer:
+
+# %%
+attention_leads = lead["base", "plain"].estimate > 0
+writers, rest = ("attention writes", "the MLPs") if attention_leads else ("the MLPs write", "attention")
+more = f"{abs(lead['base', 'plain'].estimate):.0f} nats more"
+title = f"In the base's last third {writers} {more} towards stopping than {rest}"
+panels = {"attention": by_role(attention), "MLP": by_role(mlp)}
+label = "contribution to stop\nagainst control words (nats)"
+fig = figures.lines(panels, depths[:-1], title=title, xlabel="layer", ylabel=label, zero=True)
+figures.save_figure(fig, "03_attention_and_mlp", pair=pair.name, note=f"{note}, plain")
 
 # %% [markdown]
 # **Figure 7: what each layer writes towards the stop token.** Blue the base, orange the distilled model, dashed grey the base on shuffled prompts; 95 % bootstrap over prompts.
-
-# %% [markdown]
-# **What it does not show.** Indirect effects: an attention layer may matter by what an MLP later makes of it. Notebook 05 patches.
+#
+# <details><summary>What it does not show</summary>
+#
+# Indirect effects: an attention layer may matter by what an MLP later makes of it. Notebook 05 patches.
+#
+# </details>
 
 # %% [markdown]
 # ## F10 · What is the final norm's part?
@@ -419,35 +668,51 @@ figures.save_figure(fig, "03_attention_and_mlp", pair=pair.name, note=f"n = {len
 # %% [markdown]
 # **Control.** Shuffled prompts. **Rule, made stricter after a first look at the result.** F10 holds if the difference of the two depths on the base, plain form, has an interval wholly more than 0.05 from zero; it does not hold if it lies within ±0.05.
 
-# %%
-frozen = {}
-for key in (("base", "plain"), ("distilled", "plain"), ("base", "shuffled")):
-    size = streams[key].pow(2).mean(-1).sqrt().numpy()
-    frozen[key] = z_stop[key] * size / size[:, -1:]
-rescaled = {key: (z_stop[key][:, half] - y[:, half], y[:, -1] - y[:, half]) for key, y in frozen.items()}
-shares = {key: stats.ratio_of_means(*both) for key, both in rescaled.items()}
-rises = {key: [curve[:, half:] - curve[:, [half]] for curve in (z_stop[key], y)] for key, y in frozen.items()}
-halfway = {key: [stats.settled_at(rise) for rise in both] for key, both in rises.items()}
-delayed = {key: stats.paired(both[1], both[0]) for key, both in halfway.items()}
-unscaled = {norm: against_control(read_stream(pair.base, streams["base", "plain"], ids, norm=norm, ranked=False), at_stop) for norm in ("scale", "none")}
-frozen_error = stats.held_out_errors(frozen["base", "plain"][:, half:])
-frozen_best = min(frozen_error, key=lambda shape: frozen_error[shape].mean())
-without_weight = stats.bootstrap(unscaled["scale"][:, -1])
 
 # %%
-norms = {at: streams["base", "plain"][:, at].norm(dim=-1) for at in (half, -1)}
+def with_frozen_scale(role: str, form: str) -> np.ndarray:
+    """The stop token's logit against control words, the stream's scale at all depths that of the last one."""
+    size = streams[role, form].pow(2).mean(-1).sqrt().numpy()
+    return z_stop[role, form] * size / size[:, -1:]
+
+
+def half_of_rise(curves: np.ndarray) -> np.ndarray:
+    """From where, in shares of the second half, each prompt's rise stays beyond half its final value."""
+    return stats.settled_at(curves[:, half:] - curves[:, [half]])
+
+
+frozen = {key: with_frozen_scale(*key) for key in keys}
+delayed = {key: stats.paired(half_of_rise(frozen[key]), half_of_rise(z_stop[key])) for key in keys}
+
+# %% [markdown]
+# What mere growth would bring, and the base without the norm's learned weight:
+
+# %%
+z, y = z_stop["base", "plain"], frozen["base", "plain"]
+by_growth, in_all = z[:, half] - y[:, half], y[:, -1] - y[:, half]
+read = read_stream(pair.base, streams["base", "plain"], ids, norm="scale", ranked=False)
+without_weight = against_control(read, at_stop)
+frozen_errors = stats.held_out_errors(y[:, half:])
+norms = streams["base", "plain"].norm(dim=-1)
+Markdown(
+    f"With the scale frozen the base's stop token rises by {in_all.mean():.1f} nats over the second half; "
+    f"growth without turning would give {by_growth.mean():+.1f}."
+)
+
+# %% [markdown]
+# The verdict:
+
+# %%
 details = {
     "distilled": delayed["distilled", "plain"],
-    "share of the rise that rescaling alone explains": shares["base", "plain"],
-    "growth of the stream from the middle to the end, times": float((norms[-1] / norms[half]).mean()),
+    "share of the rise that rescaling alone explains": stats.ratio_of_means(by_growth, in_all),
+    "growth of the stream from the middle to the end, times": float((norms[:, -1] / norms[:, half]).mean()),
     "best shape with the norm": best["logit, base"],
-    "best shape with the scale frozen": frozen_best,
-    "stop token above the control words at the end, nats": stats.bootstrap(z_stop["base", "plain"][:, -1]),
-    "the same without the norm's learned weight": without_weight,
+    "best shape with the scale frozen": min(frozen_errors, key=lambda shape: frozen_errors[shape].mean()),
+    "stop token above the control words at the end, nats": stats.bootstrap(z[:, -1]),
+    "the same without the norm's learned weight": stats.bootstrap(without_weight[:, -1]),
 }
-
-# %%
-rule = findings.Rule("away", 0.05)
+part = findings.Part("difference of the depths, base", delayed["base", "plain"], findings.Rule("away", 0.05))
 F10 = findings.record(
     pair,
     "F10",
@@ -455,28 +720,39 @@ F10 = findings.record(
     quantity="depth by which the stop token has made half of its rise, scale frozen minus with the norm, "
     "base",
     unit="of the second half of the layers",
-    rules=[findings.Part("difference of the depths, base", delayed["base", "plain"], rule)],
+    rules=[part],
     control=("the same words shuffled", delayed["base", "shuffled"]),
     details=details,
 )
 Markdown(findings.sentence(F10))
 
+# %% [markdown]
+# The three readings side by side:
+
 # %%
 panels = {
-    "with the norm": {role: (stats.bands(z_stop[role, "plain"]), figures.ROLE[role]) for role in members} | {"base, shuffled": (stats.bands(z_stop["base", "shuffled"]), figures.CONTROL)},
-    "scale frozen at the end": {role: (stats.bands(frozen[role, "plain"]), figures.ROLE[role]) for role in members} | {"base, shuffled": (stats.bands(frozen["base", "shuffled"]), figures.CONTROL)},
-    "scale only, no weight (base)": {"base": (stats.bands(unscaled["scale"]), figures.BASE)},
+    "with the norm": by_role(z_stop),
+    "scale frozen at the end": by_role(frozen),
+    "scale only, no weight": {"base": (stats.bands(without_weight), figures.BASE)},
 }
-by_growth, rise_frozen = (values.mean() for values in rescaled["base", "plain"])
-title = f"With the scale frozen half of the rise comes {delayed['base', 'plain'].estimate:+.2f} of the second half later; the stop token rises by {rise_frozen:.1f} nats over the second half; growth without turning would give {by_growth:+.1f} (base)"
-fig = figures.lines(panels, depth, title=title, xlabel="depth (layers passed)", ylabel="logit of stop against\ncontrol words (nats)", zero=True)
-figures.save_figure(fig, "03_norm", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm, plain")
+wheres = {
+    "holds": "at another depth",
+    "does not hold": "at the same depth",
+    "inconclusive": "near the same depth",
+}
+title = f"With and without the final norm's scale, half of the stop token's rise comes {wheres[part.verdict]}"
+label = "logit of stop against\ncontrol words (nats)"
+fig = figures.lines(panels, depths, title=title, xlabel=depth_label, ylabel=label, zero=True)
+figures.save_figure(fig, "03_norm", pair=pair.name, size=(9, 3.4), note=f"{note}, plain")
 
 # %% [markdown]
-# **Figure 8: the same rise with the norm at each depth, with the last depth's scale at all depths, and without the norm's learned weight.** Blue the base, orange the distilled model, dashed grey the base on shuffled prompts.
-
-# %% [markdown]
-# **What it does not show.** That the model itself uses the norm this way: only the last depth is ever normed and read. It shows how the picture one draws depends on the norm one puts into it.
+# **Figure 8: the same rise with the norm at each depth, with the last depth's scale at all depths, and, on the base, without the norm's learned weight.** Blue the base, orange the distilled model, dashed grey the base on shuffled prompts.
+#
+# <details><summary>What it does not show</summary>
+#
+# That the model itself uses the norm this way: only the last depth is ever normed and read. It shows how the picture one draws depends on the norm one puts into it.
+#
+# </details>
 
 # %% [markdown]
 # ## F11 · Does the difference of the activations name reasoning tokens?
@@ -486,44 +762,50 @@ figures.save_figure(fig, "03_norm", pair=pair.name, note=f"n = {len(asked)} comb
 # %% [markdown]
 # **Controls.** Random directions: a z-score does not depend on length, so they count as of the same norm. And the same difference on neutral statements: what shows up there too is not about stopping after an answer.
 
+# %%
+words = [*dict.fromkeys([*groups.reasoning, *wait])]
+
+
+def word_score(directions: torch.Tensor) -> np.ndarray:
+    """Mean z-score of reasoning tokens and Wait set minus control words; directions: [..., d_model]."""
+    flat = directions.reshape(-1, directions.shape[-1])
+    scores = vocabulary_scores(pair.distilled, flat, [*words, *control])
+    score = scores[:, : len(words)].mean(1) - scores[:, len(words) :].mean(1)
+    return score.reshape(directions.shape[:-1]).numpy()
+
+
+width = pair.distilled.config.hidden_size
+random_directions = torch.randn(N_RANDOM, width, generator=torch.Generator().manual_seed(SEED))
+low, high = np.quantile(word_score(random_directions), [0.025, 0.975])
+
 # %% [markdown]
 # **Rule, made stricter after a first look at the result.** F11 holds if the interval lies above the 97.5th percentile of single random directions *and* wholly above that of the neutral statements; it does not hold if it lies below either.
 
 # %%
-words = [*dict.fromkeys([*groups.reasoning, *wait])]
-head, deep = pair.distilled, slice(n_layers - n_layers // 3, None)
-difference = {state: streams["distilled", state] - streams["base", state] for state in ("plain", "neutral")}
-
-
-def named(directions: torch.Tensor) -> np.ndarray:
-    """Mean z-score of reasoning tokens and Wait set minus control words, for each direction of [..., d_model]."""
-    flat = vocabulary_scores(head, directions.reshape(-1, directions.shape[-1]), [*words, *control])
-    return (flat[:, : len(words)].mean(1) - flat[:, len(words) :].mean(1)).reshape(directions.shape[:-1]).numpy()
-
-
-pointed = {state: named(directions[:, 1:]) for state, directions in difference.items()}
-random_directions = torch.randn(N_RANDOM, head.config.hidden_size, generator=torch.Generator().manual_seed(SEED))
-null = named(random_directions)
-low, high = np.quantile(null, [0.025, 0.975])
-names_words = {state: stats.bootstrap(values[:, deep].mean(1)) for state, values in pointed.items()}
-
-# %%
-here, there = names_words["plain"], names_words["neutral"]
+difference = {form: streams["distilled", form] - streams["base", form] for form in ("plain", "neutral")}
+scores = {form: word_score(directions[:, 1:]) for form, directions in difference.items()}
+answers, statements = (stats.bootstrap(scores[form][:, late].mean(1)) for form in ("plain", "neutral"))
 beyond = stats.Interval(
-    here.estimate - there.estimate, here.low - there.high, here.high - there.low, here.n
+    answers.estimate - statements.estimate,
+    answers.low - statements.high,
+    answers.high - statements.low,
+    answers.n,
 )  # above 0 where the two intervals do not meet
 rules = [
-    findings.Part("against random directions", here, findings.Rule("above", round(float(high), 3))),
+    findings.Part("against random directions", answers, findings.Rule("above", round(float(high), 3))),
     findings.Part("beyond neutral statements, interval against interval", beyond, findings.Rule("above", 0)),
 ]
+
+# %% [markdown]
+# The verdict, with the last depth beside it:
+
+# %%
 details = {
     f"97.5th percentile of {N_RANDOM} random directions": float(high),
     "their 2.5th percentile": float(low),
-    "at the last depth, combined prompts": stats.bootstrap(pointed["plain"][:, -1]),
-    "at the last depth, neutral statements": stats.bootstrap(pointed["neutral"][:, -1]),
+    "at the last depth, combined prompts": stats.bootstrap(scores["plain"][:, -1]),
+    "at the last depth, neutral statements": stats.bootstrap(scores["neutral"][:, -1]),
 }
-
-# %%
 F11 = findings.record(
     pair,
     "F11",
@@ -532,7 +814,7 @@ F11 = findings.record(
     "last third of the depths",
     unit="standard deviations of the vocabulary",
     rules=rules,
-    control=("the same difference on neutral statements (n counts statements)", there),
+    control=("the same difference on neutral statements (n counts statements)", statements),
     details=details,
 )
 Markdown(findings.sentence(F11))
@@ -541,112 +823,206 @@ Markdown(findings.sentence(F11))
 # The tokens that the mean difference points to, and away from, by depth; beside them the same on neutral statements and a random direction. Written words are what the head would say; nothing was selected.
 
 # %%
-mean = {state: directions.mean(0) for state, directions in difference.items()}
 shown = sorted({*range(n_layers // 3, n_layers + 1, max(1, n_layers // 10)), n_layers})
+mean = {form: directions.mean(0)[shown] for form, directions in difference.items()}
 columns = {
-    "towards, combined prompts": mean["plain"][shown], "away from, combined prompts": -mean["plain"][shown],
-    "towards, neutral statements": mean["neutral"][shown], "towards, a random direction": random_directions[: len(shown)],
-}  # fmt: skip
-cells = {name: [" ".join(repr(token) for token in row) for row in promoted(head, directions, k=8)] for name, directions in columns.items()}
+    "towards, combined prompts": mean["plain"],
+    "away from, combined prompts": -mean["plain"],
+    "towards, neutral statements": mean["neutral"],
+    "towards, a random direction": random_directions[: len(shown)],
+}
+cells = {}
+for name, directions in columns.items():
+    cells[name] = [" ".join(map(repr, tokens)) for tokens in promoted(pair.distilled, directions, k=8)]
 pd.DataFrame(cells, index=pd.Index(shown, name="depth"))
 
+# %% [markdown]
+# By depth:
+
 # %%
-shuffled_null = [stats.Interval(float(null.mean()), float(low), float(high), N_RANDOM)] * n_layers
+middle = word_score(random_directions).mean()
 panels = {
     "": {
-        "combined prompts": (stats.bands(pointed["plain"]), figures.DISTILLED),
-        "neutral statements": (stats.bands(pointed["neutral"]), figures.THIRD),
-        "random directions": (shuffled_null, figures.CONTROL),
+        "combined prompts": (stats.bands(scores["plain"]), figures.DISTILLED),
+        "neutral statements": (stats.bands(scores["neutral"]), figures.THIRD),
+        "random directions": ([stats.Interval(middle, low, high, N_RANDOM)] * n_layers, figures.CONTROL),
     }
 }
-title = f"The activation difference points to reasoning tokens by {names_words['plain'].estimate:+.2f} standard deviations after answers, {names_words['neutral'].estimate:+.2f} after neutral statements"
-fig = figures.lines(panels, depth[1:], title=title, xlabel="depth (layers passed)", ylabel="reasoning tokens − control words\n(standard deviations)", zero=True)
-figures.save_figure(fig, "03_activation_difference", pair=pair.name, size=(8, 3.4), note=f"n = {len(asked)} combined prompts, confirm, plain; {len(neutral)} statements")
+how = "more" if answers.estimate > statements.estimate else "no more"
+title = f"The difference points to reasoning tokens {how} after answers than after neutral statements"
+label = "reasoning tokens − control words\n(standard deviations)"
+fig = figures.lines(panels, depths[1:], title=title, xlabel=depth_label, ylabel=label, zero=True)
+figures.save_figure(
+    fig, "03_activation_difference", pair=pair.name, note=f"{note}, plain; {len(neutral)} statements"
+)
 
 # %% [markdown]
 # **Figure 9: what the difference of the streams points to.** Orange on combined prompts, indigo on neutral statements, grey the middle 95 % of single random directions.
-
-# %% [markdown]
-# **What it does not show.** That this difference *causes* the words. Random directions are an easy null, since real streams are far from isotropic; a mean over all these tokens is not a name either: the table shows what stands at the top.
+#
+# <details><summary>What it does not show</summary>
+#
+# That this difference *causes* the words. Random directions are an easy null, since real streams are far from isotropic; a mean over all these tokens is not a name either: the table shows what stands at the top.
+#
+# </details>
 
 # %% [markdown]
 # ## Which heads write the difference?
 #
-# **Question.** Which query heads write more towards stopping, and away from waiting, in one model than in the other? Metric: direct contribution to $z(\text{stop}) - \overline{z(\text{Wait})}$, distilled minus base, per head. The strongest by absolute mean are chosen on `explore`, told on `confirm`. **Controls.** As many random heads; all heads of `confirm` are tested by flipping signs over prompts, corrected over layers × heads (Benjamini-Hochberg).
+# **Question.** Which query heads write more towards stopping, and away from waiting, in one model than in the other? Metric: direct contribution to $z(\text{stop}) - \overline{z(\text{Wait})}$, distilled minus base, per head. The strongest by absolute mean are chosen on `explore`, told on `confirm`.
+
 
 # %%
 def read_heads(rows: list[int]) -> dict:
-    """What layers and heads write to stop − Wait on confirm, and the change of each head on explore, [prompt, ...]."""
-    heads = {role: attribute(m, take(combined["explore"].prompts(m, "plain"), rows), stop, wait).heads for role, m in members.items()}
+    """What layers and heads write to stop − Wait on confirm, each head's change on explore, [prompt, ...]."""
+    heads = {}
+    for role, member in members.items():
+        prompts = take(explore.prompts(member, "plain"), rows)
+        heads[role] = attribute(member, prompts, stop, wait).heads
     return parts_of("plain", stop, wait, rows) | {"explore": heads["distilled"] - heads["base"]}
 
 
-contrast = kept(pair, "03_heads", read_heads, len(asked), len(combined["explore"].questions), fresh=RECOMPUTE)
-chosen_on = torch.from_numpy(contrast["explore"].mean(0))
-n_heads = chosen_on.shape[1]
-top = [divmod(int(k), n_heads) for k in chosen_on.flatten().abs().argsort(descending=True)[:TOP_HEADS]]
-others = [k for k in range(chosen_on.numel()) if divmod(k, n_heads) not in top]
-random_heads = [divmod(int(k), n_heads) for k in np.random.default_rng(SEED).choice(others, min(TOP_HEADS, len(others)), replace=False)]
-shift = contrast["distilled heads"] - contrast["base heads"]
-p = stats.false_discovery(stats.sign_flip_p(shift.reshape(len(asked), -1)))
-table = pd.DataFrame({"layer": np.repeat(range(n_layers), n_heads), "head": np.tile(range(n_heads), n_layers),
-                      **{role: contrast[f"{role} heads"].mean(0).flatten() for role in members}, "p corrected": p})  # fmt: skip
+contrast = kept(pair, "03_heads", read_heads, n_confirm, n_explore, fresh=RECOMPUTE)
+by_head = {role: contrast[f"{role} heads"] for role in members}
+shift = by_head["distilled"] - by_head["base"]
+mean_shift = shift.mean(0)
+
+# %% [markdown]
+# **Controls.** As many random heads; all heads of `confirm` are tested by flipping signs over prompts, corrected over layers × heads (Benjamini-Hochberg).
+
+# %%
+on_explore = torch.from_numpy(contrast["explore"].mean(0))
+n_heads = on_explore.shape[1]
+strongest = on_explore.flatten().abs().argsort(descending=True)[:TOP_HEADS].tolist()
+others = [k for k in range(on_explore.numel()) if k not in strongest]
+drawn = np.random.default_rng(SEED).choice(others, min(TOP_HEADS, len(others)), replace=False)
+top = [divmod(k, n_heads) for k in strongest]
+random_heads = [divmod(int(k), n_heads) for k in drawn]
+p = stats.false_discovery(stats.sign_flip_p(shift.reshape(n_confirm, -1)))
+
+# %% [markdown]
+# Every head goes to a table:
+
+# %%
+table = pd.DataFrame(
+    {
+        "layer": np.repeat(range(n_layers), n_heads),
+        "head": np.tile(range(n_heads), n_layers),
+        **{role: heads.mean(0).flatten() for role, heads in by_head.items()},
+        "p corrected": p,
+    }
+)
 write_text(data_dir(pair.name) / "03_heads.csv", table.to_csv(index=False, float_format="%.4f"))
-sums = {kind: stats.bootstrap((contrast[f"distilled {kind}"] - contrast[f"base {kind}"]).sum(1)) for kind in ("attention", "mlp")}
-Markdown(f"Distilled minus base, the contrast stop − Wait falls by {stats.bootstrap(contrast['base total'] - contrast['distilled total'])} nats: attention layers write {sums['attention']}, MLPs {sums['mlp']}. {np.mean(p < 0.05):.0%} of {p.size} heads differ (corrected p < 0.05), but most by little: the median size is {np.median(np.abs(shift.mean(0))):.3f} nats.")
-
-# %%
-maps = {"base": contrast["base heads"].mean(0), "distilled": contrast["distilled heads"].mean(0), "distilled − base": shift.mean(0)}
-name = "L{}H{}".format(*top[0])
-title = f"What each head writes to stop − Wait: the largest change, chosen on explore, is {name} with {shift.mean(0)[top[0]]:+.1f} nats"
-fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="nats")
-figures.save_figure(fig, "03_heads_map", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm, plain")
 
 # %% [markdown]
-# **Figure 10: direct contribution of every query head to stop − Wait.** Red towards stopping, blue towards waiting; means over prompts, one scale. Intervals for the strongest follow in figure 11.
-
-# %% [markdown]
-# **What it does not show.** The spread over prompts, and what heads do by way of later layers.
+# How much of the fall is attention's, and how many heads take part?
 
 # %%
-def head_rows(values: np.ndarray, heads: list[tuple[int, int]], colour: str, prefix: str = "") -> list:
-    """Label, interval and colour of some heads' contributions."""
-    return [(f"{prefix}L{layer}H{head}", stats.bootstrap(values[:, layer, head]), colour) for layer, head in heads]
-
-
-of_controls = [abs(interval.estimate) for _, interval, _ in head_rows(shift, random_heads, figures.CONTROL)]
-panels = {
-    "each model": [row for role in members for row in head_rows(contrast[f"{role} heads"], top, figures.ROLE[role]) + head_rows(contrast[f"{role} heads"], random_heads, figures.CONTROL, "random ")],
-    "distilled − base": head_rows(shift, top, figures.THIRD) + head_rows(shift, random_heads, figures.CONTROL, "random "),
+fall = stats.bootstrap(contrast["base total"] - contrast["distilled total"])
+sums = {
+    kind: stats.bootstrap((contrast[f"distilled {kind}"] - contrast[f"base {kind}"]).sum(1))
+    for kind in ("attention", "mlp")
 }
-title = f"The {len(top)} heads chosen on explore move by {np.mean([abs(shift.mean(0)[at]) for at in top]):.2f} nats each, up and down; random ones by {np.mean(of_controls):.2f}"
-fig = figures.interval_rows(panels, title=title, unit="contribution to stop − Wait (nats)", zero=True)
-figures.save_figure(fig, "03_top_heads", pair=pair.name, note=f"n = {len(asked)} combined prompts, confirm, plain")
+compared = {"chosen": top, "random": random_heads}
+move = {what: np.mean([abs(mean_shift[at]) for at in heads]) for what, heads in compared.items()}
+Markdown(
+    f"Distilled minus base, the contrast stop − Wait falls by {fall} nats: attention layers write "
+    f"{sums['attention']}, MLPs {sums['mlp']}. {np.mean(p < 0.05):.0%} of {p.size} heads differ (corrected "
+    f"p < 0.05), most by little: the median size is {np.median(np.abs(mean_shift)):.3f} nats. The "
+    f"{len(top)} heads chosen on explore move by {move['chosen']:.2f} nats each, random ones by "
+    f"{move['random']:.2f}."
+)
+
+# %% [markdown]
+# All heads of both models, and their difference:
+
+# %%
+maps = {role: heads.mean(0) for role, heads in by_head.items()} | {"distilled − base": mean_shift}
+n_late = sum(layer >= late.start for layer, _ in top)
+title = f"{n_late} of the {len(top)} heads whose writing changed most lie in the last third of the layers"
+fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="nats")
+figures.save_figure(fig, "03_heads_map", pair=pair.name, size=(8.2, 4.2), note=f"{note}, plain")
+
+# %% [markdown]
+# **Figure 10: direct contribution of every query head to stop − Wait.** Red towards stopping, blue towards waiting; means over prompts, one scale. The heads that the title counts were chosen on explore; figure 11 shows them with intervals.
+#
+# <details><summary>What it does not show</summary>
+#
+# The spread over prompts, and what heads do by way of later layers.
+#
+# </details>
+
+
+# %%
+def head_rows(values: np.ndarray, colour: str) -> list:
+    """Label, interval and colour of the chosen heads' contributions, then of the random ones in grey."""
+    heads = [(at, "", colour) for at in top] + [(at, "random ", figures.CONTROL) for at in random_heads]
+    return [
+        (f"{prefix}L{layer}H{head}", stats.bootstrap(values[:, layer, head]), shade)
+        for (layer, head), prefix, shade in heads
+    ]
+
+
+both = [head_rows(heads, figures.ROLE[role]) for role, heads in by_head.items()]
+panels = {"each model": [*both[0], *both[1]], "distilled − base": head_rows(shift, figures.THIRD)}
+title = f"The heads chosen on explore change by {move['chosen']:.2f} nats each, up and down"
+label = "contribution to stop − Wait (nats)"
+fig = figures.interval_rows(panels, title=title, unit=label, zero=True)
+figures.save_figure(fig, "03_top_heads", pair=pair.name, note=f"{note}, plain")
 
 # %% [markdown]
 # **Figure 11: the heads whose writing changed most.** Left each model (blue the base, orange the distilled; grey both), right the difference (indigo triangles), with random heads as grey squares; chosen on explore, shown on confirm; 95 % bootstrap over prompts.
+#
+# <details><summary>What it does not show</summary>
+#
+# Whether the head changed or what it reads did: its input also differs between the models.
+#
+# </details>
 
-# %% [markdown]
-# **What it does not show.** Whether the head changed or what it reads did: its input also differs between the models.
 
 # %%
-looked = [top[0], top[1], random_heads[0]]
-picked = np.random.default_rng(SEED + 1).choice(len(asked), 2, replace=False)
-maps, columns, rows = {}, {}, [f"{role} {'random ' if at == looked[2] else ''}L{at[0]}H{at[1]}" for at in looked[::-1] for role in ("distilled", "base")]
-for number, index in enumerate(picked, start=1):
-    read = {role: attention_pattern(m, texts[role, "plain"][index], looked[::-1]) for role, m in members.items()}
-    length = min(len(tokens) for tokens, _ in read.values())  # without the distilled model's BOS, where it has one
-    maps[f"prompt {number}"] = torch.stack([read[role][1][k, -length:] for k in range(len(looked)) for role in ("distilled", "base")])
-    columns[f"prompt {number}"] = [repr(token)[1:-1].replace("$", r"\$") for token in read["base"][0][-length:]]
-title = "What the last token attends to, in the two heads whose writing changed most and in a random one"
-fig = figures.heat_maps(maps, title=title, xlabel="token of the prompt", ylabel="", unit="attention of the last token", columns=columns, names=rows, diverging=False)
-figures.save_figure(fig, "03_attention", pair=pair.name, size=(12, 4), note="two combined prompts, confirm, plain")
+def attended(prompt: int, heads: list[tuple[int, int]]) -> tuple[list[str], torch.Tensor]:
+    """Tokens of one prompt, the last first, and what both models attend to from the last, [token, column]."""
+    read = {role: attention_pattern(m, texts[role, "plain"][prompt], heads) for role, m in members.items()}
+    length = min(len(tokens) for tokens, _ in read.values())  # without the distilled model's BOS
+    tokens = [repr(token)[1:-1].replace("$", r"\$") for token in read["base"][0][-length:]]
+    patterns = [read[role][1][k, -length:] for k in range(len(heads)) for role in members]
+    return tokens[::-1], torch.stack(patterns, dim=1).flip(0)
+
+
+looked_at = [top[0], top[1], random_heads[0]]
+two = np.random.default_rng(SEED + 1).choice(n_confirm, 2, replace=False)
+patterns = {f"prompt {number}": attended(k, looked_at) for number, k in enumerate(two, start=1)}
 
 # %% [markdown]
-# **Figure 12: attention of the last token, two prompts.** Rows: two heads of figure 11 and a random one, in both models; columns: the prompt's tokens. Two prompts are an illustration, not a measurement.
+# Two prompts, two heads and a random one:
+
+# %%
+names = [f"L{layer}H{head}" for layer, head in looked_at]
+names[-1] += ", random"
+title = "What the last token attends to, in the two heads whose writing changed most and a random one"
+fig = figures.heat_maps(
+    {name: weights for name, (_, weights) in patterns.items()},
+    title=title,
+    xlabel="model and head",
+    ylabel="token of the prompt, read downwards",
+    unit="attention of the last token",
+    columns=[f"{role} {name}" for name in names for role in members],
+    names={name: tokens for name, (tokens, _) in patterns.items()},
+    diverging=False,
+)
+size = (7.6, 2.2 + 0.15 * max(len(tokens) for tokens, _ in patterns.values()))
+figures.save_figure(
+    fig, "03_attention", pair=pair.name, size=size, note="two combined prompts, confirm, plain"
+)
 
 # %% [markdown]
-# **What it does not show.** That a head *uses* what it looks at: a head that rests on the first token often writes nothing.
+# **Figure 12: attention of the last token, two prompts.** Columns: two heads of figure 11 and a random one, in both models; rows: the prompt's tokens, the first on top. Two prompts are an illustration, not a measurement.
+#
+# <details><summary>What it does not show</summary>
+#
+# That a head *uses* what it looks at: a head that rests on the first token often writes nothing.
+#
+# </details>
 
 # %% [markdown]
 # ## Try it
@@ -654,29 +1030,42 @@ figures.save_figure(fig, "03_attention", pair=pair.name, size=(12, 4), note="two
 # Choose a prompt, a form, a model and the tokens to follow. The map shows the likeliest next token by depth and position, the curves below follow the chosen tokens at the last position. Figure 13 is the same for readers without a kernel.
 
 # %%
-example = texts["distilled", "plain"][int(picked[0])]
-tokens, rows = lens_map(pair.distilled, example, last=8)
+tokens, rows = lens_map(pair.distilled, texts["distilled", "plain"][two[0]], last=8)
 shown = sorted({*range(0, n_layers, max(1, n_layers // 10)), n_layers})
-title = f"The distilled model through the lens: after {tokens[-1]!r} it would end with {rows[-1][-1][0]!r} ({rows[-1][-1][1]:.0%})"
-fig = figures.token_map(tokens, [rows[k] for k in shown], [str(k) for k in shown], title=title, unit="probability of the likeliest token")
+token, share = rows[-1][-1]
+title = (
+    f"The distilled model through the lens: after {tokens[-1]!r} it would end with {token!r} ({share:.0%})"
+)
+label = "probability of the likeliest token"
+fig = figures.token_map(tokens, [rows[k] for k in shown], list(map(str, shown)), title=title, unit=label)
 figures.save_figure(fig, "03_lens_map", pair=pair.name, note="one combined prompt, confirm, plain")
 
 # %% [markdown]
 # **Figure 13: one prompt through the lens.** Column: a token of the prompt; row: depth; cell: the token that would come next, the darker the surer. Dots stand for spaces, a box for a token that is half a character or that the figure's fonts lack.
-
-# %% [markdown]
-# **What it does not show.** More than one prompt, and tokens that are second.
+#
+# <details><summary>What it does not show</summary>
+#
+# More than one prompt, and tokens that are second.
+#
+# </details>
 
 # %%
 explorers.lens_explorer(pair)
 
 # %% [markdown]
-# ## Summary
-#
-# The sentences below are printed from this run's ledger.
+# ## Takeaway
 
 # %%
-Markdown(findings.claim(pair.name, "F09", "F10", "F11"))
+step = F09["details"]["share of the rise that the last layer brings"]["estimate"]
+clause = "attention, not the MLPs, writes" if attention_leads else "the MLPs, not attention, write"
+how = "more strongly than" if answers.estimate > statements.estimate else "no more strongly than"
+Markdown(
+    f"Read through the lens, the two models part at {F09['estimate']:.0%} of the depth, and at "
+    f"{is_far['plain'].sum()} of {len(depths)} depths the stop token is not even among the base's thousand "
+    f"likeliest. The last layer alone brings {step:.0%} of its late rise, and over the last third of the "
+    f"layers {clause} the larger part. What the fine-tuning added to the activations points to reasoning "
+    f"words, but {how} after sentences that answer nothing."
+)
 
 # %% [markdown]
 # Back: [02_logits](02_logits.ipynb). Next: [04_value_vectors](04_value_vectors.ipynb) asks whether the weights changed, and which neurons write "stop" and "Wait".
