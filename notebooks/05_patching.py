@@ -264,15 +264,25 @@ random_nodes = np.random.default_rng(SEED).choice(others, min(N_NODES, len(other
 
 # %%
 estimated_few = estimated["confirm"][:N_EXACT]
-x, y = estimated_few.mean(0), exact.mean(0)
+mean_estimate, mean_exact = estimated_few.mean(0), exact.mean(0)
 groups = {
     "streams": np.array(columns["stream"]),
     "top": top,
     "random": random_nodes,
     "both": np.concatenate([top, random_nodes]),
 }
-agreement = {name: stats.correlation(x[group], y[group]) for name, group in groups.items()}
-slope = {name: float((x[at] * y[at]).sum() / (x[at] ** 2).sum()) for name, at in groups.items()}
+
+
+def nats_per_nat(group: np.ndarray) -> float:
+    """Exact effect per nat of estimate: the slope of a line through zero."""
+    estimates = mean_estimate[group]
+    return float((estimates * mean_exact[group]).sum() / (estimates**2).sum())
+
+
+agreement = {
+    name: stats.correlation(mean_estimate[group], mean_exact[group]) for name, group in groups.items()
+}
+slope = {name: nats_per_nat(group) for name, group in groups.items()}
 
 # %% [markdown]
 # And are the named nodes those that do something? The mean size of the exact effect, prompt by prompt.
@@ -280,11 +290,13 @@ slope = {name: float((x[at] * y[at]).sum() / (x[at] ** 2).sum()) for name, at in
 # %%
 size_top, size_random = (np.abs(exact[:, group]).mean(1) for group in (top, random_nodes))
 ahead = stats.paired(size_top, size_random)
-strongest = top[np.abs(y[top]).argmax()]
-by_node = pd.DataFrame({"node": [str(node) for node in nodes], "exact": y, "estimate": x})
+strongest = top[np.abs(mean_exact[top]).argmax()]
+by_node = pd.DataFrame(
+    {"node": [str(node) for node in nodes], "exact": mean_exact, "estimate": mean_estimate}
+)
 write_text(data_dir(pair.name) / "05_nodes.csv", by_node.to_csv(index=False, float_format="%.4f"))
-said = ", ".join(f"{name} {value:.3f}" for name, value in agreement.items())
-display(Markdown(f"Correlation of estimate and exact effect: {said}"), by_node.iloc[top[:10]].round(3))
+listed = ", ".join(f"{name} {value:.3f}" for name, value in agreement.items())
+display(Markdown(f"Correlation of estimate and exact effect: {listed}"), by_node.iloc[top[:10]].round(3))
 
 # %% [markdown]
 # The finding, by its rule.
@@ -326,7 +338,7 @@ Markdown(findings.sentence(F15))
 # %%
 def dots(label: str, group: np.ndarray, colour: str) -> tuple:
     """The dots of some nodes."""
-    return label, x[group], y[group], colour
+    return label, mean_estimate[group], mean_exact[group], colour
 
 
 random_dots = dots(f"{len(random_nodes)} random", random_nodes, figures.CONTROL)
@@ -337,8 +349,8 @@ panels = {
         dots("one depth each", groups["streams"], figures.THIRD)
     ],
 }
-side = "overstates" if slope["both"] < 1 else "understates"
-title = f"The estimate {side} effects: a nat of it is {slope['both']:.2f} nats of exact effect"
+verb = "overstates" if slope["both"] < 1 else "understates"
+title = f"The estimate {verb} effects: a nat of it is {slope['both']:.2f} nats of exact effect"
 fig = figures.scatter(panels, title=title, xlabel="estimate (nats)", ylabel="exact effect on c (nats)")
 figures.save_figure(fig, "05_estimate_and_exact", pair=pair.name, note=f"means, {note_few}")
 
@@ -358,7 +370,7 @@ figures.save_figure(fig, "05_estimate_and_exact", pair=pair.name, note=f"means, 
 # %%
 KINDS = {"attention": "attention", "mlp": "MLP"}
 lead = max(parts, key=lambda node: abs(on_explore[nodes.index(node)]))
-lead_effect = y[nodes.index(lead)]
+lead_effect = mean_exact[nodes.index(lead)]
 difference = (c["base", "confirm"] - c["distilled", "confirm"])[: len(few["base"])]
 Markdown(
     f"The largest estimate on explore is that of layer {lead.layer}'s {KINDS[lead.kind]}; the base's output "
@@ -494,8 +506,10 @@ def curves(column: str, banded=tuple(paths)) -> dict:
 
 # %%
 upper, lower = (table.loc[(path, half), "share"].estimate for path in ("from the top", "from the bottom"))
-side = "more" if upper > lower else "less"
-title = f"The upper half of the layers makes {upper:.0%} of the difference in c, {side} than the lower half"
+relation = "more" if upper > lower else "less"
+title = (
+    f"The upper half of the layers makes {upper:.0%} of the difference in c, {relation} than the lower half"
+)
 panels = {"": curves("share"), ("", 1): curves("P(stop)", banded=("from the top", NOISE))}
 ylabel = ["share of the difference in c", "P(stop)"]
 xlabel = "layers taken from the distilled model"
@@ -668,7 +682,7 @@ for name, options in (of_layers | outside).items():
 # %%
 most = max(shares, key=lambda name: shares[name].estimate)
 title = (
-    f"Of the kinds of weights, {most} taken alone makes most of the difference: {shares[most].estimate:.0%}"
+    f"Of the kinds of weights {most} makes the largest share of the difference: {shares[most].estimate:.0%}"
 )
 fig = figures.interval_rows({"": rows}, title=title, unit="share of the difference in c", zero=True)
 figures.save_figure(fig, "05_parts", pair=pair.name, note=note_swap)
@@ -718,8 +732,8 @@ panels = {
     measure: {name: (found[measure], colour) for name, (found, colour) in compared.items()}
     for measure in ("cosine", "relative distance", "alignment")
 }
-side = "less" if half_way < at_end else "more"
-title = f"The two streams differ by {at_end:.0%} of the base's length at the end, by {side} half way"
+relation = "less" if half_way < at_end else "more"
+title = f"The two streams differ by {at_end:.0%} of the base's length at the end, {relation} half way"
 xlabel, ylabel = "depth (layers passed)", "against the base, same prompt"
 fig = figures.lines(panels, points[1:], title=title, xlabel=xlabel, ylabel=ylabel, zero=True)
 figures.save_figure(fig, "05_streams", pair=pair.name, note=note_all)
@@ -766,7 +780,7 @@ panels = {
     for kind, name in KINDS.items()
 }
 verb = "build on" if abs(layer_total.sum()) > abs(layer_direct.sum()) else "undo"
-title = f"Summed over layers, later layers {verb} what a layer writes towards stop or Wait"
+title = f"All in all, later layers {verb} what a layer writes"
 fig = figures.lines(panels, layers, title=title, xlabel="layer", ylabel="effect on c (nats)", zero=True)
 note = f"{note_few}; base's against distilled's"
 figures.save_figure(fig, "05_direct_and_total", pair=pair.name, note=note)
@@ -892,8 +906,10 @@ wide = both_parts.pivot_table(index="layer", columns=["token", "model"], values=
 # %%
 between = (wide["first token", "distilled"] - wide["first token", "base"]).abs()
 prompt, after = findings.code_span(first["base"]), findings.code_span(repr(token))
-said = f"{prompt}, then the distilled model's first token {after}. The eight layers whose share differs most"
-display(Markdown(f"{said} (layer −1: the embedding):"), wide.loc[between.nlargest(8).index].round(2))
+heading = (
+    f"{prompt}, then the distilled model's first token {after}. The eight layers whose share differs most"
+)
+display(Markdown(f"{heading} (layer −1: the embedding):"), wide.loc[between.nlargest(8).index].round(2))
 
 # %%
 running = wide.cumsum()
@@ -902,10 +918,8 @@ panels = {
     for step in steps
 }
 gaps = [abs(running[step, "base"].iloc[-1] - running[step, "distilled"].iloc[-1]) for step in steps]
-side = "less" if gaps[1] < gaps[0] else "more"
-title = (
-    f"One prompt: the models end {gaps[0]:.1f} nats apart, and {side} after the distilled model's first token"
-)
+relation = "less" if gaps[1] < gaps[0] else "more"
+title = f"One prompt: the models end {gaps[0]:.1f} nats apart, {relation} one token later"
 xlabel = "components added up to depth"
 fig = figures.lines(panels, points, title=title, xlabel=xlabel, ylabel="c (nats)", zero=True)
 figures.save_figure(fig, "05_one_prompt", pair=pair.name, note="one combined prompt, confirm, plain")
@@ -939,7 +953,7 @@ changed = changed[changed["matrix"].isin(weights.MATRICES)].groupby("layer")["re
 by_layer = {
     "lens jump": np.diff(lens_contrast("base") - lens_contrast("distilled")).mean(0),
     "direct": layer_direct,
-    "attribution patching": sum(x[columns[kind]] for kind in KINDS),
+    "attribution patching": sum(mean_estimate[columns[kind]] for kind in KINDS),
     "exact patching": layer_total,
     "weight change": changed.to_numpy(),
     "swap": single["confirm"].mean(0),
@@ -961,8 +975,8 @@ def head_change(layer: int) -> list[float]:
 writes = {role: attribute(m, few[role], stop, wait).heads for role, m in members.items()}
 by_head = {
     "direct": (writes["base"] - writes["distilled"]).mean(0).numpy().ravel(),
-    "attribution patching": x[columns["head"]],
-    "exact patching": y[columns["head"]],
+    "attribution patching": mean_estimate[columns["head"]],
+    "exact patching": mean_exact[columns["head"]],
     "o_proj change": np.ravel([head_change(layer) for layer in layers]),
 }
 
@@ -994,7 +1008,7 @@ title = f"Over layers {closest.idxmax()} agrees best with exact patching: {close
 look = dict(xlabel="", ylabel="", unit="rank correlation of sizes", columns=labels, names=labels)
 fig = figures.heat_maps(maps, title=title, written=True, **look)
 note = f"means over {len(few['base'])} to {n_read} combined prompts, confirm"
-figures.save_figure(fig, "05_agreement", pair=pair.name, size=(12, 5), note=note)
+figures.save_figure(fig, "05_agreement", pair=pair.name, size=(9.5, 4.8), note=note)
 
 # %% [markdown]
 # **Figure 12: how far the methods agree.** Spearman's correlation of the sizes of effects, over layers (left) and heads (right); intervals in the tables above.
@@ -1023,10 +1037,10 @@ summed = F16["details"]["sum of all single layers"]
 Markdown(
     "1. A quick estimate of what each component does, from one backward pass, and really replacing it "
     f"correlate at {F15['estimate']:.2f}.\n"
-    "2. The weights of one layer, the best there is, make "
+    "2. The weights of the single best layer, put into the base, make "
     f"{F16['estimate']:.0%} of the difference between the models; "
     f"those of the upper half {upper['estimate']:.0%}, of the lower half {lower['estimate']:.0%}.\n"
-    f"3. Taken one at a time, all layers add up to {summed['estimate']:.0%} of what they should: "
+    f"3. Taken one at a time, all layers add up to {summed['estimate']:.0%} of it: "
     "what one layer's change does depends on the layers around it."
 )
 
