@@ -198,8 +198,8 @@ def estimate(rows: list[int]) -> dict:
     return {name: effect.head for name, effect in found.items()} | every_node
 
 
-sizes = [len(texts["base", split]) for split in combined]
-estimated = kept(pair, "05_estimate", estimate, *sizes, fresh=RECOMPUTE)
+n_prompts = [len(texts["base", split]) for split in combined]
+estimated = kept(pair, "05_estimate", estimate, *n_prompts, fresh=RECOMPUTE)
 
 # %% [markdown]
 # Averaged over prompts, the heads make a map of layer and head for each of the four runs.
@@ -413,18 +413,18 @@ n_read = min(N_SWAP, n_confirm)
 note_swap = f"n = {n_read} combined prompts, confirm, plain"
 read = {split: texts["base", split][:n_read] for split in combined}
 at_base = {split: c["base", split][:n_read] for split in combined}
-whole = {split: at_base[split] - c["distilled", split][:n_read] for split in combined}
+whole = at_base["confirm"] - c["distilled", "confirm"][:n_read]
 
 
-def moved(taken, split: str = "confirm", **options) -> np.ndarray:
+def moved(taken, **options) -> np.ndarray:
     """How far the base's c falls when it takes some layers from the distilled model, one a prompt."""
     with swapped(pair, "base", taken, **options) as hybrid:
-        return at_base[split] - contrast(hybrid, read[split])
+        return at_base["confirm"] - contrast(hybrid, read["confirm"])
 
 
 def share_of(falls: np.ndarray) -> stats.Interval:
     """What the base's c falls by, as a share of the whole difference, on confirm."""
-    return stats.ratio_of_means(falls, whole["confirm"])
+    return stats.ratio_of_means(falls, whole)
 
 
 # %% [markdown]
@@ -1040,7 +1040,7 @@ Markdown(
     "2. The weights of the single best layer, put into the base, make "
     f"{F16['estimate']:.0%} of the difference between the models; "
     f"those of the upper half {upper['estimate']:.0%}, of the lower half {lower['estimate']:.0%}.\n"
-    f"3. Taken one at a time, all layers add up to {summed['estimate']:.0%} of it: "
+    f"3. Taken one at a time, all layers add up to {summed['estimate']:.0%} of that difference: "
     "what one layer's change does depends on the layers around it."
 )
 
