@@ -148,14 +148,17 @@ def lines(
         check_lengths(**{f"values of {label or 'a line'}": values[0, 0], "places of x": at})
     columns = len(panels) // rows
     shown = [name if isinstance(name, str) else name[0] if k < columns else "" for k, name in enumerate(panels)]
-    fig, axes = _start(title, 3.0 + 2.6 * columns, 1.0 + (2.4 if rows == 1 else 2.0) * rows, shown, rows=rows)
+    width = 3.0 + 2.6 * columns
+    fig, axes = _start(title, width, 1.0 + (2.4 if rows == 1 else 2.0) * rows, shown, rows=rows)
+    inches = 0.06 + 0.057 * max(len(label) for series in drawn for label in series)  # of the longest label
+    room = min(0.42, inches / max(width / columns - 0.6 - inches, 0.1))  # for it, as a share of x
     for k, (axis, series) in enumerate(zip(axes, drawn, strict=True)):
         for values, colour in series.values():
             for middle, low, high in values:
                 axis.plot(at, middle, color=colour, linestyle=DASHES.get(colour, "-"))
                 if (low < high).any():
                     axis.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
-        axis.set(xlim=(at[0], at[-1] + 0.42 * (at[-1] - at[0])))
+        axis.set(xlim=(at[0], at[-1] + room * (at[-1] - at[0])))
         places = at if len(at) < 9 else axis.get_xticks()
         axis.set_xticks([x for x in places if at[0] <= x <= at[-1]], list(ticks) or None)
         if k // columns in log_rows:
