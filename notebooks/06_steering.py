@@ -198,10 +198,10 @@ def over_neutral(role: str, word: str, what: str) -> stats.Interval:
     return stats.paired(measured(forced[role][word], what), neutral_mean(role, what))
 
 
-alone = measured(forced["base"]["none"], "length")
-gap = measured(forced["distilled"]["none"], "length") - alone
+base_length = measured(forced["base"]["none"], "length")
+gap = measured(forced["distilled"]["none"], "length") - base_length
 closed = stats.ratio_of_means(measured(forced["base"]["own"], "length") - neutral_mean("base", "length"), gap)
-by_neutral = stats.ratio_of_means(neutral_mean("base", "length") - alone, gap)
+by_neutral = stats.ratio_of_means(neutral_mean("base", "length") - base_length, gap)
 
 # %% [markdown]
 # What the rule reads of it, and the verdict:
@@ -627,7 +627,7 @@ panels = {
 }
 most = max(maps, key=lambda use: maps[use].max())
 title = (
-    f"Of six uses the {most.name.split(': ')[1]} of the {most.role} acts most: {maps[most].max():+.1f} nats"
+    f"Of six uses the {most.name.split(': ')[1]} on the {most.role} acts most: {maps[most].max():+.1f} nats"
 )
 labels = dict(xlabel="layer", ylabel="change of log P (nats)")
 fig = figures.lines(panels, layers, title=title, zero=True, rows=2, **labels)
@@ -709,7 +709,7 @@ effects = {use: effect(use) for use in uses}
 
 
 # %%
-def told(use: Use) -> dict:
+def use_row(use: Use) -> dict:
     """One use as a row."""
     seen, (layer, strength) = effects[use], setting[use]
     before, after = (float(np.exp(np.median(logp))) for logp in (seen.before, seen.before + seen.chosen))
@@ -721,7 +721,7 @@ def told(use: Use) -> dict:
     return row | {"prompts reversed": f"{(seen.chosen < 0).mean():.0%}"}
 
 
-pd.DataFrame({use.name: told(use) for use in uses}).T
+pd.DataFrame({use.name: use_row(use) for use in uses}).T
 
 # %%
 tints = {"base": "#9CC8E3", "distilled": "#F0BC98"}
@@ -743,7 +743,7 @@ panels = {use.name: dose_panel(use) for use in uses}
 title = f"The weakest of six uses, the {weakest.name.split(': ')[1]} on the {weakest.role}, "
 title += f"moves its token by {effects[weakest].rise.estimate:+.1f} nats"
 labels = dict(xlabel="strength (share of the stream's length)", ylabel="change of log P (nats)")
-ticks = [f"{dose:g}" for dose in doses]
+ticks = ["" if 0 < dose < 0.2 else f"{dose:g}" for dose in doses]  # no room beside 0
 fig = figures.lines(panels, doses, title=title, rows=2, zero=True, ticks=ticks, **labels)
 note = f"n = {n_confirm} combined prompts, confirm, plain; band: {N_CONTROLS} random directions"
 figures.save_figure(fig, "06_dose", pair=pair.name, size=(10, 5.4), note=note)
@@ -1273,24 +1273,19 @@ explorers.steering_explorer(pair, offered, reach)
 # ## Takeaway
 
 # %%
-share_of, stays = F18["details"], F17["estimate"]
-kept_on = measured(strongest, "reasons").mean()
-one = (
-    f"With the distilled model's first word in its mouth the base covers {stays:.0%} of the missing length, "
-)
-one += (
-    f"and kept from stopping it reasons in {kept_on:.0%} of its answers, where the distilled model does in "
-)
-one += f"{share_of['reasoning answers, distilled']['estimate']:.0%}."
-two = f"A vector makes the wanted token likelier, the weakest of six uses {np.exp(F19['estimate']):.1f} times"
-two += f", and so does a single latent, {np.exp(F20['estimate']):.1f} times." if coder else "."
-three = (
-    f"In whole texts the best method leads its control by {most_beyond('base')} in making the base reason "
-)
-three += (
-    f"and by {most_beyond('distilled')} in making the distilled stop: to move a token is not to move a text."
-)
-Markdown(" ".join([one, two, three]))
+reasoning = {"base": strongest, "distilled": as_is["distilled"]}
+reasoning = {role: f"{measured(texts, 'reasons').mean():.0%}" for role, texts in reasoning.items()}
+by_latent = f", a single latent {np.exp(F20['estimate']):.1f} times" if coder else ""
+Markdown(f"""
+- The distilled model's first word brings the base {F17["estimate"]:.0%} of the way to its length, beyond what
+  neutral words do. Kept from stopping, the base reasons in {reasoning["base"]} of its answers, the distilled
+  model as it is in {reasoning["distilled"]}.
+- A vector in the stream makes the wanted token likelier: the weakest of six uses
+  {np.exp(F19["estimate"]):.1f} times as likely{by_latent}.
+- To move a token is not to move a text: in whole answers the best method leads its control by
+  {most_beyond("base")} in making the base reason, and by {most_beyond("distilled")} in making
+  the distilled model stop.
+""")
 
 # %% [markdown]
 # Back: [05_patching](05_patching.ipynb). Next: [07_think_tags](07_think_tags.ipynb) asks what makes the distilled model stop.
