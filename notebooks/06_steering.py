@@ -13,7 +13,7 @@
 #
 # **Claim.** Under test: the distilled model's first word, a lowered stop logit, a vector added to the stream, or one latent of a sparse autoencoder is enough to turn one model into the other's behaviour. What holds on this pair is printed below the set-up.
 #
-# **Evidence.** Every method beside its control of the same size, with right answers and repetition beside the effect (figures 8 and 9); each prompt as a line (figure 5).
+# **Evidence.** Each prompt as a line under a vector (figure 4); every method beside its control of the same size, with right answers and repetition beside the effect (figures 6 and 7).
 #
 # **Caveat.** A text that says "Wait" need not reason: a vector strong enough puts any word into any mouth. So a *reasoning* answer here must hold a word of doubt or of alternatives without looping, and what happens to right answers stands beside it. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
 #
@@ -21,6 +21,7 @@
 
 # %% jupyter={"source_hidden": true}
 import pathlib, subprocess, sys
+
 REPOSITORY = ""  # @param {type:"string"}
 COMMIT = ""  # @param {type:"string"}
 here = pathlib.Path.cwd()
@@ -56,10 +57,14 @@ N_CONTROLS = 60  # quick: 10; random directions, random latents
 AUTOENCODER = None  # (folder or hub id, hookpoint); None: the pair's own
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
+from collections import namedtuple
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
+from torch.nn.functional import cosine_similarity, normalize
 
 from helpers import explorers, figures, findings, stats, steering, weights
 from helpers.generation import answers, cut_short, judged, load_combined, stored_completions
@@ -78,32 +83,100 @@ Markdown(findings.claim(pair.name, "F17", "F18", "F19", "F20"))
 # %% [markdown]
 # ## What counts as an effect
 #
-# Texts are answers in the chat template to questions of the `confirm` half; whatever is chosen (layer, strength, heads, latents) is chosen on `explore`. A text *reasons*, for this notebook, when it holds a word of doubt or of alternatives (wait, hold on, maybe, alternatively, ...) and less than half of its 4-grams are repeats. Beside it stand length, right answers and repetition. Readouts are taken at the end of combined prompts, plain form: log P of the Wait set, log P of stopping.
+# Four ways are tried, from the outside inwards: a word put into the model's mouth (F17), the logit of a token (F18), a vector in the stream (F19), one latent of an autoencoder (F20). Texts are answers in the chat template to questions of the `confirm` half; whatever is chosen (layer, strength, heads, latents) is chosen on `explore`.
 
 # %%
 knobs = dict(n_prompts=N_PROMPTS, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
 combined = load_combined(pair, n_combined=N_COMBINED, max_answer=MAX_ANSWER, **knobs)
 pair = pair.float()  # vectors and readouts in float32
-members, n_layers = {member.role: member for member in pair.members}, pair.base.n_layers
+members = {member.role: member for member in pair.members}
 questions = load_questions(N_PROMPTS)
-split = {name: [q for q in questions if q.split == name] for name in ("explore", "confirm")}
-stop, wait = {role: list(m.groups.stop) for role, m in members.items()}, list(pair.base.groups.wait)
-plain = {(role, part): combined[part].prompts(m, "plain") for role, m in members.items() for part in combined}
-own = {role: answers(pair, m, questions, form="template", max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE) for role, m in members.items()}
+explore, confirm = ([q for q in questions if q.split == half] for half in ("explore", "confirm"))
+own = {
+    role: answers(pair, m, questions, form="template", max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
+    for role, m in members.items()
+}
+
+# %% [markdown]
+# A text *reasons*, for this notebook, when it holds a word of doubt or of alternatives (wait, hold on, maybe, alternatively, ...) and less than half of its 4-grams are repeats. Beside it stand length, right answers and repetition.
+
+# %%
+MEASURES = ["reasons", "length", "stopped", "right", "repetition"]
 
 
-def reasons(frame: pd.DataFrame) -> pd.Series:
-    """Texts with a word of doubt or alternatives that do not loop."""
-    counts = frame["text"].map(count_keywords)
-    return counts.map(lambda n: n["doubting"] + n["alternatives"] > 0) & (frame["repetition"] < 0.5)
+def measured(texts: pd.DataFrame, what: str) -> np.ndarray:
+    """One number a text: a column, or 1 where it holds doubt or alternatives and does not loop."""
+    if what != "reasons":
+        return texts[what].to_numpy(float)
+    counts = texts["text"].map(count_keywords)
+    said = counts.map(lambda found: found["doubting"] + found["alternatives"] > 0)
+    return (said & (texts["repetition"] < 0.5)).to_numpy(float)
 
 
-def numbers(frame: pd.DataFrame) -> dict[str, float]:
-    """Means of what is told about texts."""
-    return {"reasons": reasons(frame).mean(), "length": frame["length"].mean(), "stops": frame["stopped"].mean(), "right": frame["right"].mean(), "repetition": frame["repetition"].mean()}
+def means(texts: pd.DataFrame) -> dict[str, float]:
+    """The mean of each measure over texts."""
+    return {what: measured(texts, what).mean() for what in MEASURES}
 
 
-pd.DataFrame({f"{role}, as it is": numbers(own[role]) for role in members}).round(3)
+pd.DataFrame({f"{role}, as it is": means(own[role]) for role in members}).round(3)
+
+# %% [markdown]
+# ## Three raw examples, before any average
+#
+# Each model's own answer ("none"), and what it writes when its first word is chosen for it: the distilled model's usual one, "First", or a neutral one. Neutral words ("The", "In", "There") also begin answers; they are the control.
+
+# %%
+asked = confirm[:N_FORCED]
+first_words = own["distilled"]["first_word"]
+usual = first_words.value_counts().index[0]
+neutral = ["The", "In", "There"]
+words = list(dict.fromkeys([usual, "First", "Okay", "To", "Wait", "Hmm", *neutral]))
+begins = {word: [word] * len(asked) for word in words}
+begins["own"] = [first_words[q.id] or usual for q in asked]  # the distilled model's, question by question
+
+# %% [markdown]
+# All of them are written in one generation a model, then cut into one table a condition.
+
+
+# %%
+def by_condition(texts: pd.DataFrame, conditions) -> dict:
+    """Texts of the same questions under several conditions, as one table each."""
+    size = len(texts) // len(conditions)
+    return {name: texts.iloc[k * size : (k + 1) * size] for k, name in enumerate(conditions)}
+
+
+def shortened(role: str, some: list, limit: int) -> pd.DataFrame:
+    """A model's own answers as if fewer tokens had been allowed."""
+    m, texts = members[role], own[role].loc[[q.id for q in some]]
+    return cut_short(m, texts, some, limit, opened=m.thinks)
+
+
+# %%
+def forced_answers(role: str) -> dict[str, pd.DataFrame]:
+    """What a model writes after each first word, and its own answer of that length as "none"."""
+    m, prompts = members[role], ask(members[role], asked, form="template")
+    rows = [prompt + word for some in begins.values() for prompt, word in zip(prompts, some, strict=True)]
+    how = dict(name=f"06_forced_{role}", max_new_tokens=MAX_FORCED, fresh=RECOMPUTE)
+    texts = judged(stored_completions(pair, m, rows, **how), asked * len(begins), opened=m.thinks)
+    return by_condition(texts, begins) | {"none": shortened(role, asked, MAX_FORCED)}
+
+
+forced = {role: forced_answers(role) for role in members}
+
+# %% [markdown]
+# The base beside the distilled model:
+
+
+# %%
+def quoted(texts: dict, index: int) -> dict[str, str]:
+    """One question's text under each condition, on one line, shortened."""
+    return {name: repr(some["text"].iloc[index][:400])[1:-1] for name, some in texts.items()}
+
+
+shown = dict.fromkeys(["none", usual, "First", neutral[0]])
+for k in np.random.default_rng(SEED).choice(len(asked), min(3, len(asked)), replace=False):
+    columns = {role: quoted({word: forced[role][word] for word in shown}, k) for role in members}
+    display(Markdown(f"*{asked[k].text}*"), pd.DataFrame(columns))
 
 # %% [markdown]
 # ## F17 · First words
@@ -111,67 +184,42 @@ pd.DataFrame({f"{role}, as it is": numbers(own[role]) for role in members}).roun
 # **Question.** Does the distilled model's first word, put into the base's mouth, lead to reasoning? And does the first word decide on the distilled model, too? In published outputs of R1-Distill-Qwen-1.5B answers that open with "First," almost never wait while those with "Okay," almost always do (thinking-llms-interp, 500 GSM8K tasks), but who chose the word is confounded with what is asked. Here the word is forced.
 
 # %% [markdown]
-# **Control.** Neutral words that also begin answers ("The", "In", "There"), forced the same way, mean of the three by question. **Rule, written before the result.** F17 holds if on the base, its distilled partner's own first word against the neutral words, (a) makes up more than a tenth of the gap in length between the two models and (b) raises the share of reasoning answers by more than 0.05.
+# **Control.** Neutral words, forced the same way, mean of the three by question. **Rule, written before the result.** F17 holds if on the base, its distilled partner's own first word against the neutral words, (a) makes up more than a tenth of the gap in length between the two models and (b) raises the share of reasoning answers by more than 0.05.
+
 
 # %%
-asked = split["confirm"][:N_FORCED]
-usual = own["distilled"]["first_word"].value_counts().index[0]
-usual_share = float((own["distilled"]["first_word"] == usual).mean())
-neutral = ["The", "In", "There"]
-words = list(dict.fromkeys([usual, "First", "Okay", "To", "Wait", "Hmm", *neutral]))
-forced = {}
-for role, m in members.items():
-    begins = [own["distilled"].loc[q.id, "first_word"] or usual for q in asked]  # the distilled model's own word for this question
-    rows = [(prompt + word, q) for word in words for prompt, q in zip(ask(m, asked, form="template"), asked, strict=True)]
-    rows += [(prompt + word, q) for word, prompt, q in zip(begins, ask(m, asked, form="template"), asked, strict=True)]
-    texts = stored_completions(pair, m, [prompt for prompt, _ in rows], name=f"06_forced_{role}", max_new_tokens=MAX_FORCED, fresh=RECOMPUTE)
-    frame = judged(texts, [q for _, q in rows], opened=m.thinks)
-    forced |= {(role, word): frame.iloc[k * len(asked) : (k + 1) * len(asked)] for k, word in enumerate([*words, "own"])}
-    forced[role, "none"] = cut_short(m, own[role].loc[[q.id for q in asked]], asked, MAX_FORCED, opened=m.thinks)
+def neutral_mean(role: str, what: str) -> np.ndarray:
+    """A measure after neutral words, mean of the three by question."""
+    return np.mean([measured(forced[role][word], what) for word in neutral], axis=0)
 
-# %% [markdown]
-# ### Three raw examples, before any average
 
-# %%
-for index in np.random.default_rng(SEED).choice(len(asked), min(3, len(asked)), replace=False):
-    cells = {f"base, {word!r}": forced["base", word]["text"].iloc[index][:400] for word in ("none", usual, neutral[0])}
-    cells |= {f"distilled, {word!r}": forced["distilled", word]["text"].iloc[index][:400] for word in ("none", "First")}
-    display(Markdown(f"*{asked[index].text}*"), pd.DataFrame({"": cells}).map(lambda text: repr(text)[1:-1]))
-
-# %%
-def over_neutral(role: str, word: str, measure) -> stats.Interval:
+def over_neutral(role: str, word: str, what: str) -> stats.Interval:
     """A forced word against the mean of the neutral ones, by question."""
-    return stats.paired(measure(forced[role, word]), np.mean([measure(forced[role, other]) for other in neutral], axis=0))
+    return stats.paired(measured(forced[role][word], what), neutral_mean(role, what))
 
 
-def length(frame: pd.DataFrame) -> np.ndarray:
-    """Tokens, censored at the limit."""
-    return frame["length"].to_numpy(float)
-
-
-def reasoning(frame: pd.DataFrame) -> np.ndarray:
-    """1 for a reasoning text."""
-    return reasons(frame).to_numpy(float)
-
-# %%
-gap = length(forced["distilled", "none"]) - length(forced["base", "none"])
-base_rate = np.mean([length(forced["base", other]) for other in neutral], axis=0)
-closed = stats.ratio_of_means(length(forced["base", "own"]) - base_rate, gap)
-by_neutral = stats.ratio_of_means(base_rate - length(forced["base", "none"]), gap)
-more = over_neutral("base", "own", reasoning)
-rules = [
-    findings.Part("(a) share of the gap closed", closed, findings.Rule("above", 0.1)),
-    findings.Part("(b) reasoning answers beyond neutral words, base", more, findings.Rule("above", 0.05)),
-]
-details = {
-    "reasoning answers, 'First' against neutral words, distilled": over_neutral(
-        "distilled", "First", reasoning
-    ),
-    "tokens, the same": over_neutral("distilled", "First", length),
-}
+base_length = measured(forced["base"]["none"], "length")
+gap = measured(forced["distilled"]["none"], "length") - base_length
+closed = stats.ratio_of_means(measured(forced["base"]["own"], "length") - neutral_mean("base", "length"), gap)
+by_neutral = stats.ratio_of_means(neutral_mean("base", "length") - base_length, gap)
 
 # %% [markdown]
 # What the rule reads of it, and the verdict:
+
+# %%
+rules = [
+    findings.Part("(a) share of the gap closed", closed, findings.Rule("above", 0.1)),
+    findings.Part(
+        "(b) reasoning answers beyond neutral words, base",
+        over_neutral("base", "own", "reasons"),
+        findings.Rule("above", 0.05),
+    ),
+]
+reasoning_of_first = "reasoning answers, 'First' against neutral words, distilled"
+details = {
+    reasoning_of_first: over_neutral("distilled", "First", "reasons"),
+    "tokens, the same": over_neutral("distilled", "First", "length"),
+}
 
 # %%
 F17 = findings.record(
@@ -179,7 +227,7 @@ F17 = findings.record(
     "F17",
     notebook="06_steering",
     quantity="share of the gap in length between the models that the distilled model's first word "
-    f"({usual!r} in {usual_share:.0%}) closes on the base, beyond neutral words",
+    f"({usual!r} in {(first_words == usual).mean():.0%}) closes on the base, beyond neutral words",
     unit="of the gap",
     rules=rules,
     control=("neutral words beyond no word", by_neutral),
@@ -188,24 +236,47 @@ F17 = findings.record(
 )
 Markdown(findings.sentence(F17))
 
+# %% [markdown]
+# The same for every word, with right answers beside it:
+
+
 # %%
-shown = ["none", *(word for word in words if word not in neutral), *neutral]
-panels = {
-    label: [
-        (word, stats.bootstrap(measure(forced[role, word]).astype(float)), figures.CONTROL if word in neutral else figures.ROLE[role])
-        for word in shown for role in members
+def word_rows(what: str) -> list:
+    """A row a first word and model, neutral words last."""
+    order = ["none", *(word for word in words if word not in neutral), *neutral]
+    colours = {role: dict.fromkeys(neutral, figures.CONTROL) for role in members}
+    return [
+        (
+            word,
+            stats.bootstrap(measured(forced[role][word], what)),
+            colours[role].get(word, figures.ROLE[role]),
+        )
+        for word in order
+        for role in members
     ]
-    for label, measure in (("length (tokens)", length), ("reasoning answers", reasoning), ("right answers", lambda frame: frame["right"].to_numpy(float)))
-}  # fmt: skip
-title = f"{usual!r} in the base's mouth closes {closed.estimate:.0%} of the gap in length beyond neutral words; reasoning answers {more.estimate:+.0%}"
+
+
+headings = {"length": "length (tokens)", "reasons": "reasoning answers", "right": "right answers"}
+panels = {heading: word_rows(what) for what, heading in headings.items()}
+
+# %%
+title = (
+    f"{usual!r} in the base's mouth closes {closed.estimate:.0%} of the gap in length beyond neutral words"
+)
 fig = figures.interval_rows(panels, title=title, unit="mean over questions")
-figures.save_figure(fig, "06_first_words", pair=pair.name, size=(11, 5), key={"base": figures.BASE, "distilled": figures.DISTILLED, "neutral words, both models": figures.CONTROL}, note=f"n = {len(asked)} questions, confirm, template, at most {MAX_FORCED} tokens")
+key = {**figures.ROLE, "neutral words, both models": figures.CONTROL}
+note = f"n = {len(asked)} questions, confirm, template, at most {MAX_FORCED} tokens"
+figures.save_figure(fig, "06_first_words", pair=pair.name, size=(10, 4.6), key=key, note=note)
 
 # %% [markdown]
 # **Figure 1: what follows a forced first word.** Blue the base, orange the distilled model, grey squares neutral words (upper mark the base); "none" is each model's own answer. Bars are 95 % bootstrap over questions; lengths are censored at the limit, and a forced "Wait" is not itself counted.
 
 # %% [markdown]
-# **What it does not show.** Whether another form of prompt, or a whole first sentence, would do more.
+# <details><summary>What it does not show</summary>
+#
+# Whether another form of prompt, or a whole first sentence, would do more.
+#
+# </details>
 
 # %% [markdown]
 # ## F18 · Lowering the stop token's logit
@@ -215,49 +286,58 @@ figures.save_figure(fig, "06_first_words", pair=pair.name, size=(11, 5), key={"b
 # %% [markdown]
 # **Control.** As many of the tokens that the base writes most often, lowered by as much. **Rule, made stricter after a first look at the result.** F18 holds if the strongest bias (a) lowers the stop rate by more than 0.2, and (b) raises the share of reasoning answers by more than half of the gap between base and distilled model in the same number of tokens: rise minus half of the gap, by question, above 0. It does not hold where (b)'s interval lies below.
 
-# %%
-def answer(role: str, some: list, conditions: dict[str, Steering | list[Steering]], label: str) -> dict[str, pd.DataFrame]:
-    """The same questions under several steerings, as one generation; a list gives each question its own."""
-    rows = [one for condition in conditions.values() for one in (condition if isinstance(condition, list) else [condition] * len(some))]
-    frame = answers(pair, members[role], some * len(conditions), form="template", max_new_tokens=MAX_STEERED, change=steered(members[role], rows), name=label, fresh=RECOMPUTE)
-    return {name: frame.iloc[k * len(some) : (k + 1) * len(some)] for k, name in enumerate(conditions)}
-
-
-held = split["confirm"][:N_STEERED]
-written_often = pd.Series([token for tokens in own["base"]["tokens"] for token in tokens]).value_counts()
-others = [int(token) for token in written_often.index if token not in stop["base"]][: len(stop["base"])]
-lowered = {("stop", bias): Steering("stop lowered", bias=dict.fromkeys(stop["base"], float(bias))) for bias in BIASES}
-lowered |= {("words", bias): Steering("words lowered", bias=dict.fromkeys(others, float(bias))) for bias in BIASES}
-swept = answer("base", held, lowered, "06_stop_lowered")
-plain_base = cut_short(pair.base, own["base"].loc[[q.id for q in held]], held, MAX_STEERED, opened=pair.base.thinks)
-plain_distilled = cut_short(pair.distilled, own["distilled"].loc[[q.id for q in held]], held, MAX_STEERED, opened=pair.distilled.thinks)
-assert list(swept["stop", 0]["text"]) == list(plain_base["text"]), "bias 0 is the baseline"
-strongest = swept["stop", BIASES[-1]]
-rise = stats.paired(reasoning(strongest), reasoning(plain_base))
-gap_half = (reasoning(plain_distilled) - reasoning(plain_base)) / 2
-short_of = stats.bootstrap(reasoning(strongest) - reasoning(plain_base) - gap_half)
-fall = stats.paired(strongest["stopped"].to_numpy(float), plain_base["stopped"].to_numpy(float))
 
 # %%
-rules = [
-    findings.Part(f"(a) stop rate within {MAX_STEERED} tokens", fall, findings.Rule("below", -0.2)),
-    findings.Part("(b) rise minus half of the gap", short_of, findings.Rule("above", 0)),
-]
-details = {
-    "reasoning answers, distilled": stats.bootstrap(reasoning(plain_distilled)),
-    "reasoning answers, base": stats.bootstrap(reasoning(plain_base)),
-    "repetition": stats.paired(strongest["repetition"], plain_base["repetition"]),
-    "right answers": stats.paired(strongest["right"].astype(float), plain_base["right"].astype(float)),
-}
-after = [
-    text[len(before) :].strip().split(" ")[0] if text.startswith(before.rstrip()) else "(another answer)"
-    for text, before in zip(strongest["text"], plain_base["text"], strict=True)
-]
-comes = pd.Series(after).replace("", "(nothing)").value_counts().head(8)
-shown = ", ".join(f"{findings.code_span(word)} {count}" for word, count in comes.items())
+def answer(role: str, some: list, conditions: dict, name: str, fresh: bool = RECOMPUTE) -> dict:
+    """The same questions under several steerings, in one generation; a list gives each its own."""
+    each = [one if isinstance(one, list) else [one] * len(some) for one in conditions.values()]
+    change = steered(members[role], [one for steerings in each for one in steerings])
+    how = dict(form="template", max_new_tokens=MAX_STEERED, change=change, name=name, fresh=fresh)
+    return by_condition(answers(pair, members[role], some * len(conditions), **how), conditions)
+
+
+stop = {role: list(m.groups.stop) for role, m in members.items()}
+counts = pd.Series([token for tokens in own["base"]["tokens"] for token in tokens]).value_counts()
+frequent = [int(token) for token in counts.index if token not in stop["base"]][: len(stop["base"])]
 
 # %% [markdown]
-# The verdict, and the words that come after the base's own answer:
+# Both kinds of tokens under every bias, and both models as they are:
+
+# %%
+held_out = confirm[:N_STEERED]
+lowered = {
+    (name, bias): Steering(f"{name} lowered", bias=dict.fromkeys(tokens, float(bias)))
+    for name, tokens in (("stop", stop["base"]), ("words", frequent))
+    for bias in BIASES
+}
+swept = answer("base", held_out, lowered, "06_stop_lowered")
+as_is = {role: shortened(role, held_out, MAX_STEERED) for role in members}
+assert list(swept["stop", 0]["text"]) == list(as_is["base"]["text"]), "bias 0 is the baseline"
+
+# %% [markdown]
+# The strongest bias against the baseline, and against half of what separates the models:
+
+# %%
+strongest = swept["stop", BIASES[-1]]
+
+
+def change_in(what: str, texts: pd.DataFrame = strongest) -> stats.Interval:
+    """A measure's change against the base as it is, by question."""
+    return stats.paired(measured(texts, what), measured(as_is["base"], what))
+
+
+base_reasons, distilled_reasons = (measured(as_is[role], "reasons") for role in members)
+gap_half = (distilled_reasons - base_reasons) / 2
+short_of = stats.bootstrap(measured(strongest, "reasons") - base_reasons - gap_half)
+rules = [
+    findings.Part(
+        f"(a) stop rate within {MAX_STEERED} tokens", change_in("stopped"), findings.Rule("below", -0.2)
+    ),
+    findings.Part("(b) rise minus half of the gap", short_of, findings.Rule("above", 0)),
+]
+
+# %% [markdown]
+# The verdict:
 
 # %%
 F18 = findings.record(
@@ -266,34 +346,73 @@ F18 = findings.record(
     notebook="06_steering",
     quantity=f"change of the share of reasoning answers on the base, stop logit lowered by {-BIASES[-1]}",
     unit="of answers",
-    interval=rise,
+    interval=change_in("reasons"),
     rules=rules,
     control=(
         "the base's most frequent tokens lowered by as much",
-        stats.paired(reasoning(swept["words", BIASES[-1]]), reasoning(plain_base)),
+        change_in("reasons", swept["words", BIASES[-1]]),
     ),
     sample="questions",
-    details=details,
+    details={
+        "reasoning answers, distilled": stats.bootstrap(distilled_reasons),
+        "reasoning answers, base": stats.bootstrap(base_reasons),
+        "repetition": change_in("repetition"),
+        "right answers": change_in("right"),
+    },
 )
-said = f"The first word after the base's own answer, under the strongest bias: {shown}"
-display(Markdown(findings.sentence(F18)), Markdown(said))
+Markdown(findings.sentence(F18))
+
+# %% [markdown]
+# And what comes where the base would have stopped:
+
 
 # %%
-measures = {"stop rate": lambda f: f["stopped"].to_numpy(float), "reasoning answers": reasoning, "repetition": lambda f: f["repetition"].to_numpy(float), "right answers": lambda f: f["right"].to_numpy(float)}
+def next_word(text: str, before: str) -> str:
+    """The first word after the base's own answer."""
+    if not text.startswith(before.rstrip()):
+        return "(another answer)"
+    return text[len(before) :].strip().split(" ")[0] or "(nothing)"
+
+
+pairs_of_texts = zip(strongest["text"], as_is["base"]["text"], strict=True)
+comes = pd.Series([next_word(*both) for both in pairs_of_texts]).value_counts().head(8)
+listed = ", ".join(f"{findings.code_span(word)} {count}" for word, count in comes.items())
+Markdown(f"The first word after the base's own answer, under the strongest bias: {listed}")
+
+
+# %%
+def sweep(kind: str, what: str) -> list[stats.Interval]:
+    """A measure under every bias."""
+    return [stats.bootstrap(measured(swept[kind, bias], what)) for bias in BIASES]
+
+
+headings = {"stopped": "stop rate", "reasons": "reasoning answers"}
+headings |= {"repetition": "repetition", "right": "right answers"}
 panels = {
-    name: {"stop": ([stats.bootstrap(measure(swept["stop", bias])) for bias in BIASES], figures.STOP), "frequent tokens": ([stats.bootstrap(measure(swept["words", bias])) for bias in BIASES], figures.CONTROL),
-           "distilled": ([stats.bootstrap(measure(plain_distilled))] * len(BIASES), figures.DISTILLED)}
-    for name, measure in measures.items()
-}  # fmt: skip
-title = f"With the stop logit lowered by {-BIASES[-1]} the base's stop rate changes by {fall.estimate:+.0%}, its reasoning answers by {rise.estimate:+.0%}, repetition rises to {strongest['repetition'].mean():.2f}"
-fig = figures.lines(panels, range(len(BIASES)), title=title, xlabel="added to the logit", ylabel="mean over questions", ticks=BIASES)
-figures.save_figure(fig, "06_stop_lowered", pair=pair.name, note=f"n = {len(held)} questions, confirm, template, at most {MAX_STEERED} tokens")
+    heading: {
+        "stop": (sweep("stop", what), figures.STOP),
+        "frequent tokens": (sweep("words", what), figures.CONTROL),
+        "distilled": ([stats.bootstrap(measured(as_is["distilled"], what))] * len(BIASES), figures.DISTILLED),
+    }
+    for what, heading in headings.items()
+}
+
+# %%
+title = f"Kept from stopping, the base reasons in {measured(strongest, 'reasons').mean():.0%} of its answers"
+labels = dict(xlabel="logit lowered by (nats)", ylabel="mean over questions")
+fig = figures.lines(panels, [-bias for bias in BIASES], title=title, **labels)
+note = f"n = {len(held_out)} questions, confirm, template, at most {MAX_STEERED} tokens"
+figures.save_figure(fig, "06_stop_lowered", pair=pair.name, size=(11, 3.2), note=note)
 
 # %% [markdown]
-# **Figure 2: the base with its stop token held down.** Black: all stop tokens lowered; dashed grey: as many of the base's most frequent tokens; orange: the distilled model as it is, in the same number of tokens. Steps of the x axis are not to scale.
+# **Figure 2: the base with its stop token held down.** Black: all stop tokens lowered; dashed grey: as many of the base's most frequent tokens; orange: the distilled model as it is, in the same number of tokens. Bands are 95 % bootstrap over questions.
 
 # %% [markdown]
-# **What it does not show.** Longer texts: with more room a repeating text repeats more. And the share of reasoning answers counts words, not thoughts.
+# <details><summary>What it does not show</summary>
+#
+# Longer texts: with more room a repeating text repeats more. And the share of reasoning answers counts words, not thoughts.
+#
+# </details>
 
 # %% [markdown]
 # ## F19 · Vectors: where they come from
@@ -303,31 +422,72 @@ figures.save_figure(fig, "06_stop_lowered", pair=pair.name, note=f"n = {len(held
 # %% [markdown]
 # Every vector is stretched to the mean length of the stream at its layer, first tokens left out; a strength is a share of that. **Controls**: random directions of the same length; for keyword vectors the same recipe with shuffled labels, for function vectors as many random heads; the vector of another family of keywords ("First, ...; then, ...").
 
+
 # %%
-sources = {role: stored_completions(pair, m, ask(m, split["explore"][:N_SOURCES], form="template"), name=f"answers_{role}_template_just", max_new_tokens=MAX_NEW_TOKENS) for role, m in members.items()}
-wanted = {"doubting": ("distilled", KEYWORDS["doubting"]), "ordering": ("distilled", KEYWORDS["ordering"]), "opening": ("distilled", KEYWORDS["opening"]), "stop": ("base", None)}
+def own_texts(role: str, some: list) -> list:
+    """A model's stored answers to questions, with their tokens."""
+    prompts, name = ask(members[role], some, form="template"), f"answers_{role}_template_just"
+    return stored_completions(pair, members[role], prompts, name=name, max_new_tokens=MAX_NEW_TOKENS)
+
+
+sources = {role: own_texts(role, explore[:N_SOURCES]) for role in members}
+writer = dict.fromkeys(["doubting", "ordering", "opening"], "distilled") | {"stop": "base"}
 rng = np.random.default_rng(SEED)
-raw, read_heads, picked, length_of = {}, {}, {}, {}
-for name, (role, family) in wanted.items():
-    found = steering.places_before(members[role], sources[role], family)
-    if not found:  # a model that never says it: arbitrary places, so that the rest can be run
-        print(f"no place before {name} in these answers: its vector is an average over arbitrary places and means nothing")
-        found = [(k, 5) for k in range(min(4, len(sources[role])))]
+
+# %% [markdown]
+# The places: up to `N_PLACES` before a keyword (or before the stop), and as many matched ones.
+
+
+# %%
+def places_of(name: str, role: str) -> tuple[list, list]:
+    """Places before a keyword, and matched ones. A model that never says it gets arbitrary places."""
+    m, texts = members[role], sources[role]
+    found = steering.places_before(m, texts, KEYWORDS.get(name))
+    if not found:  # so that the rest can be run
+        print(f"no place before {name} in these answers: its vector means nothing")
+        found = [(k, 5) for k in range(min(4, len(texts)))]
     chosen = [found[int(k)] for k in rng.permutation(len(found))[:N_PLACES]]
-    picked[name] = chosen, steering.places_matched(members[role], sources[role], chosen, seed=SEED)
+    return chosen, steering.places_matched(m, texts, chosen, seed=SEED)
+
+
+places = {name: places_of(name, role) for name, role in writer.items()}
+counted = {name: len(chosen) for name, (chosen, _) in places.items()}
+
+# %% [markdown]
+# Each model reads all its places in one go: what each layer passes on, and what its heads put out.
+
+
+# %%
+def read_sets(role: str, sets: list) -> list[tuple]:
+    """(streams, heads' outputs) at several sets of places."""
+    sizes = [len(some) for some in sets]
+    found = steering.read_places(members[role], sources[role], [at for some in sets for at in some])
+    return list(zip(*(part.split(sizes) for part in found), strict=True))
+
+
+vectors, head_means, lengths = {}, {}, {}
 for role in members:
-    names = [name for name, (other, _) in wanted.items() if other == role]
-    parts = [some for name in names for some in picked[name]]
-    every = steering.read_places(members[role], sources[role], [place for some in parts for place in some])
-    streams, heads = (iter(found.split([len(some) for some in parts])) for found in every)
-    for name in names:
-        (before, control), (read_heads[name], _) = (next(streams), next(streams)), (next(heads).mean(0), next(heads))
-        raw[name], both = before.mean(0) - control.mean(0), torch.cat([before, control])[torch.from_numpy(rng.permutation(2 * len(before)))]
-        raw[f"{name}, shuffled"] = both[: len(before)].mean(0) - both[len(before) :].mean(0)
-        length_of[name] = both.norm(dim=-1).mean(0)
-reach = {"distilled": length_of["doubting"], "base": length_of["stop"]}
-counted = {name: len(chosen) for name, (chosen, _) in picked.items()}
-Markdown("Places averaged: " + ", ".join(f"{name} {n}" for name, n in counted.items()) + f". Length of the difference as a share of the stream, middle layer: {float(raw['doubting'][n_layers // 2].norm() / reach['distilled'][n_layers // 2]):.2f}.")
+    names = [name for name in writer if writer[name] == role]
+    found = read_sets(role, [some for name in names for some in places[name]])
+    for name, (before, heads), (matched, _) in zip(names, found[::2], found[1::2], strict=True):
+        vectors[name], head_means[name] = before.mean(0) - matched.mean(0), heads.mean(0)
+        both = torch.cat([before, matched])
+        mixed = both[torch.from_numpy(rng.permutation(len(both)))]
+        vectors[f"{name}, shuffled"] = mixed[: len(before)].mean(0) - mixed[len(before) :].mean(0)
+        lengths[name] = mixed.norm(dim=-1).mean(0)
+
+# %% [markdown]
+# How many places there were, and how large the difference is:
+
+# %%
+reach = {"base": lengths["stop"], "distilled": lengths["doubting"]}  # the stream's mean length
+n_layers, width = pair.base.n_layers, pair.base.config.hidden_size
+middle = n_layers // 2
+size = float(vectors["doubting"][middle].norm() / reach["distilled"][middle])
+listed = ", ".join(f"{name} {n}" for name, n in counted.items())
+Markdown(
+    f"Places averaged: {listed}. The doubt vector is {size:.2f} of the stream's length in layer {middle}."
+)
 
 # %% [markdown]
 # ### Heads by their causal effect
@@ -335,199 +495,468 @@ Markdown("Places averaged: " + ", ".join(f"{name} {n}" for name, n in counted.it
 # **Question.** Which heads, given their mean output before a wait (or before the stop), move $c = z(\text{stop}) - \overline{z(\text{Wait})}$ at the end of a combined prompt? All are ranked by the first-order estimate on `explore` (05 holds it against exact patching); the best are patched exactly, and their agreement is printed.
 
 # %%
-n_heads = pair.base.config.num_attention_heads
-heads, effect = {}, {}
-for name, role, plus, minus in (("wait", "distilled", wait, stop["distilled"][:1]), ("stop", "base", stop["base"][:1], wait)):
-    m, prompts = members[role], plain[role, "explore"][:N_MAP]
+wait, n_heads = list(pair.base.groups.wait), pair.base.config.num_attention_heads
+plain = {(role, part): combined[part].prompts(m, "plain") for role, m in members.items() for part in combined}
+sides = {  # whose prompts, whose places, tokens that should rise, tokens that should fall
+    "wait": ("distilled", "doubting", wait, stop["distilled"][:1]),
+    "stop": ("base", "stop", stop["base"][:1], wait),
+}
+
+
+def head_effects(role: str, source: str, plus: list, minus: list) -> tuple:
+    """The estimated effect of every head's mean output; the best of them, and their exact effects."""
+    m, prompts, mean = members[role], plain[role, "explore"][:N_MAP], head_means[source]
     seen = activations(m, prompts)
-    mean = read_heads["doubting" if name == "wait" else "stop"].to(m.device)
-    given = type(seen)(**{**vars(seen), "z": mean.expand(len(prompts), *mean.shape)})
+    given = replace(seen, z=mean.to(m.device).expand(seen.z.shape))
     estimate = attribution_patching(m, prompts, given, plus, minus).head.mean(0)
-    order = estimate.flatten().argsort(descending=True)[: 2 * N_HEADS].tolist()
-    nodes = [Node("head", *divmod(k, n_heads)) for k in order]
-    exact = exact_patching(m, prompts, given, nodes, plus, minus)
-    best = exact.mean(0).argsort(descending=True)[:N_HEADS].tolist()
-    heads[name], effect[name] = [(nodes[k].layer, nodes[k].index) for k in best], estimate
-    vector = steering.function_vector(m, mean, heads[name])
-    raw[f"{name}, function"] = vector.expand(n_layers, -1)
-    rest = [divmod(int(k), n_heads) for k in rng.permutation(n_layers * n_heads) if divmod(int(k), n_heads) not in heads[name]][:N_HEADS]
-    raw[f"{name}, random heads"] = steering.function_vector(m, mean, rest).expand(n_layers, -1)
-    display(Markdown(f"**{name}** ({role}): " + ", ".join(f"{nodes[k]} {exact[:, k].mean():+.2f}" for k in best[:6]) + f" nats, exact; estimate and exact correlate at {stats.correlation(estimate.flatten()[order], exact.mean(0)):.2f} over these {len(nodes)}."))
+    best = estimate.flatten().argsort(descending=True)[: 2 * N_HEADS].tolist()
+    nodes = [Node("head", *divmod(k, n_heads)) for k in best]
+    return estimate, nodes, exact_patching(m, prompts, given, nodes, plus, minus).mean(0)
+
+
+head_scores = {name: head_effects(*side) for name, side in sides.items()}
+
+# %% [markdown]
+# The best heads make a function vector, as many random heads its control; one vector serves for all layers.
 
 # %%
-maps = {f"{name}: {'distilled' if name == 'wait' else 'base'}": effect[name] for name in effect}
-title = "The largest estimated effects of a single head: " + ", ".join(f"{matrix.max():.2f} nats ({name})" for name, matrix in maps.items())
-fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="nats towards the token")
-figures.save_figure(fig, "06_heads", pair=pair.name, note=f"n = {N_MAP} combined prompts, explore")
+for name, (_, nodes, exact) in head_scores.items():
+    role, source, *_ = sides[name]
+    order = exact.argsort(descending=True)[:N_HEADS].tolist()
+    heads = [(nodes[k].layer, nodes[k].index) for k in order]
+    drawn = [divmod(int(k), n_heads) for k in rng.permutation(n_layers * n_heads)]
+    others = [head for head in drawn if head not in heads][:N_HEADS]
+    for kind, some in (("function", heads), ("random heads", others)):
+        vector = steering.function_vector(members[role], head_means[source], some)
+        vectors[f"{name}, {kind}"] = vector.expand(n_layers, -1)
+
+# %%
+for name, (estimate, nodes, exact) in head_scores.items():
+    order = exact.argsort(descending=True)[: min(6, N_HEADS)].tolist()
+    best = ", ".join(f"{nodes[k]} {exact[k]:+.2f}" for k in order)
+    guessed = [float(estimate[node.layer, node.index]) for node in nodes]
+    agree = stats.correlation(guessed, exact)
+    said = f"**{name}** ({sides[name][0]}): {best} nats, exact; estimate and exact correlate at {agree:.2f}"
+    display(Markdown(f"{said} over these {len(nodes)}."))
 
 # %% [markdown]
-# **Figure 3: the causal effect of each head's mean output.** Left: mean outputs before a wait, put into the distilled model at the end of an answer; red moves it towards waiting. Right: mean outputs before the stop, in the base; red towards stopping.
+# The map of all heads (folded; open the output below to see it). Left: mean outputs before a wait, put into the distilled model at the end of an answer; red moves it towards waiting. Right: mean outputs before the stop, in the base; red towards stopping. It does not show effects of heads together: the function vector is their sum, tested below.
 
-# %% [markdown]
-# **What it does not show.** Effects of heads together: the function vector is their sum, tested below.
+# %% jupyter={"outputs_hidden": true}
+maps = {f"{name}: {sides[name][0]}": estimate for name, (estimate, *_) in head_scores.items()}
+title = f"The largest effect of one head's mean output is {max(map(torch.max, maps.values())):.2f} nats"
+labels = dict(xlabel="head", ylabel="layer", unit="nats towards the token")
+fig = figures.heat_maps(maps, title=title, **labels)
+note = f"n = {N_MAP} combined prompts, explore"
+figures.save_figure(fig, "06_heads", pair=pair.name, note=note)
 
 # %% [markdown]
 # ### Layer and strength
 #
-# **Question.** Where and how strongly must a vector be added? Readout on `explore`: the change of log P(Wait set), or of log P(stop), at the end of combined prompts, with the vector added at all positions to one layer's output. The setting with the largest effect is kept.
+# **Question.** Where and how strongly must a vector be added? Readout on `explore`, plain form: the change of log P(Wait set), or of log P(stop), at the end of combined prompts, with the vector added at all positions to one layer's output. The setting with the largest effect is kept. There are six uses: two kinds of vector, for waiting on both models and for stopping on the distilled.
 
 # %%
-def unit(name: str, layer: int, role: str) -> torch.Tensor:
-    """A vector stretched to the mean length of a model's stream at a layer."""
-    return torch.nn.functional.normalize(raw[name][layer], dim=0) * reach[role][layer]
+Use = namedtuple("Use", "role vector target name")
+uses = [
+    Use("base", "doubting", "wait", "base: doubt vector"),
+    Use("base", "wait, function", "wait", "base: wait heads"),
+    Use("distilled", "doubting", "wait", "distilled: doubt vector"),
+    Use("distilled", "wait, function", "wait", "distilled: wait heads"),
+    Use("distilled", "stop", "stop", "distilled: stop vector"),
+    Use("distilled", "stop, function", "stop", "distilled: stop heads"),
+]
+
+# %% [markdown]
+# What is added, and what is read:
 
 
-def read(role: str, part: str, steerings: list[Steering], n: int, target: str, rows=range(10**6)) -> np.ndarray:
-    """Log-probability of the target, [prompt, steering]."""
+# %%
+def added(role: str, name: str, layer: int, strength: float, where: str = "all") -> Steering:
+    """A vector at a share of the mean length of a model's stream at a layer."""
+    vector = normalize(vectors[name][layer], dim=0) * reach[role][layer]
+    return Steering(name, {layer: vector}, strength, where)
+
+
+def read(role: str, part: str, target: str, steerings: list, n: int, rows=range(10**6)) -> np.ndarray:
+    """Log-probability of the target at the end of combined prompts, [prompt, steering]."""
     ids = wait if target == "wait" else stop[role]
-    return steering.steered_logprobs(members[role], take(plain[role, part][:n], rows), steerings, ids).logsumexp(2).numpy().T
+    prompts = take(plain[role, part][:n], rows)
+    return steering.steered_logprobs(members[role], prompts, steerings, ids).logsumexp(2).numpy().T
 
 
-raw["random"] = steering.random_directions(n_layers, pair.base.config.hidden_size, seed=SEED)
-label = {("base", "doubting"): "base: doubt vector", ("base", "wait, function"): "base: wait heads", ("distilled", "doubting"): "distilled: doubt vector", ("distilled", "wait, function"): "distilled: wait heads", ("distilled", "stop"): "distilled: stop vector", ("distilled", "stop, function"): "distilled: stop heads"}
-aims = {use: "stop" if "stop" in use[1] else "wait" for use in label}
-# %%
-layers = list(range(LAYER_STEP - 1, n_layers, LAYER_STEP)) if n_layers > LAYER_STEP else list(range(n_layers))
+layers = list(range(LAYER_STEP - 1, n_layers, LAYER_STEP) if n_layers > LAYER_STEP else range(n_layers))
 grid = [(layer, strength) for layer in layers for strength in STRENGTHS]
-tasks = {task: [name for (other, name), aim in aims.items() if (other, aim) == task] for task in ((role, aim) for (role, _), aim in aims.items())}
 
 
+# %%
 def read_map(rows: list[int]) -> dict:
     """The target's log-probability as it is, then with each vector at each setting, [prompt, setting]."""
     found = {}
-    for (role, target), names in tasks.items():
-        tried = [NOTHING, *(Steering(name, {layer: unit(name, layer, role)}, strength) for name in names for layer, strength in grid)]
-        found[f"{role} {target}"] = read(role, "explore", tried, N_MAP, target, rows)
+    for role, target in dict.fromkeys((use.role, use.target) for use in uses):
+        names = [use.vector for use in uses if (use.role, use.target) == (role, target)]
+        tried = [added(role, name, *setting) for name in names for setting in grid]
+        found[f"{role} {target}"] = read(role, "explore", target, [NOTHING, *tried], N_MAP, rows)
     return found
 
 
-read_maps = kept(pair, "06_map", read_map, min(N_MAP, len(combined["explore"].questions)), fresh=RECOMPUTE)
-maps, best = {}, {}
-for (role, target), names in tasks.items():
-    nothing, *change = read_maps[f"{role} {target}"].mean(0)
-    for name, changed in zip(names, np.reshape(change, (len(names), len(layers), len(STRENGTHS))) - nothing, strict=True):
-        maps[label[role, name]] = changed
-        best[role, name] = grid[int(changed.argmax())]
+n_map = min(N_MAP, len(combined["explore"].questions))
+read_maps = kept(pair, "06_map", read_map, n_map, fresh=RECOMPUTE)
+
+# %% [markdown]
+# One row a use: the setting that is kept, and what is lost if the last layer is left out. Behind the last layer only the norm and the unembedding follow, so **a vector added there is nearly a bias on logits**: an effect at that layer says that the direction points at the token, not that the model makes anything of it.
 
 # %%
-at = {"columns": [f"{strength:g}" for strength in STRENGTHS], "names": [str(layer) for layer in layers]}
-title = "Largest change: " + "; ".join(f"{label[use]} at layer {layer}, {strength:g}" for use, (layer, strength) in best.items())
-fig = figures.heat_maps(maps, title=title, xlabel="strength", ylabel="layer", unit="nats", **at)
-figures.save_figure(fig, "06_layer_and_strength", pair=pair.name, size=(17, 4.4), note=f"n = {N_MAP} combined prompts, explore, plain")
+maps = {}
+for role, target in dict.fromkeys((use.role, use.target) for use in uses):
+    some = [use for use in uses if (use.role, use.target) == (role, target)]
+    nothing, *change = read_maps[f"{role} {target}"].mean(0)
+    shape = len(some), len(layers), len(STRENGTHS)
+    maps |= dict(zip(some, np.reshape(change, shape) - nothing, strict=True))
+setting = {use: grid[int(changed.argmax())] for use, changed in maps.items()}
+earlier = [k for k, layer in enumerate(layers) if layer < n_layers - 1] or [0]
+rows = {use.name: [*setting[use], changed.max(), changed[earlier].max()] for use, changed in maps.items()}
+columns = ["layer", "strength", "change on explore (nats)", "largest below the last layer"]
+pd.DataFrame(rows, index=columns).T.astype({"layer": int}).round(2)
+
+# %%
+panels = {
+    use.name: {
+        f"{strength:g}": (changed[:, k], figures.ROLE[use.role]) for k, strength in enumerate(STRENGTHS)
+    }
+    for use, changed in maps.items()
+}
+most = max(maps, key=lambda use: maps[use].max())
+title = (
+    f"Of six uses the {most.name.split(': ')[1]} on the {most.role} acts most: {maps[most].max():+.1f} nats"
+)
+labels = dict(xlabel="layer", ylabel="change of log P (nats)")
+fig = figures.lines(panels, layers, title=title, zero=True, rows=2, **labels)
+note = f"n = {n_map} combined prompts, explore, plain"
+figures.save_figure(fig, "06_layer_and_strength", pair=pair.name, size=(10, 5.2), note=note)
 
 # %% [markdown]
-# **Figure 4: the change of log P by layer and strength.** Red: the wanted token becomes likelier. Strength is a share of the stream's mean length. These are on `explore`, where the setting is chosen; effects are told on `confirm` below.
+# **Figure 3: the change of log P by layer and strength.** Above zero the wanted token becomes likelier; a line a strength, as a share of the stream's mean length. These are on `explore`, where the setting is chosen; effects are told on `confirm` below.
 
 # %% [markdown]
-# **What it does not show.** What the model then writes: a large readout at a large strength may be a broken model.
+# <details><summary>What it does not show</summary>
+#
+# What the model then writes: a large readout at a large strength may be a broken model.
+#
+# </details>
 
 # %% [markdown]
 # ### The dose, on held-out prompts
 #
-# **Question.** At the chosen layers, how does log P grow with the strength, prompt by prompt, and in reverse? **Controls**: random directions of the same length at the chosen strength; shuffled labels or random heads; another family's vector. **Rule for F19, made stricter after a first look at the result**: it holds if for each of the six uses (two kinds of vector, waiting on both models, stopping on the distilled) (a) log P rises on `confirm` by more than 1 nat, with its interval, and (b) the share of random directions with a smaller mean effect is above 0.9, with its interval over directions; it does not hold where an interval of one use lies below.
+# **Question.** At the chosen layers, how does log P grow with the strength, prompt by prompt, and in reverse? **Controls**: random directions of the same length at the chosen strength; shuffled labels or random heads; another family's vector.
+
+# %% [markdown]
+# **Rule for F19, made stricter after a first look at the result**: it holds if for each of the six uses (two kinds of vector, waiting on both models, stopping on the distilled) (a) log P rises on `confirm` by more than 1 nat, with its interval, and (b) the share of random directions with a smaller mean effect is above 0.9, with its interval over directions; it does not hold where an interval of one use lies below.
 
 # %%
 doses = [-STRENGTHS[-1], 0.0, *STRENGTHS]
 few = min(len(plain["base", "confirm"]), N_MAP)
 
 
-def dose_and_controls(use: tuple[str, str], rows: list[int]) -> tuple[np.ndarray, ...]:
-    """The target's log-probability at every dose; under random directions; and under the other two controls."""
-    (role, name), (layer, strength), target = use, best[use], aims[use]
-    drawn = steering.random_directions(N_CONTROLS, pair.base.config.hidden_size, seed=SEED + 1) * reach[role][layer]
-    kinds = [name.replace(", function", ", random heads") if "function" in name else f"{name}, shuffled", "ordering" if target == "wait" else "doubting"]
-    own = [Steering(name, {layer: unit(name, layer, role)}, dose) for dose in doses]
-    return (
-        read(role, "confirm", own, N_COMBINED, target, rows), read(role, "confirm", [Steering("random", {layer: vector}, strength) for vector in drawn], few, target, rows),
-        read(role, "confirm", [Steering(kind, {layer: unit(kind, layer, role)}, strength) for kind in kinds], N_COMBINED, target, rows),
-    )  # fmt: skip
+def read_use(use: tuple, rows: list[int]) -> tuple[np.ndarray, ...]:
+    """The target's log-probability at every dose, under random directions, under two other vectors."""
+    (role, name, target, _), (layer, strength) = use, setting[use]
+    other = name.replace(", function", ", random heads") if "function" in name else f"{name}, shuffled"
+    family = "ordering" if target == "wait" else "doubting"
+    drawn = steering.random_directions(N_CONTROLS, width, seed=SEED + 1) * reach[role][layer]
+    random = [Steering("random", {layer: vector}, strength) for vector in drawn]
+    tried = [added(role, name, layer, dose) for dose in doses]
+    others = [added(role, kind, layer, strength) for kind in (other, family)]
+    sizes = ((tried, N_COMBINED), (random, few), (others, N_COMBINED))
+    return tuple(read(role, "confirm", target, some, n, rows) for some, n in sizes)
 
 
+# %%
 def read_each(rows: list[int]) -> dict:
     """Doses and controls of every use, [prompt, steering]."""
-    return {f"{label[use]}, {kind}": values for use in aims for kind, values in zip(("own", "random", "other"), dose_and_controls(use, rows), strict=True)}
+    kinds, found = ("own", "random", "other"), {}
+    for use in uses:
+        read_out = zip(kinds, read_use(use, rows), strict=True)
+        found |= {f"{use.name}, {kind}": values for kind, values in read_out}
+    return found
 
 
-read_doses = {key: values.T for key, values in kept(pair, "06_doses", read_each, len(combined["confirm"].questions), few, fresh=RECOMPUTE).items()}
-seen = {use: read_doses[f"{label[use]}, own"] for use in aims}
-null = {use: read_doses[f"{label[use]}, random"] - seen[use][1, :few] for use in aims}
-other = {use: read_doses[f"{label[use]}, other"] - seen[use][1] for use in aims}
+n_confirm = len(combined["confirm"].questions)
+read_doses = kept(pair, "06_doses", read_each, n_confirm, few, fresh=RECOMPUTE)
+
+# %% [markdown]
+# Per use, as changes against dose 0: the doses prompt by prompt, the chosen one, and its controls.
+
+# %%
+Effect = namedtuple("Effect", "doses chosen rise random below shuffled family before")
+
+
+def effect(use: Use) -> Effect:
+    """What a vector does to the wanted token, and what its controls do, in nats."""
+    own_doses, random, others = (read_doses[f"{use.name}, {kind}"].T for kind in ("own", "random", "other"))
+    before = own_doses[1]
+    chosen = own_doses[doses.index(setting[use][1])] - before
+    random = random - before[:few]
+    below = stats.share(random.mean(1) < chosen[:few].mean())
+    return Effect(
+        own_doses - before, chosen, stats.bootstrap(chosen), random, below, *(others - before), before
+    )
+
+
+effects = {use: effect(use) for use in uses}
 
 # %% [markdown]
 # One row a use, on `confirm`: how far it moves the wanted token, and how its controls compare.
 
-# %%
-rise_of, rank, rows = {}, {}, {}
-for use, target in aims.items():
-    (role, name), (layer, strength) = use, best[use]
-    after = seen[use][doses.index(strength)]
-    rise_of[use], rank[use] = stats.paired(after, seen[use][1]), stats.share(null[use].mean(1) < (after - seen[use][1])[:few].mean())
-    rows[label[use]] = {"layer": layer, "strength": strength, "change (nats)": f"{rise_of[use]}", "median P, before": f"{np.exp(np.median(seen[use][1])):.1e}", "after": f"{np.exp(np.median(after)):.1e}", "random directions below": f"{rank[use]}",
-                        "their mean": f"{null[use].mean():+.1f}", "shuffled labels or random heads": f"{other[use][0].mean():+.1f}", "other family": f"{other[use][1].mean():+.1f}", "prompts reversed": f"{(after < seen[use][1]).mean():.0%}"}  # fmt: skip
-pd.DataFrame(rows).T
 
 # %%
-panels = {}
-for (role, name), target in aims.items():
-    values = seen[role, name].T - seen[role, name][1][:, None]
-    low, high = np.quantile(null[role, name].mean(1), [0.025, 0.975])
-    spread = stats.Interval(float(null[role, name].mean()), float(low), float(high), N_CONTROLS)
-    panels[label[role, name]] = {"": (values, figures.LINE), "mean": (stats.bands(values), figures.ROLE[role]), "random": ([spread] * len(doses), figures.CONTROL)}
-title = "At the chosen strength: " + ", ".join(f"{label[use]} {value.estimate:+.1f}" for use, value in rise_of.items()) + " nats"
-fig = figures.lines(panels, range(len(doses)), title=title, xlabel="strength (share of the stream's length)", ylabel="change of log P (nats)", rows=2, zero=True, ticks=[f"{dose:g}" for dose in doses])
-figures.save_figure(fig, "06_dose", pair=pair.name, size=(13, 6.5), note=f"n = {len(values)} combined prompts, confirm, plain; band: {N_CONTROLS} random directions at the chosen strength")
+def use_row(use: Use) -> dict:
+    """One use as a row."""
+    seen, (layer, strength) = effects[use], setting[use]
+    before, after = (float(np.exp(np.median(logp))) for logp in (seen.before, seen.before + seen.chosen))
+    row = {"layer": layer, "strength": strength, "change (nats)": f"{seen.rise}"}
+    row |= {"median P, before": f"{before:.1e}", "after": f"{after:.1e}"}
+    row |= {"random directions below": f"{seen.below}", "their mean": f"{seen.random.mean():+.1f}"}
+    row |= {"shuffled labels or random heads": f"{seen.shuffled.mean():+.1f}"}
+    row |= {"other family": f"{seen.family.mean():+.1f}"}
+    return row | {"prompts reversed": f"{(seen.chosen < 0).mean():.0%}"}
+
+
+pd.DataFrame({use.name: use_row(use) for use in uses}).T
+
+# %%
+tints = {"base": "#9CC8E3", "distilled": "#F0BC98"}
+weakest = min(uses, key=lambda use: effects[use].rise.estimate)
+
+
+def dose_panel(use: Use) -> dict:
+    """Single prompts, their mean, and the middle 95 % of random directions."""
+    seen, averages = effects[use], effects[use].random.mean(1)
+    low, high = np.quantile(averages, [0.025, 0.975])
+    random = stats.Interval(float(averages.mean()), float(low), float(high), N_CONTROLS)
+    lines = {"": (seen.doses.T, tints[use.role])}
+    lines["mean"] = stats.bands(seen.doses.T), figures.ROLE[use.role]
+    return lines | {"random": ([random] * len(doses), figures.CONTROL)}
+
+
+# %%
+panels = {use.name: dose_panel(use) for use in uses}
+title = f"The weakest of six uses, the {weakest.name.split(': ')[1]} on the {weakest.role}, "
+title += f"moves its token by {effects[weakest].rise.estimate:+.1f} nats"
+labels = dict(xlabel="strength (share of the stream's length)", ylabel="change of log P (nats)")
+ticks = ["" if 0 < dose < 0.2 else f"{dose:g}" for dose in doses]  # no room beside 0
+fig = figures.lines(panels, doses, title=title, rows=2, zero=True, ticks=ticks, **labels)
+note = f"n = {n_confirm} combined prompts, confirm, plain; band: {N_CONTROLS} random directions"
+figures.save_figure(fig, "06_dose", pair=pair.name, size=(10, 5.4), note=note)
 
 # %% [markdown]
-# **Figure 5: dose and response, each prompt a pale line.** Thick: the mean with 95 % bootstrap. Dashed grey: the mean and middle 95 % of random directions of the same length at the chosen strength. At the left end the vector is subtracted; steps of the x axis are not to scale.
+# **Figure 4: dose and response, each prompt a pale line.** Thick: the mean with 95 % bootstrap. Dashed grey: the mean and middle 95 % of random directions of the same length at the chosen strength. Left of zero the vector is subtracted.
 
 # %% [markdown]
-# **What it does not show.** Texts; those come after the latents.
+# <details><summary>What it does not show</summary>
+#
+# Texts; those come next.
+#
+# </details>
 
 # %% [markdown]
-# ### Where and at which positions
+# ### The vectors in texts
+#
+# **Question.** What do the models write? Each vector is held through a whole answer, and beside the vectors stand plain biases on logits, which need no vector.
+
+# %% [markdown]
+# **Choice of the strength.** It is chosen on `explore`: the largest effect among those under which the share of right answers falls by at most `LIMIT` and repetition rises by at most as much (of equals the strongest). Where no strength keeps these limits the smallest is taken and starred. On the base the effect is the share of reasoning answers, on the distilled the share that stops within `MAX_STEERED` tokens.
+
+
+# %%
+def biased(name: str, tokens: list, amounts: tuple) -> list[Steering]:
+    """The logits of some tokens raised by several amounts."""
+    return [Steering(name, bias=dict.fromkeys(tokens, amount)) for amount in amounts]
+
+
+def parts_of(use: Use, sign: int = 1) -> list[Steering]:
+    """A vector at a quarter, half and the whole of the strength chosen by readout."""
+    layer, strength = setting[use]
+    return [added(use.role, use.vector, layer, sign * share * strength) for share in (0.25, 0.5, 1.0)]
+
+
+use_of = {(use.role, use.vector): use for use in uses}
+down, up = (-4.0, -8.0, -16.0), (3.0, 6.0, 9.0)
+
+# %%
+methods = {
+    "base": {
+        "stop logit lowered": biased("stop", stop["base"], down),
+        "Wait logit raised": biased("wait", wait, up),
+        "keyword vector": parts_of(use_of["base", "doubting"]),
+        "function vector": parts_of(use_of["base", "wait, function"]),
+    },
+    "distilled": {
+        "stop logit raised": biased("stop", stop["distilled"], up),
+        "Wait logit lowered": biased("wait", wait, down),
+        "stop vector": parts_of(use_of["distilled", "stop"]),
+        "stop function vector": parts_of(use_of["distilled", "stop, function"]),
+        "keyword vector subtracted": parts_of(use_of["distilled", "doubting"], -1),
+    },
+}
+
+# %% [markdown]
+# The strength of each method, on `explore`:
+
+# %%
+AIM = {"base": "reasons", "distilled": "stopped"}
+
+
+def affordable(start: dict, seen: dict) -> bool:
+    """Whether right answers and repetition stay within the limit."""
+    return start["right"] - seen["right"] <= LIMIT and seen["repetition"] - start["repetition"] <= LIMIT
+
+
+def tuned(role: str, methods: dict, fresh: bool = RECOMPUTE) -> dict[str, Steering]:
+    """Each method at its strength of largest effect within the limits, starred where none keeps them."""
+    tried = {(name, k): one for name, some in methods.items() for k, one in enumerate(some)}
+    texts = answer(role, explore[:N_TUNE], {"nothing": NOTHING} | tried, f"06_tune_{role}", fresh)
+    start, found = means(texts["nothing"]), {}
+    for name, some in methods.items():
+        seen = [means(texts[name, k]) for k in range(len(some))]
+        allowed = [k for k, one in enumerate(seen) if affordable(start, one)]
+        best = max(allowed or [0], key=lambda k: (seen[k][AIM[role]], k))
+        found[name if allowed else f"{name} *"] = some[best]
+    return found
+
+
+chosen = {role: tuned(role, methods[role]) for role in members}
+
+# %% [markdown]
+# **Controls**, on `confirm`: for vectors and latents a *different* random direction of the same length for every question; for biases other words under the same bias.
+
+
+# %%
+def rival(one: Steering, role: str, n: int) -> list[Steering]:
+    """A control of the same size for each question: a random direction, or random words' logits."""
+    if one.bias:
+        amount, words = next(iter(one.bias.values())), list(members[role].groups.control)
+        some = [[words[(k + j) % len(words)] for j in range(len(one.bias))] for k in range(n)]
+        return [Steering("word", bias=dict.fromkeys(tokens, amount)) for tokens in some]
+    ((layer, vector),) = one.vectors.items()
+    drawn = steering.random_directions(n, len(vector), seed=SEED + 2 + layer) * vector.norm()
+    return [Steering("random", {layer: direction}, abs(one.strength)) for direction in drawn]
+
+
+def write(role: str, methods: dict, fresh: bool = RECOMPUTE) -> dict:
+    """Held-out answers under nothing, each method, and its control."""
+    conditions = {"nothing": NOTHING} | {(name, "method"): one for name, one in methods.items()}
+    conditions |= {(name, "control"): rival(one, role, len(held_out)) for name, one in methods.items()}
+    return answer(role, held_out, conditions, f"06_steered_{role}", fresh)
+
+
+written = {role: write(role, chosen[role]) for role in members}
+
+# %% [markdown]
+# What each does beyond its control, by question, and the averages behind it:
+
+
+# %%
+def gain(role: str, name: str) -> stats.Interval:
+    """Reasoning answers (base) or stops (distilled) beyond the control."""
+    both = (measured(written[role][name, kind], AIM[role]) for kind in ("method", "control"))
+    return stats.paired(*both)
+
+
+def averages(role: str, name: str, kind: str) -> dict:
+    """One row: the strength, or the bias in nats, and the mean of each measure."""
+    one = chosen[role][name]
+    strength = f"{one.strength:g}" if one.vectors else f"{next(iter(one.bias.values())):+g}"
+    return {"strength": strength} | means(written[role][name, kind])
+
+
+rows = [(role, name, kind) for role in members for name in chosen[role] for kind in ("method", "control")]
+nothing = pd.DataFrame({role: means(written[role]["nothing"]) for role in members}).T
+display(nothing.round(2), pd.DataFrame({row: averages(*row) for row in rows}).T)
+
+# %% [markdown]
+# F19 has six uses, and what the vectors do in texts stands beside them:
+
+# %%
+rise_rule, rank_rule = findings.Rule("above", 1.0), findings.Rule("above", 0.9)
+seen = effects.items()
+rules = [findings.Part(f"(a) {use.name}", one.rise, rise_rule) for use, one in seen]
+rules += [findings.Part(f"(b) random below, {use.name}", one.below, rank_rule) for use, one in seen]
+details = {f"another family's vector, {use.name}": stats.bootstrap(one.family) for use, one in seen}
+noun = {"base": "reasoning answers", "distilled": "stop rate"}
+details |= {
+    f"{noun[role]} beyond the control, {name}, {role}": gain(role, name)
+    for role in members
+    for name, one in chosen[role].items()
+    if one.vectors
+}
+
+# %%
+random_means = effects[weakest].random.mean(1)
+F19 = findings.record(
+    pair,
+    "F19",
+    notebook="06_steering",
+    quantity=f"change of log P of the wanted token, weakest of six uses ({weakest.name})",
+    unit="nats",
+    interval=effects[weakest].rise,
+    rules=rules,
+    control=(f"{N_CONTROLS} random directions, same length", stats.bootstrap(random_means)),
+    details=details,
+)
+Markdown(findings.sentence(F19))
+
+# %% [markdown]
+# ### Two asides: positions, and what the vectors resemble
 #
 # **Question.** The same vectors at the chosen setting, added at other positions, or spread over three neighbouring layers at a third of the strength each. Metric: mean change of log P on `confirm`.
 
+
 # %%
-rows = {}
-for (role, name), target in aims.items():
-    layer, strength = best[role, name]
-    near = [at for at in (layer - 1, layer, layer + 1) if 0 <= at < n_layers]
-    tried = {where: Steering(name, {layer: unit(name, layer, role)}, strength, where) for where in ("all", "prompt", "last", "generated")}
-    tried["three layers, a third each"] = Steering(name, {at: unit(name, at, role) / len(near) for at in near}, strength)
-    change = read(role, "confirm", [NOTHING, *tried.values()], N_MAP, target).T
-    rows[label[role, name]] = dict(zip(tried, (change[1:] - change[0]).mean(1), strict=True))
-assert all(abs(row["generated"]) < 1e-3 for row in rows.values()), "nothing is generated yet, so nothing changes"
+def spread(use: Use) -> Steering:
+    """A third of a vector at its layer and at both neighbours."""
+    layer, strength = setting[use]
+    near = [k for k in (layer - 1, layer, layer + 1) if 0 <= k < n_layers]
+    each = [added(use.role, use.vector, k, strength).vectors[k] / len(near) for k in near]
+    return Steering(use.vector, dict(zip(near, each, strict=True)), strength)
+
+
+rows, positions = {}, ("all", "prompt", "last", "generated")
+for use in uses:
+    tried = {where: added(use.role, use.vector, *setting[use], where) for where in positions}
+    tried["three layers, a third each"] = spread(use)
+    nothing, *change = read(use.role, "confirm", use.target, [NOTHING, *tried.values()], N_MAP).T
+    rows[use.name] = dict(zip(tried, np.mean(change - nothing, axis=1), strict=True))
+assert all(abs(row["generated"]) < 1e-3 for row in rows.values()), "nothing is generated yet"
 pd.DataFrame(rows).T.round(2)
 
 # %% [markdown]
-# ### What do the vectors resemble?
-#
 # **Question.** Cosine of the keyword vector, layer by layer, with directions that other notebooks found: the Wait set's writing direction (04: unembedding, centred, final norm folded in), the difference of the two models' streams at the end of combined prompts (03), the most aligned value vector of that layer (04), and the function vector. **Control**: two random directions have a cosine within $\pm 1.96/\sqrt{d}$ in 95 of 100 cases.
 
 # %%
-difference = (activations(pair.distilled, plain["distilled", "explore"]).stream - activations(pair.base, plain["base", "explore"]).stream).mean(0)[1:].cpu()
-writes = weights.writing_direction(pair.distilled, wait).cpu()
-columns = weights.value_vector_cosines(pair.distilled, raw["doubting"]).abs()
-cosine = torch.nn.functional.cosine_similarity
-alike = {
-    "Wait unembedding": (cosine(raw["doubting"], writes[None], dim=1), figures.WAIT),
-    "model difference": (cosine(raw["doubting"], difference, dim=1), figures.DISTILLED),
-    "function vector": (cosine(raw["doubting"], raw["wait, function"], dim=1), figures.THIRD),
-    "stop vector (base)": (cosine(raw["doubting"], raw["stop"], dim=1), figures.STOP),
-    "nearest value vector": (torch.stack([columns[layer, layer].max() for layer in range(n_layers)]), figures.LINE),
+doubt = vectors["doubting"]
+ends = [activations(m, plain[role, "explore"]).stream for role, m in members.items()]
+difference = (ends[1] - ends[0]).mean(0)[1:].cpu()
+columns = weights.value_vector_cosines(pair.distilled, doubt).abs()
+known = {
+    "Wait unembedding": (weights.writing_direction(pair.distilled, wait).cpu()[None], figures.WAIT),
+    "model difference": (difference, figures.DISTILLED),
+    "function vector": (vectors["wait, function"], figures.THIRD),
+    "stop vector (base)": (vectors["stop"], figures.STOP),
 }
-bound = 1.96 / pair.base.config.hidden_size**0.5
-panels = {"": {**alike, "random": ([stats.Interval(0.0, -bound, bound, 1)] * n_layers, figures.CONTROL)}}
-title = "Largest cosine of the keyword vector over layers: " + ", ".join(f"{name} {float(values[values.abs().argmax()]):+.2f}" for name, (values, _) in alike.items())
-fig = figures.lines(panels, range(n_layers), title=title, xlabel="layer", ylabel="cosine", zero=True)
-figures.save_figure(fig, "06_cosines", pair=pair.name, size=(8.5, 4), note=f"{counted['doubting']} places before words of doubt, explore")
+cosines = {name: (cosine_similarity(doubt, other, dim=1), colour) for name, (other, colour) in known.items()}
 
 # %% [markdown]
-# **Figure 6: what the keyword vector resembles.** Dashed grey and its band: random directions. The nearest value vector is the largest of a layer's neurons in size, so it lies above the band partly by selection.
+# The curves (folded; open the output below to see them). Dashed grey and its band: random directions. The nearest value vector is the largest of a layer's neurons in size, so it lies above the band partly by selection. And none of it shows cause: a direction can resemble another and act through neither.
 
-# %% [markdown]
-# **What it does not show.** Cause: a direction can resemble another and act through neither.
+# %% jupyter={"outputs_hidden": true}
+bound, closest = 1.96 / width**0.5, max(float(values.abs().max()) for values, _ in cosines.values())
+nearest = torch.stack([columns[layer, layer].max() for layer in range(n_layers)])
+panel = cosines | {"nearest value vector": (nearest, figures.LINE)}
+panel["random"] = [stats.Interval(0.0, -bound, bound, 1)] * n_layers, figures.CONTROL
+title = f"Single value vectors aside, nothing known resembles the doubt vector by more than {closest:.2f}"
+fig = figures.lines({"": panel}, range(n_layers), title=title, xlabel="layer", ylabel="cosine", zero=True)
+note = f"{counted['doubting']} places before words of doubt, explore"
+figures.save_figure(fig, "06_cosines", pair=pair.name, size=(8.5, 4), note=note)
 
 # %% [markdown]
 # ## F20 · A latent of a sparse autoencoder
@@ -535,105 +964,182 @@ figures.save_figure(fig, "06_cosines", pair=pair.name, size=(8.5, 4), note=f"{co
 # **Question.** Which latents fire before words of doubt, what else do they fire on, and does adding a latent's decoder row make the base wait? Latents are ranked on `explore` by mean activation before words of doubt minus at matched places, then read in both models' own answers. Reconstruction error: share of variance unexplained on `confirm` answers.
 
 # %%
-known = AUTOENCODER or steering.AUTOENCODERS.get(pair.name)
-if known is None:
-    print(f"no autoencoder is known for pair {pair.name}: set AUTOENCODER = (folder or hub id, hookpoint); F20 is left out")
-else:
-    coder = steering.load_autoencoder(*known, device=pair.distilled.device)
-    on_texts = {}
-    for role, m in members.items():
-        texts = stored_completions(pair, m, ask(m, split["confirm"][:16], form="template"), name=f"answers_{role}_template_just", max_new_tokens=MAX_NEW_TOKENS)
-        places, states = steering.autoencoder_states(m, coder, texts)
-        unexplained = pd.Series(coder.unexplained(states).numpy()).groupby([k for k, _ in places]).mean().to_numpy()
-        on_texts[role] = (texts, places, states, unexplained)
-    x = states[:8].to(coder.decoder)
-    kept_error = coder.decode(coder.encode(x)) + 3.0 * coder.decoder[0] + (x - coder.decode(coder.encode(x)))
-    assert torch.allclose(kept_error, x + 3.0 * coder.decoder[0], atol=1e-3), "with its error kept, adding to the output is adding to the stream"
-    print("unexplained share of variance, mean over answers: " + ", ".join(f"{role} {stats.bootstrap(unexplained)}" for role, (*_, unexplained) in on_texts.items()))
+autoencoder = AUTOENCODER or steering.AUTOENCODERS.get(pair.name)
+coder = autoencoder and steering.load_autoencoder(*autoencoder, device=pair.distilled.device)
+if not coder:
+    said = "set AUTOENCODER = (folder or hub id, hookpoint); F20 is left out"
+    print(f"no autoencoder is known for pair {pair.name}: {said}")
+Texts = namedtuple("Texts", "written places states unexplained")
+
+
+def read_texts(role: str) -> Texts:
+    """A model's own answers as the autoencoder sees them, and its error in each."""
+    done = own_texts(role, confirm[:16])
+    places, states = steering.autoencoder_states(members[role], coder, done)
+    by_text = pd.Series(coder.unexplained(states).numpy()).groupby([k for k, _ in places])
+    return Texts(done, places, states, by_text.mean().to_numpy())
+
+
+# %% [markdown]
+# How well it reconstructs, and a law: with its error kept, adding to the autoencoder's output is adding to the stream.
 
 # %%
-if known is not None:
-    found = steering.places_before(pair.distilled, sources["distilled"], KEYWORDS["doubting"]) or [(0, 5)]
-    chosen = {place: None for place in (found[int(k)] for k in np.random.default_rng(SEED).permutation(len(found))[:N_PLACES])}
-    matched = steering.places_matched(pair.distilled, sources["distilled"], list(chosen), seed=SEED)
-    used = sorted({k for k, _ in [*chosen, *matched]})
-    places, states = steering.autoencoder_states(pair.distilled, coder, [sources["distilled"][k] for k in used])
-    index = {(used[k], at): row for row, (k, at) in enumerate(places)}
-    before, control = (coder.encode(states[[index[place] for place in some]]) for some in (list(chosen), matched))
-    ranked = (before.mean(0) - control.mean(0)).argsort(descending=True)[:5].tolist()
-    acts_of = {role: dict(zip(ranked, coder.encode(own_states, ranked).T, strict=True)) for role, (*_, own_states, _) in on_texts.items()}
-    rows = []
-    for latent, tokens in zip(ranked, promoted(pair.distilled, coder.decoder[ranked], k=5), strict=True):
-        row = {"latent": latent, "fires before doubt": f"{(before[:, latent] > 0).float().mean():.0%}", "at matched places": f"{(control[:, latent] > 0).float().mean():.0%}", "promotes": " ".join(map(repr, tokens))}
-        for role, (own_texts, own_places, *_) in on_texts.items():
-            fired = acts_of[role][latent]
-            top = [steering.context(members[role], own_texts[own_places[k][0]], own_places[k][1]) for k in fired.topk(2).indices.tolist() if fired[k] > 0]
-            row |= {f"top contexts, {role}": " | ".join(map(repr, top)) or "never fires", f"fires, {role}": f"{(fired > 0).float().mean():.1%}"}
-        rows.append(row)
-    display(pd.DataFrame(rows))
+if coder:
+    own_read = {role: read_texts(role) for role in members}
+    x = own_read["distilled"].states[:8].to(coder.decoder)
+    rebuilt, row = coder.decode(coder.encode(x)), 3.0 * coder.decoder[0]
+    assert torch.allclose((rebuilt + row) + (x - rebuilt), x + row, atol=1e-3), "the error is kept"
+    errors = [f"{role} {stats.bootstrap(some.unexplained)}" for role, some in own_read.items()]
+    print("unexplained share of variance, mean over answers: " + ", ".join(errors))
+
+# %% [markdown]
+# Activations before words of doubt and at matched places, in the distilled model's answers:
+
+
+# %%
+def before_doubt() -> tuple[torch.Tensor, ...]:
+    """Latents' activations before words of doubt and at matched places, and all states of these texts."""
+    m, texts = pair.distilled, sources["distilled"]
+    found = steering.places_before(m, texts, KEYWORDS["doubting"]) or [(0, 5)]
+    order = np.random.default_rng(SEED).permutation(len(found))[:N_PLACES]
+    some = list(dict.fromkeys(found[int(k)] for k in order))
+    matched = steering.places_matched(m, texts, some, seed=SEED)
+    used = sorted({k for k, _ in [*some, *matched]})
+    places, states = steering.autoencoder_states(m, coder, [texts[k] for k in used])
+    row = {(used[k], at): number for number, (k, at) in enumerate(places)}
+    return *(coder.encode(states[[row[at] for at in one]]) for one in (some, matched)), states
+
+
+# %% [markdown]
+# The five latents that differ most, and what else they fire on:
+
+
+# %%
+def latent_row(number: int, promotes: list) -> dict:
+    """One latent: where it fires, which tokens it promotes, its top contexts in both models' answers."""
+    doubting, elsewhere = ((acts[:, ranked[number]] > 0).float().mean() for acts in (before, matched))
+    row = {"latent": ranked[number], "fires before doubt": f"{doubting:.0%}"}
+    row |= {"at matched places": f"{elsewhere:.0%}", "promotes": " ".join(map(repr, promotes))}
+    for role, some in own_read.items():
+        fired = own_acts[role][:, number]
+        spots = [some.places[k] for k in fired.topk(2).indices.tolist() if fired[k] > 0]
+        top = [repr(steering.context(members[role], some.written[text], at)) for text, at in spots]
+        row |= {f"top contexts, {role}": " | ".join(top) or "never fires"}
+        row |= {f"fires, {role}": f"{(fired > 0).float().mean():.1%}"}
+    return row
+
+
+if coder:
+    before, matched, states = before_doubt()
+    ranked = (before.mean(0) - matched.mean(0)).argsort(descending=True)[:5].tolist()
+    own_acts = {role: coder.encode(some.states, ranked) for role, some in own_read.items()}
+    promotes = promoted(pair.distilled, coder.decoder[ranked], k=5)
+    display(pd.DataFrame([latent_row(number, words) for number, words in enumerate(promotes)]))
 
 # %% [markdown]
 # **Rule for F20, made stricter after a first look at the result.** The first latent of the table is kept: found by activation alone. F20 holds if on `confirm` its decoder row, added at the strength of largest effect on `explore`, (a) raises log P(Wait set) on the base by more than 1 nat, with its interval, and (b) the share of random live latents whose rows at the same length do less is above 0.9, with its interval over latents; it does not hold where one of the two lies below. Beside it, without a control, the latent *clamped* in the autoencoder's output, the error term kept, to multiples of its mean firing.
 
+
 # %%
-if known is not None:
-    def row_of(latent: int, role: str) -> torch.Tensor:
-        """A latent's decoder row at the mean length of a model's stream."""
-        return torch.nn.functional.normalize(coder.decoder[latent].cpu(), dim=0) * reach[role][coder.layer]
+def latent_added(k: int, role: str, dose: float, name: str = "latent") -> Steering:
+    """A latent's decoder row at a share of the mean length of a model's stream."""
+    row = normalize(coder.decoder[k].cpu(), dim=0) * reach[role][coder.layer]
+    return Steering(name, {coder.layer: row}, dose)
 
+
+if coder:
     latent = ranked[0]
-    often = coder.fires(states)
-    live = [k for k in often.argsort(descending=True).tolist() if k not in ranked and often[k] > 0][: 20 * N_CONTROLS]
-    drawn = [live[int(k)] for k in np.random.default_rng(SEED).permutation(len(live))[:N_CONTROLS]]
-    few = min(N_MAP, len(plain["base", "confirm"]))
-    fires = float(before[:, latent][before[:, latent] > 0].mean()) if (before[:, latent] > 0).any() else 1.0
-
-    on_explore = read("base", "explore", [Steering("latent", {coder.layer: row_of(latent, "base")}, dose) for dose in STRENGTHS], N_MAP, "wait").mean(0)
+    firing = before[:, latent][before[:, latent] > 0]
+    mean_firing = float(firing.mean()) if len(firing) else 1.0
+    tried = [latent_added(latent, "base", dose) for dose in STRENGTHS]
+    on_explore = read("base", "explore", "wait", tried, N_MAP).mean(0)
     latent_strength = STRENGTHS[int(on_explore.argmax())]
 
-    def read_latent(rows: list[int]) -> dict:
-        """log P(Wait set) on confirm by dose, under random latents, and clamped, [prompt, ...]."""
-        found = {}
-        for role, m in members.items():
-            prompts = take(plain[role, "confirm"], rows)
-            found[f"{role} seen"] = read(role, "confirm", [Steering("latent", {coder.layer: row_of(latent, role)}, dose) for dose in (0.0, *STRENGTHS)], 10**6, "wait", rows)
-            found[f"{role} null"] = read(role, "confirm", [Steering("latents", {coder.layer: row_of(k, role)}, latent_strength) for k in drawn], few, "wait", rows)
-            found |= {f"{role} x{times}": np.log(stop_parts(m, prompts, lm=steering.with_latent(m, coder, latent, times * fires))["Wait set"].to_numpy()) for times in (0, 1, 4)}
-        return found
+# %% [markdown]
+# The control: latents drawn from those that fire most often in these texts, the five of the table left out.
 
 # %%
-if known is not None:
-    of_latent = {key: values.T for key, values in kept(pair, "06_latent", read_latent, len(combined["confirm"].questions), few, fresh=RECOMPUTE).items()}
-    latent_seen = {role: of_latent[f"{role} seen"] for role in members}
-    latent_null = {role: of_latent[f"{role} null"] - latent_seen[role][0, :few] for role in members}
-    lift = {role: latent_seen[role][1 + STRENGTHS.index(latent_strength)] - latent_seen[role][0] for role in members}
-    latent_rise = {role: stats.bootstrap(lift[role]) for role in members}
-    latent_rank = {role: stats.share(latent_null[role].mean(1) < lift[role][:few].mean()) for role in members}
-    clamped = {(role, times): stats.bootstrap(of_latent[f"{role} x{times}"] - latent_seen[role][0]) for role in members for times in (0, 1, 4)}
+if coder:
+    often = coder.fires(states)
+    by_use = often.argsort(descending=True).tolist()
+    live = [k for k in by_use if k not in ranked and often[k] > 0][: 20 * N_CONTROLS]
+    order = np.random.default_rng(SEED).permutation(len(live))[:N_CONTROLS]
+    random_latents = [live[int(k)] for k in order]
 
-# %%
-if known is not None:
-    rules = [
-        findings.Part("(a) rise, base", latent_rise["base"], findings.Rule("above", 1.0)),
-        findings.Part("(b) random latents below, base", latent_rank["base"], findings.Rule("above", 0.9)),
-    ]
-    details = {
-        "rise, distilled": latent_rise["distilled"],
-        "random below, distilled": latent_rank["distilled"],
-    }
-    details |= {
-        f"clamped to {times} times its mean firing, {role}": clamped[role, times]
-        for role in members
-        for times in (0, 1, 4)
-    }
-    for role in members:
-        details[f"unexplained share of variance, {role}"] = stats.bootstrap(on_texts[role][3])
+
+def read_latent(rows: list[int]) -> dict:
+    """log P(Wait set) on confirm by dose, under random latents, and clamped, [prompt, ...]."""
+    found = {}
+    for role, m in members.items():
+        own_doses = [latent_added(latent, role, dose) for dose in (0.0, *STRENGTHS)]
+        random = [latent_added(k, role, latent_strength, "latents") for k in random_latents]
+        found[f"{role} seen"] = read(role, "confirm", "wait", own_doses, 10**6, rows)
+        found[f"{role} null"] = read(role, "confirm", "wait", random, few, rows)
+        for times in (0, 1, 4):
+            lm = steering.with_latent(m, coder, latent, times * mean_firing)
+            parts = stop_parts(m, take(plain[role, "confirm"], rows), lm=lm)
+            found[f"{role} x{times}"] = np.log(parts["Wait set"].to_numpy())
+    return found
+
 
 # %% [markdown]
-# On an autoencoder that is there:
+# As changes against dose 0:
 
 # %%
-if known is not None:
+LatentEffect = namedtuple("LatentEffect", "doses rise random below clamped")
+
+
+def latent_effect(role: str) -> LatentEffect:
+    """What the latent does to log P(Wait set), by dose and clamped, and what random latents do, in nats."""
+    before = read_latents[f"{role} seen"][:, 0]
+    by_dose = read_latents[f"{role} seen"] - before[:, None]
+    chosen = by_dose[:, 1 + STRENGTHS.index(latent_strength)]
+    random = (read_latents[f"{role} null"] - before[:few, None]).mean(0)
+    clamped = {times: stats.bootstrap(read_latents[f"{role} x{times}"] - before) for times in (0, 1, 4)}
+    below = stats.share(random < chosen[:few].mean())
+    return LatentEffect(by_dose, stats.bootstrap(chosen), random, below, clamped)
+
+
+if coder:
+    read_latents = kept(pair, "06_latent", read_latent, n_confirm, few, fresh=RECOMPUTE)
+    by_role = {role: latent_effect(role) for role in members}
+
+# %% [markdown]
+# And in the base's texts, with strength and control chosen as for the vectors:
+
+# %%
+if coder:
+    some = [latent_added(latent, "base", share * latent_strength) for share in (0.25, 0.5, 1.0)]
+    tuned_latent = tuned("base", {"latent": some}, fresh=False)  # beside what was written above
+    chosen["base"] |= tuned_latent
+    written["base"] |= write("base", tuned_latent, fresh=False)
+    (latent_name,) = tuned_latent
+    rows = [("base", latent_name, kind) for kind in ("method", "control")]
+    display(pd.DataFrame({row: averages(*row) for row in rows}).T)
+
+# %% [markdown]
+# On an autoencoder that is there, the parts of the rule and what stands beside them:
+
+# %%
+if coder:
+    rules = [
+        findings.Part("(a) rise, base", by_role["base"].rise, findings.Rule("above", 1.0)),
+        findings.Part("(b) random latents below, base", by_role["base"].below, findings.Rule("above", 0.9)),
+    ]
+    details = {"rise, distilled": by_role["distilled"].rise}
+    details |= {"random below, distilled": by_role["distilled"].below}
+    details |= {
+        f"clamped to {times} times its mean firing, {role}": value
+        for role in members
+        for times, value in by_role[role].clamped.items()
+    }
+    for role in members:
+        error = stats.bootstrap(own_read[role].unexplained)
+        details[f"unexplained share of variance, {role}"] = error
+    details[f"reasoning answers beyond the control, {latent_name}, base"] = gain("base", latent_name)
+
+# %%
+if coder:
     F20 = findings.record(
         pair,
         "F20",
@@ -643,189 +1149,143 @@ if known is not None:
         unit="nats",
         rules=rules,
         control=(
-            f"{len(drawn)} random live latents, same length",
-            stats.bootstrap(latent_null["base"].mean(1)),
+            f"{len(random_latents)} random live latents, same length",
+            stats.bootstrap(by_role["base"].random),
         ),
         details=details,
     )
     display(Markdown(findings.sentence(F20)))
 
+# %% [markdown]
+# Dose by dose, beside the random latents:
+
+
 # %%
-if known is not None:
-    panels = {}
-    for role in members:
-        values = latent_seen[role].T - latent_seen[role][0][:, None]
-        of_random = latent_null[role].mean(1)
-        spread = stats.Interval(float(of_random.mean()), *map(float, np.quantile(of_random, [0.025, 0.975])), len(drawn))
-        panels[role] = {"latent": (stats.bands(values), figures.ROLE[role]), "random latents": ([spread] * (1 + len(STRENGTHS)), figures.CONTROL)}
-    title = f"Latent {latent}: log P(Wait set) {lift['base'].mean():+.1f} nats on the base at strength {latent_strength:g}, {lift['distilled'].mean():+.1f} on the distilled; random latents {latent_null['base'].mean():+.1f} and {latent_null['distilled'].mean():+.1f}"
-    fig = figures.lines(panels, [0.0, *STRENGTHS], title=title, xlabel="strength", ylabel="change of log P(Wait set), nats", zero=True)
-    display(figures.save_figure(fig, "06_latent", pair=pair.name, note=f"n = {len(lift['base'])} combined prompts, confirm; band: {len(drawn)} random latents at {latent_strength:g}"))
+def latent_panel(role: str) -> dict:
+    """The latent by dose, and the middle 95 % of random latents."""
+    seen = by_role[role]
+    low, high = np.quantile(seen.random, [0.025, 0.975])
+    random = stats.Interval(float(seen.random.mean()), float(low), float(high), len(random_latents))
+    lines = {"latent": (stats.bands(seen.doses), figures.ROLE[role])}
+    return lines | {"random latents": ([random] * seen.doses.shape[1], figures.CONTROL)}
+
+
+if coder:
+    panels = {role: latent_panel(role) for role in members}
+    title = f"The latent moves log P(Wait set) on the base by {by_role['base'].rise.estimate:+.1f} nats"
+    labels = dict(xlabel="strength (share of the stream's length)", ylabel="change of log P (nats)")
+    ticks = [f"{dose:g}" for dose in (0, *STRENGTHS)]
+    fig = figures.lines(panels, [0.0, *STRENGTHS], title=title, zero=True, ticks=ticks, **labels)
+    note = f"n = {n_confirm} combined prompts, confirm; band: {len(random_latents)} random latents"
+    display(figures.save_figure(fig, "06_latent", pair=pair.name, note=note))
 
 # %% [markdown]
-# **Figure 7: one latent's decoder row added to the stream.** Coloured: the chosen latent with 95 % bootstrap over prompts. Dashed grey: mean and middle 95 % of random live latents at the same length, at the chosen strength.
+# **Figure 5: one latent's decoder row added to the stream.** Coloured: the chosen latent with 95 % bootstrap over prompts. Dashed grey: mean and middle 95 % of random live latents at the same length, at the chosen strength.
 
 # %% [markdown]
-# **What it does not show.** That the latent *means* doubt: its top contexts above are for the reader to judge.
-
-# %% [markdown]
-# ## What do they write?
+# <details><summary>What it does not show</summary>
 #
-# **Question.** Each method held through a whole answer, at a strength chosen on `explore`: the largest effect among those under which the share of right answers falls by at most `LIMIT` and repetition rises by at most as much (of equals the strongest). Where no strength keeps these limits the smallest is taken and starred. On the base the effect is the share of reasoning answers, on the distilled the share that stops within `MAX_STEERED` tokens. **Controls**, on `confirm`: for vectors and latents a *different* random direction of the same length for every question; for biases other words under the same bias.
-
-# %%
-def doses_of(role: str, name: str) -> list[Steering]:
-    """A vector at a quarter, half and the whole of the strength chosen by readout."""
-    layer, strength = best[role, name]
-    return [Steering(name, {layer: unit(name, layer, role)}, share * strength) for share in (0.25, 0.5, 1.0)]
-
-
-methods = {
-    "base": {
-        "stop logit lowered": [Steering("stop", bias=dict.fromkeys(stop["base"], bias)) for bias in (-4.0, -8.0, -16.0)],
-        "Wait logit raised": [Steering("wait", bias=dict.fromkeys(wait, bias)) for bias in (3.0, 6.0, 9.0)],
-        "keyword vector": doses_of("base", "doubting"), "function vector": doses_of("base", "wait, function"),
-    },
-    "distilled": {
-        "stop logit raised": [Steering("stop", bias=dict.fromkeys(stop["distilled"], bias)) for bias in (3.0, 6.0, 9.0)],
-        "Wait logit lowered": [Steering("wait", bias=dict.fromkeys(wait, bias)) for bias in (-4.0, -8.0, -16.0)],
-        "stop vector": doses_of("distilled", "stop"), "stop function vector": doses_of("distilled", "stop, function"),
-        "keyword vector subtracted": [one.at(-one.strength) for one in doses_of("distilled", "doubting")],
-    },
-}  # fmt: skip
-if known is not None:
-    methods["base"]["latent"] = [Steering("latent", {coder.layer: row_of(latent, "base")}, share * latent_strength) for share in (0.25, 0.5, 1.0)]
-
-# %%
-tune = split["explore"][:N_TUNE]
-effects = {"base": lambda frame: reasons(frame).mean(), "distilled": lambda frame: frame["stopped"].mean()}
-tried, affordable = {}, {}
-for role in members:
-    tried[role] = answer(role, tune, {"nothing": NOTHING} | {(name, k): one for name, doses in methods[role].items() for k, one in enumerate(doses)}, f"06_tune_{role}")
-    start = numbers(tried[role]["nothing"])
-    for name, doses in methods[role].items():
-        told = [numbers(tried[role][name, k]) for k in range(len(doses))]
-        allowed = [k for k, t in enumerate(told) if start["right"] - t["right"] <= LIMIT and t["repetition"] - start["repetition"] <= LIMIT]
-        affordable[role, name if allowed else f"{name} *"] = doses[max(allowed or [0], key=lambda k: (effects[role](tried[role][name, k]), k))]
-
-# %%
-def rival(one: Steering, role: str, n: int) -> list[Steering]:
-    """A control of the same size for each question: a random direction, or a random word's logit."""
-    if one.bias:
-        amount, words = next(iter(one.bias.values())), list(members[role].groups.control)
-        return [Steering("word", bias={words[(k + j) % len(words)]: amount for j in range(len(one.bias))}) for k in range(n)]
-    (layer, vector), = one.vectors.items()
-    return [Steering("random", {layer: drawn * vector.norm()}, abs(one.strength)) for drawn in steering.random_directions(n, len(vector), seed=SEED + 2 + layer)]
-
-
-written = {}
-for role in members:
-    chosen = {name: one for (other, name), one in affordable.items() if other == role}
-    conditions = {"nothing": NOTHING} | {(name, "method"): one for name, one in chosen.items()} | {(name, "control"): rival(one, role, len(held)) for name, one in chosen.items()}
-    written[role] = answer(role, held, conditions, f"06_steered_{role}")
-table = {(role, name, kind): {"strength": f"{affordable[role, name].strength:g}" if affordable[role, name].vectors else f"{next(iter(affordable[role, name].bias.values())):+g}", **numbers(written[role][name, kind])} for role, name in affordable for kind in ("method", "control")}
-display(pd.DataFrame({(role, "nothing", ""): numbers(written[role]["nothing"]) for role in members}).T.round(2), pd.DataFrame(table).T)
-
-# %%
-effect_of = {"base": reasoning, "distilled": lambda frame: frame["stopped"].to_numpy(float)}
-gain = {
-    (role, name): stats.paired(
-        *(effect_of[role](written[role][name, kind]) for kind in ("method", "control"))
-    )
-    for role, name in affordable
-}
-worst = min(rise_of, key=lambda use: rise_of[use].estimate)
-rise_rule, rank_rule = findings.Rule("above", 1.0), findings.Rule("above", 0.9)
-rules = [findings.Part(f"(a) {label[use]}", value, rise_rule) for use, value in rise_of.items()]
-rules += [findings.Part(f"(b) random below, {label[use]}", value, rank_rule) for use, value in rank.items()]
-details = {
-    f"another family's vector, {label[use]}": stats.bootstrap(values[1]) for use, values in other.items()
-}
-measure = {"base": "reasoning answers", "distilled": "stop rate"}
-details |= {
-    f"{measure[role]} beyond the control, {name}, {role}": value
-    for (role, name), value in gain.items()
-    if affordable[role, name].vectors
-}
+# That the latent *means* doubt: its top contexts above are for the reader to judge.
+#
+# </details>
 
 # %% [markdown]
-# F19 has six uses, and what each does in texts stands beside them:
+# ## All methods side by side
+#
+# Everything that was tried through a whole answer, at its best affordable strength, beside its control of the same size and the model as it is.
+
 
 # %%
-F19 = findings.record(
-    pair,
-    "F19",
-    notebook="06_steering",
-    quantity=f"change of log P of the wanted token, weakest of six uses ({label[worst]})",
-    unit="nats",
-    interval=rise_of[worst],
-    rules=rules,
-    control=(f"{N_CONTROLS} random directions, same length", stats.bootstrap(null[worst].mean(1))),
-    details=details,
-)
-Markdown(findings.sentence(F19))
-
-# %%
-def panel(role: str, measure) -> list:
-    """Rows of the summary for one model and measure: nothing, then each method with its control."""
-    rows = [("nothing", stats.bootstrap(measure(written[role]["nothing"])), figures.PALE)]
-    for (other, name), _ in affordable.items():
-        rows += [(name, stats.bootstrap(measure(written[role][name, kind])), figures.ROLE[role] if kind == "method" else figures.CONTROL) for kind in ("method", "control") if other == role]
-    return rows
+def method_rows(role: str, what: str) -> list:
+    """One measure: nothing, then each method with its control."""
+    colours = {"method": figures.ROLE[role], "control": figures.CONTROL}
+    rows = [("nothing", stats.bootstrap(measured(written[role]["nothing"], what)), figures.PALE)]
+    return rows + [
+        (name, stats.bootstrap(measured(written[role][name, kind], what)), colour)
+        for name in chosen[role]
+        for kind, colour in colours.items()
+    ]
 
 
-def summary(role: str, label: str, what: str):
-    """One model's summary figure."""
-    others = {"right answers": lambda frame: frame["right"].to_numpy(float), "repetition": lambda frame: frame["repetition"].to_numpy(float)}
-    panels = {label: panel(role, effect_of[role])} | {name: panel(role, measure) for name, measure in others.items()}
-    title = f"{what}, beyond the control: " + ", ".join(f"{name} {gain[other, name].estimate:+.0%}" for other, name in gain if other == role)
+def summary(role: str, heading: str, title: str):
+    """One model's methods: what they are for, right answers, repetition."""
+    headings = {AIM[role]: heading, "right": "right answers", "repetition": "repetition"}
+    panels = {name: method_rows(role, what) for what, name in headings.items()}
     return figures.interval_rows(panels, title=title, unit="mean over questions", span=(-0.04, 1.04))
 
 
-key = {"its control": figures.CONTROL, "no intervention": figures.PALE}
-note = f"n = {len(held)} questions, confirm, template, at most {MAX_STEERED} tokens"
-fig = summary("base", "reasoning answers", "Making the base wait")
-figures.save_figure(fig, "06_summary_base", pair=pair.name, size=(11, 3.8), key={"method": figures.BASE} | key, note=note)
+def most_beyond(role: str) -> str:
+    """The largest lead over a control, in answers."""
+    lead = max(gain(role, name).estimate for name in chosen[role])
+    return f"{round(lead * len(held_out))} of {len(held_out)} answers"
+
 
 # %%
-fig = summary("distilled", f"stops within {MAX_STEERED} tokens", "Making the distilled model stop")
-figures.save_figure(fig, "06_summary_distilled", pair=pair.name, size=(11, 3.8), key={"method": figures.DISTILLED} | key, note=note)
+key = {"its control": figures.CONTROL, "no intervention": figures.PALE}
+note = f"n = {len(held_out)} questions, confirm, template, at most {MAX_STEERED} tokens"
+look = dict(pair=pair.name, size=(10, 3.6), note=note)
+title = f"Making the base wait: the best method leads its control by {most_beyond('base')}"
+fig = summary("base", "reasoning answers", title)
+figures.save_figure(fig, "06_summary_base", key={"method": figures.BASE} | key, **look)
+
+# %%
+title = f"Making the distilled stop: the best method leads its control by {most_beyond('distilled')}"
+fig = summary("distilled", f"stops within {MAX_STEERED} tokens", title)
+figures.save_figure(fig, "06_summary_distilled", key={"method": figures.DISTILLED} | key, **look)
 
 # %% [markdown]
-# **Figures 8 and 9: every method at its best affordable strength.** Blue and orange the method, grey squares its control of the same size, pink no intervention; 95 % bootstrap over questions. Strengths were chosen on explore under the same limits on lost right answers and added repetition; a star marks methods that kept them at no strength tried. The panels to the right show whether the limits held.
+# **Figures 6 and 7: every method at its best affordable strength.** Blue and orange the method, grey squares its control of the same size, pink no intervention; 95 % bootstrap over questions. Strengths were chosen on explore under the same limits on lost right answers and added repetition; a star marks methods that kept them at no strength tried. The panels to the right show whether the limits held.
 
 # %% [markdown]
-# **What it does not show.** The best of each method: three strengths were tried on few questions. And right answers of the distilled model need a closed thought, which `MAX_STEERED` tokens seldom hold.
+# <details><summary>What it does not show</summary>
+#
+# The best of each method: three strengths were tried on few questions. And right answers of the distilled model need a closed thought, which `MAX_STEERED` tokens seldom hold.
+#
+# </details>
 
 # %% [markdown]
-# ## Before and after
+# ### Before and after
 #
 # The first two held-out questions under every method.
 
 # %%
 for role in members:
-    for index in range(min(2, len(held))):
-        cells = {"nothing": written[role]["nothing"]["text"].iloc[index]} | {name: written[role][name, "method"]["text"].iloc[index] for (other, name) in affordable if other == role}
-        display(Markdown(f"**{role}** · *{held[index].text}*"), pd.DataFrame({"": cells}).map(lambda text: repr(text)[1:-1][:420]))
+    texts = {"nothing": written[role]["nothing"]}
+    texts |= {name: written[role][name, "method"] for name in chosen[role]}
+    for index in range(min(2, len(held_out))):
+        display(Markdown(f"**{role}** · *{held_out[index].text}*"))
+        display(pd.DataFrame({"": quoted(texts, index)}))
 
 # %% [markdown]
 # ## Try it
 #
-# Choose a method, a layer, a strength and the positions: the next token at once, the text before and after on the button. Figures 5, 8 and 9 are the same for readers without a kernel.
+# Choose a method, a layer, a strength and the positions: the next token at once, the text before and after on the button. Figures 4, 6 and 7 are the same for readers without a kernel.
 
 # %%
-vectors = {"keyword (doubt)": raw["doubting"], "function vector (wait)": raw["wait, function"], "stop vector": raw["stop"], "random direction": raw["random"]}
-if known is not None:
-    vectors[f"latent {latent}"] = coder.decoder[latent].cpu().expand(n_layers, -1)
-explorers.steering_explorer(pair, vectors, reach)
+offered = {"keyword (doubt)": doubt, "function vector (wait)": vectors["wait, function"]}
+offered |= {"stop vector": vectors["stop"]}
+offered |= {"random direction": steering.random_directions(n_layers, width, seed=SEED)}
+if coder:
+    offered[f"latent {latent}"] = coder.decoder[latent].cpu().expand(n_layers, -1)
+explorers.steering_explorer(pair, offered, reach)
 
 # %% [markdown]
-# ## Summary
-#
-# The sentences below are printed from this run's ledger.
+# ## Takeaway
 
 # %%
-Markdown(findings.claim(pair.name, "F17", "F18", "F19", "F20"))
+reasoning = {"base": strongest, "distilled": as_is["distilled"]}
+reasoning = {role: f"{measured(texts, 'reasons').mean():.0%}" for role, texts in reasoning.items()}
+by_latent = f", a single latent {np.exp(F20['estimate']):.1f} times" if coder else ""
+Markdown(f"""
+- The distilled model's first word brings the base {F17["estimate"]:.0%} of the way to its length, beyond what
+  neutral words do. Kept from stopping, the base reasons in {reasoning["base"]} of its answers, the distilled
+  model as it is in {reasoning["distilled"]}.
+- A vector in the stream makes the wanted token likelier: the weakest of six uses
+  {np.exp(F19["estimate"]):.1f} times as likely{by_latent}.
+- To move a token is not to move a text: in whole answers the best method leads its control by
+  {most_beyond("base")} in making the base reason, and by {most_beyond("distilled")} in making
+  the distilled model stop.
+""")
 
 # %% [markdown]
 # Back: [05_patching](05_patching.ipynb). Next: [07_think_tags](07_think_tags.ipynb) asks what makes the distilled model stop.
