@@ -218,10 +218,11 @@ def train(sources: list[str], out: Path, settings: Settings, *, pair: str = "smo
         task_type="CAUSAL_LM",
     )  # fmt: skip
     model, started, tf32 = peft.get_peft_model(model, lora), time.time(), settings.precision == "tf32"
+    at_once = min(settings.rows_at_once, settings.batch_size)
     arguments = tf.TrainingArguments(
         output_dir=str(out), num_train_epochs=settings.epochs, learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine", warmup_steps=0.05, per_device_train_batch_size=settings.rows_at_once,
-        gradient_accumulation_steps=settings.batch_size // settings.rows_at_once, seed=settings.seed,
+        lr_scheduler_type="cosine", warmup_steps=0.05, per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=settings.batch_size // at_once, seed=settings.seed,
         bf16=torch.cuda.is_available() and not tf32, tf32=torch.cuda.is_available() and tf32, logging_steps=10,
         save_strategy="no", report_to=[], disable_tqdm=True, logging_nan_inf_filter=False,
     )  # fmt: skip

