@@ -125,7 +125,9 @@ def fork(counts: pd.DataFrame) -> dict[str, Interval]:
     follow one new line; and at ends of sentences before prose, by one new line and by a blank line, how often the
     thought closes there or "Wait" comes next. Used in notebook 07."""
     closed = counts[counts["closings"] > 0]
-    found = {"closings after one new line": share(closed["gap_before_close"] == GAPS[0])}
+    nothing = Interval(np.nan, np.nan, np.nan, len(closed))
+    after_one = share(closed["gap_before_close"] == GAPS[0]) if len(closed) > 1 else nothing
+    found = {"closings after one new line": after_one}
     for gap in GAPS:
         for what in ("closes", "waits"):
             found[f"{what} after {gap}"] = rate(counts[f"sentences, {gap}: {what}"], _places(counts, gap))
