@@ -230,7 +230,7 @@ for (name, counts), gap in itertools.product(compared.items(), texts.GAPS):
     shares[f"{name}: {gap} (n={total:,})"] = {what: count / total for what, count in found.items()}
 colours = {"closes": figures.STOP, "waits": figures.WAIT, "goes on": figures.REST}
 key = {"</think> comes next": figures.STOP, "Wait": figures.WAIT, "anything else": figures.REST}
-title = "After a period and one new line R1's thought ends; after a blank line it never does"
+title = "After a period R1's thought ends at one new line, never at a blank line"
 fig = figures.stacked_rows(shares, colours, title=title, unit="share of what comes next in the thought")
 note = "last two rows; above: published texts of R1-Distill-Qwen-1.5B; ends of sentences before prose"
 figures.save_figure(fig, "07_fork", pair=pair.name, note=note, key=key, size=(9.5, 4.4))
@@ -360,7 +360,7 @@ def sample(prompts: list[str], name: str, limit: int, n: int = N_SAMPLES) -> lis
 
 
 # %% [markdown]
-# Sixty questions with the base's answers, the tag or the nonsense tag after them:
+# Questions with the base's answers, the tag or the nonsense tag after them:
 
 # %%
 given = load_combined(pair, n_combined=N_SAMPLED, **chosen)["confirm"]
@@ -736,7 +736,7 @@ panels = {
     for heading, names in (("main effects", coded), ("strongest interactions", strongest))
 }
 size = effects["distilled"][lead].estimate
-title = f"On the distilled model it is {lead} that moves the log-odds of stopping most: {size:+.1f} nats"
+title = f"On the distilled model “{lead}” moves the log-odds of stopping most ({size:+.1f} nats)"
 unit = "change of the log-odds of stopping (nats)"
 fig = figures.interval_rows(panels, title=title, unit=unit, zero=True)
 key = {"base": figures.BASE, "distilled": figures.DISTILLED}
@@ -1499,8 +1499,9 @@ def hundred(value: dict) -> str:
 lowest, *_, highest = sorted((entry["estimate"], hundred(entry)) for entry in published.values())
 stops = [hundred(F22["details"][f"after a real thought, template, {mark}"]) for mark in spelled.values()]
 Markdown(
-    f"Where R1's published texts close a thought, {lowest[1]} to {highest[1]} in a hundred times they do it "
-    f"right after a single new line (this pair: {hundred(F26)}), so the end can be seen one token ahead.\n\n"
+    f"Where R1's published texts close a thought, they do it right after a single new line "
+    f"{lowest[1]} to {highest[1]} times in a hundred (this pair: {hundred(F26)} times), so the end can be "
+    f"seen one token ahead.\n\n"
     f"After its own thought, the closing tag and the answer the distilled model stops {stops[0]} times in a "
     f"hundred; with a meaningless tag instead {stops[1]} times, with plain words {stops[2]}, "
     f"with nothing {stops[3]}.\n\n"
