@@ -47,7 +47,7 @@ Labels = Sequence[str] | Mapping[str, Sequence[str]]
 def _start(title: str, width: float = 7, height: float = 3.6, panels: Any = ("",), rows: int = 1, **text: str) -> Any:
     """A figure that carries its title, and its named axes, row by row; only the first has a y label."""
     names, fig = list(panels), Figure(figsize=(width, height), layout="constrained")
-    line = max(92 if width >= 7 else 60, round(11.5 * width))  # characters
+    line = max(60, round(11 * width))  # characters
     fig.suptitle("\n".join(textwrap.wrap(title, line)), x=0.01, ha="left", fontsize=11, fontweight="bold")
     fig.set_label(title)
     axes = list(fig.subplots(rows, len(names) // rows, squeeze=False).flat)

@@ -201,11 +201,15 @@ def code_span(text: str) -> str:
 
 
 def claim(ledger: str, *findings: str) -> str:
-    """The headlines of the last run on this pair for a notebook's abstract, or that there was none."""
+    """For a notebook's abstract: the headlines of the last run on this pair, or that there was none, then those of
+    published texts."""
     for name in findings:
         check_choice(name, "finding", CLAIMS)
-    known = [headline(row) for name in findings for row in load_findings(ledger) if row["id"] == name]
-    return "\n\n".join(known) or f"Pair `{ledger}` has not been run yet: run the cells below."
+    own, theirs = (
+        [headline(row) for name in findings for row in load_findings(one) if row["id"] == name]
+        for one in (ledger, "published")
+    )
+    return "\n\n".join([*(own or [f"Pair `{ledger}` has not been run yet: run the cells below."]), *theirs])
 
 
 def table(ledger: str) -> pd.DataFrame:

@@ -529,7 +529,8 @@ counts = opening["distilled"].value_counts()
 top, top_share = counts.index[0], counts.iloc[0] / len(opening["distilled"])
 waiting = runs["distilled"]["text"].str.contains("wait", case=False).mean()
 Markdown(
-    f"**On pair `{pair.name}`, {top_share:.0%} of the distilled model's completions begin with “{top}”**, "
+    f"**On pair `{pair.name}`, {top_share:.0%} of the distilled model's completions begin with "
+    f"“{top}”**, "
     f"and {waiting:.0%} contain a wait. "
     f"First words that open at least five completions: {(counts >= 5).sum()}."
 )

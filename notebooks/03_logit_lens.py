@@ -873,7 +873,7 @@ figures.save_figure(
 
 # %%
 def read_heads(rows: list[int]) -> dict:
-    """What layers and heads write to stop − Wait on confirm, each head's change on explore, [prompt, ...]."""
+    """What layers and heads write to stop − Wait on confirm, and each head's change on explore."""
     heads = {}
     for role, member in members.items():
         prompts = take(explore.prompts(member, "plain"), rows)

@@ -742,7 +742,8 @@ display(
     .fillna("")
 )
 Markdown(
-    f"α is {best['base']:g} on the base and {best['distilled']:g} on the distilled model. The random neurons "
+    f"α is {best['base']:g} on the base and {best['distilled']:g} on the distilled model. "
+    f"The random neurons "
     f"vary more between draws than the interval over prompts tells: {by_draw['base']} on the base, "
     f"{by_draw['distilled']} on the distilled."
 )
