@@ -137,7 +137,7 @@ def test_published_texts_have_a_ledger_of_their_own_and_stand_beside_the_pairs(q
     rows = load_findings("published")
     assert [(row["id"], row["source"]) for row in rows] == [("F01", "one model's"), ("F01", "traces of others")]
     assert {row["verdict"] for row in rows} == {"holds"} and list(table("published")["id"]) == ["F01", "F01"]
-    assert claim("published", "F01").count("in published texts (") == 2 and "pair `" not in sentence(entry)
+    assert claim("nowhere", "F01").count("in published texts (") == 2 and "pair `" not in sentence(entry)
     _, _, own, *published = findings_table("tiny-qwen2").splitlines()
     assert "published" not in own and len(published) == 2
     assert "q (published texts: traces of others, a/base, a/distilled; temperature 0.6)" in published[1]
