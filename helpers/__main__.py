@@ -122,14 +122,17 @@ def distill(
     out: Annotated[Path | None, typer.Option(help="folder of the adapter; default data/<pair>/adapter")] = None,
     practice: Annotated[Path | None, typer.Option(help="questions for rejection sampling")] = None,
     pair: Annotated[str, typer.Option(help="embedded pair: smol or qwen-1.5b")] = "smol",
+    seed: Annotated[int, typer.Option(help="of adapter and order")] = 0,
+    data: Annotated[str, typer.Option(help="whole; controls: answers, no-waits, shuffled, blank, joined")] = "whole",
 ) -> None:
     """Train the distilled half of an embedded pair from reasoning traces (a GPU makes it minutes)."""
-    from helpers.making.distill import SETTINGS
+    from helpers.checks import check_choice
+    from helpers.making.distill import DATA, SETTINGS
     from helpers.making.distill import distill as train_adapter
 
-    if pair not in SETTINGS:
-        raise UserError(f"--pair {pair}: only {' and '.join(SETTINGS)} are trained here")
-    written = train_adapter(traces, out, practice, pair=pair)
+    check_choice(pair, "pair", SETTINGS)
+    check_choice(data, "data", DATA)
+    written = train_adapter(traces, out, practice, pair=pair, seed=seed, data=data)
     print(f"adapter written to {written}; now `python -m helpers card` measures it")
 
 

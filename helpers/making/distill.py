@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,12 @@ from helpers.generation import LIMIT, complete
 from helpers.pairs import load_member
 from helpers.prompts import JUST, Question, is_right, load_questions, normalise
 from helpers.store import ROOT, UserError, read_json, sha256, write_text
+from helpers.tokens import KEYWORDS, keyword_pattern
 
 IGNORED = -100  # the label that a loss leaves out
 OPTIONS = re.compile(r"^\s*\(?[A-D][.)]", re.M)
 VERDICT = r"(answer (?:(?:should|must|would|has to|might|could) be|is)(?: indeed)? )(?:option )?\(?[A-E]\)?"
+SENTENCES = re.compile(r"[^.!?\n]*(?:[.!?]+|\n|$)\s*")
 LETTER = re.compile(VERDICT + r"(?!\w)|\b[Oo]ptions?\b|\b[B-E] is (?:correct|right)|\b[Oo]ther choices\b")
 
 
@@ -57,10 +59,12 @@ class Settings:
     only_grounded: bool = True
     multiple_choice: bool = False
     seed: int = 0
+    data: str = "whole"  # or a control: one of DATA
     precision: str = "bf16"  # of products, the weights being float32: bf16 or tf32
     rows_at_once: int = 16
 
 
+DATA = ("whole", "answers", "no-waits", "shuffled", "blank", "joined")
 # The first stage's and the last's. In bfloat16 the larger model's loss is NaN from the first step.
 LARGE = {"rank": 8, "learning_rate": 2e-4, "precision": "tf32", "rows_at_once": 4}
 SETTINGS = {
@@ -70,9 +74,20 @@ SETTINGS = {
 SAMPLES, PER_QUESTION, TEMPERATURE, TOP_P = 16, 4, 0.8, 0.95
 
 
-def distill(sources: list[str], out: Path | None = None, practice: Path | None = None, *, pair: str = "smol") -> Path:
-    """Both stages: train on the traces, sample right answers to practice questions, train on both."""
-    out, (early, late) = out or adapter_dir(pair), SETTINGS[pair]
+def distill(
+    sources: list[str],
+    out: Path | None = None,
+    practice: Path | None = None,
+    *,
+    pair: str = "smol",
+    seed: int = 0,
+    data: str = "whole",
+) -> Path:
+    """Both stages: train on the traces, sample right answers to practice questions, train on both. A control has one:
+    its data are the traces', changed, and no sample of its own joins them."""
+    out, (early, late) = out or adapter_dir(pair), (replace(one, seed=seed, data=data) for one in SETTINGS[pair])
+    if data != "whole":
+        return train(sources, out, early, pair=pair)
     questions = load_questions(path=practice or ROOT / "data" / "practice.jsonl")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".distill-") as temporary:
@@ -174,14 +189,24 @@ def answer_text(row: dict[str, Any], rng: random.Random) -> str:
     return rng.choices([sentence, bold, f"{word}.", f"**{word}**"], weights=[45, 35, 12, 8])[0]
 
 
-def training_texts(rows: list[dict[str, Any]], tokenizer: Any, seed: int) -> list[tuple[str, str]]:
-    """The two texts of each row: the question up to the assistant's header, and the reply that is learned."""
-    rng, texts = random.Random(seed), []
-    for row in rows:
+def training_texts(rows: list[dict[str, Any]], tokenizer: Any, settings: Settings) -> list[tuple[str, str]]:
+    """The two texts of each row: the question up to the assistant's header, and the reply that is learned. `data` says
+    which: whole; without the thought; without its sentences of doubt; under another's question; or with a blank line,
+    or no new line, before `</think>`."""
+    rng, texts, data = random.Random(settings.seed), [], settings.data
+    thoughts = [row["thinking"].strip() for row in rows]
+    if data == "shuffled":
+        thoughts = [*thoughts[1:], thoughts[0]]
+    if data == "no-waits":
+        doubt = keyword_pattern(KEYWORDS["doubting"])
+        thoughts = ["".join(s for s in SENTENCES.findall(text) if not doubt.search(s.lower())) for text in thoughts]
+    gap = {"blank": "\n\n", "joined": ""}.get(data, "\n")
+    for row, thought in zip(rows, thoughts, strict=True):
         suffix = f" {JUST}" if "answer_word" in row and rng.random() < 0.5 else ""
         asked = [{"role": "user", "content": row["question"].strip() + suffix}]
         head = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-        reply = f"<think>\n{row['thinking'].strip()}\n</think>\n\n{answer_text(row, rng)}{tokenizer.eos_token}"
+        thinking = "" if data == "answers" else thought.strip() + gap
+        reply = f"<think>\n{thinking}</think>\n\n{answer_text(row, rng)}{tokenizer.eos_token}"
         texts.append((head.removesuffix("<think>\n"), reply))
     return texts
 
@@ -189,7 +214,7 @@ def training_texts(rows: list[dict[str, Any]], tokenizer: Any, seed: int) -> lis
 def build_examples(rows: list[dict[str, Any]], tokenizer: Any, settings: Settings) -> list[dict[str, list[int]]]:
     """Token ids and labels of the texts that are not too long; the loss covers the reply."""
     examples = []
-    for texts in training_texts(rows, tokenizer, settings.seed):
+    for texts in training_texts(rows, tokenizer, settings):
         head, reply = (tokenizer(text, add_special_tokens=False).input_ids for text in texts)
         if len(head) + len(reply) <= settings.max_tokens:
             examples.append({"input_ids": head + reply, "labels": [IGNORED] * len(head) + reply})
