@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -142,6 +144,43 @@ def tiny_autoencoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str
     config = {"activation": "topk", "num_latents": 20, "k": 4, "d_in": 48, "transcode": False}
     (folder / "layers.1" / "cfg.json").write_text(json.dumps(config))
     return str(folder), "layers.1"
+
+
+def numbers(estimate: float) -> dict[str, Any]:
+    return {"estimate": estimate, "low": estimate - 0.5, "high": estimate + 0.5, "n": 9}
+
+
+def entry(finding: str, notebook: str = "01_prompts", **more: Any) -> dict[str, Any]:
+    """An invented finding of two parts and three details, as a ledger holds it."""
+    rule = {"side": "above", "threshold": 1.0, "margin": 0.0, "verdict": "holds"}
+    parts = [{"name": name, **rule, **numbers(value)} for name, value in (("a", 10.0), ("b", 5.0))]
+    row = {"id": finding, "evidence": "pair", "source": "smol", "claim": "c", "notebook": notebook, "quantity": "q"}
+    row |= {"unit": "u", **numbers(10.0), "control": {"name": "c", **numbers(0.5)}, "rules": parts, "verdict": "holds"}
+    row |= {"details": {"loops": numbers(0.1), "runs": 4, "shape": "line"}, "remark": "", "models": ["x", "y"]}
+    return row | {"split": "confirm", "sample": "prompts", "settings": ""} | more
+
+
+class Page(HTMLParser):
+    """What a page holds: tags, attributes, texts, ids, links, pictures, and addresses that a browser would fetch."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags, self.attributes, self.ids, self.text = set(), set(), set(), ""
+        self.links, self.alts, self.fetched = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.add(tag)
+        self.attributes |= values.keys()
+        self.ids |= {values["id"]} if "id" in values else set()
+        self.links += [values["href"]] if tag == "a" and "href" in values else []
+        self.alts += [values.get("alt")] if tag == "img" else []
+        if tag in ("script", "link", "iframe") or (values.get("src") or "data:")[:5] != "data:":
+            self.fetched.append((tag, values))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
 
 @pytest.fixture(scope="session")

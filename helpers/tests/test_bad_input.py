@@ -21,9 +21,6 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import config as type_checks
-from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file, save_file
-from transformers import Qwen2ForCausalLM
 
 from helpers import __main__ as commands
 from helpers import embedded, explorers, figures, findings, patching, readouts, stats, steering, store
@@ -110,19 +107,6 @@ def cut_weights(desk: Desk) -> Path:
     return folder
 
 
-def deeper_adapter(desk: Desk) -> Path:
-    """An adapter whose last layer the base does not have."""
-    desk.patcher.setenv("R1_CACHE", str(desk.place / "cache"))
-    (desk.place / "cache").mkdir()
-    desk.patcher.setattr(embedded, "base_folder", lambda *_: desk.folders[0])
-    folder, model = desk.place / "adapter", Qwen2ForCausalLM.from_pretrained(desk.folders[0])
-    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
-    path = folder / "adapter_model.safetensors"
-    save_file({name.replace("layers.2", "layers.9"): one for name, one in load_file(path).items()}, path)
-    (folder / "training.json").write_text(json.dumps({"adapter_sha256": store.sha256(path)}))
-    return folder
-
-
 def tight(n_bytes: int, call: Callable[[], Any]) -> Any:
     """A call while no file may grow beyond so many bytes: the system refuses the write, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -151,8 +135,6 @@ TABLE = [
     Case("truncated weights", lambda d: d.load(d.given), "model does not load", "weights in safetensors", cut_weights),
     Case("weights that lack a layer", lambda d: d.load(d.given), "lack model.layers.3", "fetch or save them again",
          lambda d: d.model(num_hidden_layers=4, layer_types=["full_attention"] * 4)),
-    Case("an adapter for a deeper base", lambda d: embedded.distilled_folder(d.given), "adapter does not fit",
-         "git checkout", deeper_adapter),
     Case("a device that is not here", lambda d: d.load(d.folders[0], device="cuda:99"), "'cuda:99'", "use cpu"),
     Case("a cache that is a file", lambda d: embedded.base_folder(), "cannot prepare", "set R1_CACHE",
          lambda d: d.patcher.setenv("R1_CACHE", str(d.file("", "cache")))),
@@ -178,7 +160,7 @@ TABLE = [
     Case("a direction of NaN", lambda d: readouts.promoted(d.base, NAN * V[None]), "not finite", "look for NaN"),
     Case("a narrow direction", lambda d: readouts.promoted(d.base, V[None, :4]), "vector of (4,)", "has 48"),
     Case("a map of no positions", lambda d: readouts.lens_map(d.base, TEXTS[0], last=0), "0 positions", "at least 1"),
-    Case("a head too many", lambda d: readouts.attention_pattern(d.base, TEXTS[0], [(0, 6)]), "(0, 6)", "layers of 6"),
+    Case("a head too many", lambda d: readouts.attention_pattern(d.base, TEXTS[0], [(0, 6)]), "no head 6", "0 to 5"),
     Case("a node below the first layer", lambda d: patched(d, Node("mlp", -1)), "no node", "has 3 layers, 6 heads each",
          Desk.state),
     Case("a source of fewer prompts", lambda d: patched(d, Node("mlp", 0)), "2 prompts for 3", "give one a prompt",
@@ -218,9 +200,11 @@ TABLE = [
     Case("no such hookpoint", lambda d: load_autoencoder(d.coder[0], "layers.2"), "layers.2", "name another"),
     Case("arrays where there is no room", lambda d: tight(65536, d.kept), "array.safetensors",
          "free some room", lambda d: (d.place / "tiny-qwen2").mkdir()),
-    Case("a figure where there is no room", lambda d: tight(4096, lambda: figures.save_figure(d.given, "f",
-         pair="p", alt="a", folder=d.place)), "f.png", "free some room", lambda d: a_line([0, 1, 2])),
     # commands
+    Case("keeping a full run", lambda d: d.command("run", "--keep"), "--keep", "goes with --quick alone"),
+    Case("nothing to check", lambda d: d.command("run", "--check", "--pair", "a,b"), "no data/own/findings.json",
+         "run --pair BASE,DISTILLED"),
+    Case("no trainer", lambda d: d.command("autoencoder", "a"), "sparsify", "pip install eai-sparsify"),
     Case("a run of no notebook", lambda d: d.command("run", "--only", "99"), "starts with '99'", "there are 01_"),
     Case("a pair that was not run", lambda d: d.command("report", "--pair", "r1-70b"), "'r1-70b'", "run --pair r1-70b"),
     Case("no such repository", lambda d: d.command("publish", "a/b;rm"), "'a/b;rm'", "give it as OWNER/REPO"),

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from helpers import prompts
 from helpers.embedded import adapter_dir
 from helpers.making.distill import question_hash
 from helpers.prompts import (
@@ -19,6 +20,7 @@ from helpers.prompts import (
     endings_grid,
     is_right,
     load_questions,
+    neutral_sentences,
     normalise,
     with_ending,
 )
@@ -46,6 +48,15 @@ def test_no_question_was_trained_on():
     assert not trained & {question_hash(q.text) for q in load_questions()}
     practice = {question_hash(q.text) for q in load_questions(path=ROOT / "data" / "practice.jsonl")}
     assert trained & practice, "the hashes cover what was trained on"
+
+
+@pytest.mark.parametrize("change", ["\ufeff{}\n", "{}\n\n"])
+def test_an_editors_marks_add_no_sentence(change, tmp_path, monkeypatch):
+    committed, text = neutral_sentences(), (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "neutral.txt").write_text(change.format(text.rstrip("\n")), encoding="utf-8")
+    monkeypatch.setattr(prompts, "ROOT", tmp_path)
+    assert prompts.neutral_sentences() == committed and len(committed) == 48
 
 
 RIGHT = {"The capital is Paris.": "paris", "No. 5": "5", "It is 3.": "3", "**twenty-six**": "twenty-six",

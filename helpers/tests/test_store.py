@@ -24,12 +24,6 @@ def test_an_error_leaves_the_old_file_and_no_half_one(tmp_path, monkeypatch):
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_records_are_one_a_line(tmp_path):
-    path = tmp_path / "a.json"
-    write_records(path, [{"a": "é"}, {"a": "</think>"}])
-    assert read_json(path) == [{"a": "é"}, {"a": "</think>"}] and len(path.read_text().splitlines()) == 4
-
-
 def test_no_number_is_null_however_deep_and_an_infinite_one_refused(tmp_path):
     path = tmp_path / "a.json"
     write_records(path, [{"a": float("nan"), "b": {"c": [1.5, -np.float64("nan")]}, "d": "NaN"}])

@@ -189,4 +189,6 @@ def test_cut_answers_are_those_of_the_smaller_limit(tiny):
     prompts = [member.prompt(question.text, "template") for question in asked]
     long, short = (judged(complete(member, prompts, max_new_tokens=n), asked, opened=False) for n in (40, 15))
     cut = cut_short(member, long, asked, 15, opened=False)
-    assert cut.equals(short)
+    assert cut.equals(short) and cut_short(member, cut, asked, 30, opened=False).equals(short)
+    twice = cut_short(member, cut_short(member, long, asked, 25, opened=False), asked, 15, opened=False)
+    assert twice.equals(short), "at the shorter place, in whatever order"
