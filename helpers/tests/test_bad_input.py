@@ -7,7 +7,6 @@ Types are not checked here (jaxtyping is switched off), as outside the tests.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import sys
@@ -32,14 +31,13 @@ from helpers.patching import Node, swapped
 from helpers.prompts import Question, combine, load_questions
 from helpers.stats import Interval
 from helpers.steering import Steering, load_autoencoder, steered
-from helpers.store import ROOT, UserError
+from helpers.store import UserError
 from helpers.tests.conftest import make_checkpoint
 from helpers.weights import NeuronEdit
 
 NAN, V = float("nan"), torch.ones(48)
 TEXTS = ["The bus stops here.", "What is that park?", "So the river"]
 QUESTIONS = [Question("a", "c", "Who?", ("I",)), Question("b", "c", "What?", ("It",))]
-WATCHED = ("data", "figures", "notebooks", "README.md")
 GOOD = '{"id": "a", "category": "c", "question": "Who?", "answers": ["I"]}\n'
 
 
@@ -223,19 +221,16 @@ def desk(qwen, qwen_folders, tiny_autoencoder, data_here, monkeypatch) -> Desk:
     return Desk(qwen, qwen_folders, data_here, tiny_autoencoder, monkeypatch)
 
 
-def seen(*folders: Path) -> dict[str, tuple[int, int]]:
-    """Every file below some folders, with its size and time; locks aside."""
-    below = [Path(at) / name for folder in folders for at, inner, files in os.walk(folder) for name in (*inner, *files)]
-    paths = [path for path in (*folders, *below) if path.suffix != ".lock" and path.name != "__pycache__"]
-    return {str(path): (0, 0) if path.is_dir() else (path.lstat().st_size, path.lstat().st_mtime_ns) for path in paths}
+def seen(folder: Path) -> dict[Path, int]:
+    """Every file below a folder, with its time; locks aside."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix != ".lock" and path.is_file()}
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.name)
 def test_a_careless_value_gets_one_line_and_writes_nothing(case, desk, capsys):
     """On the command line with exit code 2; what its own parser refuses stands in a box."""
     desk.given = case.make(desk) if case.make else None
-    watched = (desk.place, *(ROOT / name for name in WATCHED))
-    before = seen(*watched)
+    before = seen(desk.place)
     capsys.readouterr()
     with pytest.raises((UserError, SystemExit)) as caught:
         case.call(desk)
@@ -245,5 +240,4 @@ def test_a_careless_value_gets_one_line_and_writes_nothing(case, desk, capsys):
         line = capsys.readouterr().err.strip()
     assert case.value in line and case.remedy in line and "Traceback" not in line, line
     assert case.value == "Usage" or (len(line.splitlines()) == 1 and len(line) <= 400), line
-    after = seen(*watched)
-    assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == set(), "written"
+    assert seen(desk.place) == before

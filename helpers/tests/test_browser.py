@@ -26,8 +26,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 SOURCES = {source.stem[:2]: source for source in find_notebooks(ROOT)}
-IN_CI = ("02", "07")
-NOTEBOOKS = [n if n in IN_CI else pytest.param(n, marks=pytest.mark.browser) for n in SOURCES]
+NOTEBOOKS = [n if n == "02" else pytest.param(n, marks=pytest.mark.browser) for n in SOURCES]
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,7 @@ import torch
 from transformers import LogitsProcessor, SequenceBiasLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
 from helpers import generation, store
-from helpers.generation import (
-    Change,
-    Decoding,
-    SeededChoice,
-    answers,
-    complete,
-    first_word,
-    load_combined,
-    select_combined,
-    stored_completions,
-)
+from helpers.generation import Change, Decoding, SeededChoice, answers, complete, select_combined, stored_completions
 from helpers.pairs import Pair
 from helpers.prompts import ask, load_questions
 from helpers.store import read_json, sha256, sidecar_path, write_records
@@ -119,7 +109,7 @@ def test_the_choice_is_from_transformers_own_nucleus(temperature, top_p, monkeyp
     ("text", "word"), [("<think>\n<think>\nOkay, so", "Okay"), ("**Paris** is", "Paris"), ("", ""), ("嗯，这", "嗯")]
 )
 def test_first_word(text, word):
-    assert first_word(text) == word
+    assert generation.first_word(text) == word
 
 
 def test_stored_rows_are_reused_and_only_missing_ones_computed(qwen, data_here, capsys, monkeypatch):
@@ -238,7 +228,7 @@ def test_select_combined_keeps_what_separates(qwen, data_here):
 
 
 def test_combined_prompts_hold_the_bases_own_answer(tiny, data_here):
-    both = load_combined(tiny, n_prompts=24, n_combined=5, max_new_tokens=12)
+    both = generation.load_combined(tiny, n_prompts=24, n_combined=5, max_new_tokens=12)
     for split, found in both.items():
         assert 1 < len(found.questions) <= 5 and all(question.split == split for question in found.questions)
         assert len(found.answers) == len(found.right) == len(found.questions)

@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -96,43 +96,38 @@ def left_in(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): store.sha256(path) for path in paths}
 
 
-@pytest.fixture
-def start(qwen: Pair) -> Callable[..., int]:
-    """Begin a piece of work in a process of its own, perhaps armed; returns its id."""
+def start(work: Callable[[Pair, int], None], pair: Pair, folder: Path, seed: int, *point: Any) -> Any:
+    """Begin a piece of work in a process of its own, perhaps armed."""
 
-    def begin(work: Callable[[Pair, int], None], folder: Path, seed: int, *point: Any) -> int:
-        if process := os.fork():
-            return process
-        try:
-            torch.set_num_threads(1)
-            store.ROOT = folder
-            os.environ["R1_CACHE"] = str(folder / "cache")
-            arm(*point) if point else None
-            work(qwen, seed)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
+    def inside() -> None:
+        torch.set_num_threads(1)
+        store.ROOT = folder
+        os.environ["R1_CACHE"] = str(folder / "cache")
+        arm(*point) if point else None
+        work(pair, seed)
 
-    return begin
+    process = get_context("fork").Process(target=inside)
+    process.start()
+    return process
 
 
-def ended(process: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+def ended(process: Any) -> int:
+    process.join()
+    return process.exitcode
 
 
 @pytest.mark.parametrize("work", WORK)
-def test_work_killed_and_done_again_or_done_twice_at_once_equals_an_uninterrupted_run(start, tmp_path, work):
+def test_work_killed_and_done_again_or_done_twice_at_once_equals_an_uninterrupted_run(qwen, tmp_path, work):
     """Killed over the results of other settings, which come first."""
-    assert ended(start(work, tmp_path / "clean", 1)) == 0 and (expected := left_in(tmp_path / "clean"))
-    two = [start(work, tmp_path / "together", 1) for _ in range(2)]
-    assert [*map(ended, two)] == [0, 0] and left_in(tmp_path / "together") == expected
+    assert ended(start(work, qwen, tmp_path / "clean", 1)) == 0
+    expected = left_in(tmp_path / "clean")
+    two = [start(work, qwen, tmp_path / "together", 1) for _ in range(2)]
+    assert [*map(ended, two)] == [0, 0] and left_in(tmp_path / "together") == expected != {}
     for number, point in enumerate(WORK[work]):
-        folder = tmp_path / str(number)
         runs = [(1, *point), (1,)] if work is convert else [(0,), (1, *point), (1,)]
-        ends = [ended(start(work, folder, *run)) for run in runs]
+        ends = [ended(start(work, qwen, tmp_path / str(number), *run)) for run in runs]
         assert ends[-2:] == [-signal.SIGKILL, 0] and not any(ends[:-2]), f"{point}: killed once, else all ends well"
-        assert left_in(folder) == expected, point
+        assert left_in(tmp_path / str(number)) == expected, point
 
 
 # An exception in mid-run

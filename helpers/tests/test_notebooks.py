@@ -235,14 +235,6 @@ def test_a_run_tells_each_notebook_its_remarks_once_and_findings_that_fit_a_term
     assert lines[0] == "F02  holds          10 (9.5 to 10.5) u" and lines[1].endswith("...") and len(lines[1]) == 80
 
 
-def test_remarks_are_told_and_leave_no_trace_in_the_notebook(tmp_path):
-    source, say = tmp_path / "01_x.py", f"print('{REMARK}"
-    source.write_text(f"# %% tags=[\"claim\"]\nprint('a')\n{say}b')\nprint('c')\n\n# %%\n{say}d')\n")
-    notebook = build(source)
-    assert execute(source, notebook) == ["b", "d"]
-    assert [[output.text for output in cell.outputs] for cell in notebook.cells] == [["a\nc\n"], []]
-
-
 def test_a_fresh_run_forgets_what_its_notebooks_could_reuse(tmp_path, executed):
     root = small_series(tmp_path, "A = 1", "A = 1")
     names = [f"{pair}/{name}.json" for pair in ("smol", "own") for name in ("01_a", "02_b", "answers")]
@@ -292,15 +284,18 @@ def test_two_models_are_named_to_the_kernels_alone(tmp_path, monkeypatch, execut
     assert nbformat.read(root / "notebooks" / "01_x.ipynb", as_version=4).cells[0].source == 'PAIR = "auto"\nSEED = 0'
 
 
-def test_the_kernel_is_this_pythons(tmp_path, monkeypatch):
+def test_the_kernel_is_this_pythons_and_remarks_leave_no_trace_in_the_notebook(tmp_path, monkeypatch):
     """Though another one is installed under the same name, where it is found first."""
-    spec = tmp_path / "kernels" / "python3" / "kernel.json"
+    spec, source = tmp_path / "kernels" / "python3" / "kernel.json", tmp_path / "01_x.py"
     spec.parent.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec.write_text(json.dumps({"argv": argv, "display_name": "x", "language": "python", "env": {"OTHER": "1"}}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    source = tmp_path / "01_x.py"
-    source.write_text("# %%\nimport os, sys\nprint(sys.executable, os.environ.get('OTHER'))\n")
+    source.write_text(
+        f"# %%\nimport os, sys\nprint(sys.executable)\nprint('{REMARK}b')\nprint(os.environ.get('OTHER'))\n\n"
+        f"# %%\nprint('{REMARK}d')\n"
+    )
     notebook = build(source)
-    execute(source, notebook)
-    assert notebook.cells[0].outputs[0].text == f"{sys.executable} None\n"
+    assert execute(source, notebook) == ["b", "d"]
+    shown = [[output.text for output in cell.outputs] for cell in notebook.cells]
+    assert shown == [[f"{sys.executable}\nNone\n"], []]

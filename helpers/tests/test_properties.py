@@ -17,7 +17,7 @@ from helpers.findings import Rule, all_of
 from helpers.generation import first_word, repetition
 from helpers.prompts import Ending, Material, Question, endings_grid, with_ending
 from helpers.stats import Interval
-from helpers.store import UserError, read_json, write_records
+from helpers.store import read_json, write_records
 from helpers.tokens import KEYWORDS, control_ids, count_keywords, keyword_pattern, plain_words, single_id, token_groups
 
 SAME_EVERY_TIME = dict(deadline=None, database=None, derandomize=True)
@@ -60,15 +60,6 @@ def test_a_prompt_has_the_same_tokens_alone_and_in_a_batch(qwen, many):
         alone = qwen.base.encode([text])["input_ids"][0].tolist()
         assert ids[mask.bool()].tolist() == alone
         assert mask.sum() == len(alone) and bool((mask.diff() >= 0).all()), "padding goes left"
-
-
-@laws
-@given(text=texts, mark=st.integers(0, 3), at=st.integers(0, 40))
-def test_a_special_token_is_refused_wherever_it_stands(qwen, text, mark, at):
-    for member in qwen.members:
-        chosen = member.special_marks[mark]
-        with pytest.raises(UserError, match="special token"):
-            member.prompt(text[:at] + chosen + text[at:], "plain")
 
 
 @laws

@@ -46,16 +46,9 @@ class Payload:
         return open, (str(self.trace), "w")
 
 
-def pickled(folder: Path, trace: Path, name: str = "pytorch_model.bin") -> None:
+def pickled(folder: Path, trace: Path) -> None:
     (folder / "model.safetensors").unlink()
-    torch.save({"model.norm.weight": Payload(trace)}, folder / name)
-
-
-def pickled_parts(folder: Path, trace: Path) -> None:
-    """Under an index that is named as one of safetensors."""
-    pickled(folder, trace, "part.bin")
-    index = {"metadata": {"total_size": 1}, "weight_map": {"model.norm.weight": "part.bin"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    torch.save({"model.norm.weight": Payload(trace)}, folder / "pytorch_model.bin")
 
 
 def own_code(folder: Path, trace: Path) -> None:
@@ -88,7 +81,6 @@ def kernel(folder: Path, trace: Path) -> None:
 
 REFUSED = {  # what is planted -> words of the line
     pickled: "needs config.json, a tokenizer and weights in safetensors",
-    pickled_parts: "needs config.json, a tokenizer and weights in safetensors",
     unknown_model: "brings code of its own, which is never run here",
     kernel: "brings code of its own, the kernel somebody/kernel",
 }

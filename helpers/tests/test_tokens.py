@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from helpers.tokens import KEYWORDS, REASONING, WAIT, count_keywords, token_groups, token_table
+from helpers.tokens import REASONING, WAIT, count_keywords, token_groups, token_table
 
 
 def test_groups_are_the_words(tiny):
@@ -35,11 +35,6 @@ def test_a_word_counts_where_it_is_one_token_in_a_text(qwen):
 )
 def test_keyword_counts(text, family, count):
     assert count_keywords(text)[family] == count
-
-
-def test_every_catalogue_word_is_found_in_itself():
-    for family, words in KEYWORDS.items():
-        assert all(count_keywords(f"{word} x")[family] >= 1 for word in words), family
 
 
 def test_token_table_agrees_with_the_tokenizer(qwen):

@@ -74,22 +74,17 @@ def test_value_vectors_by_hand(tiny):
         vector = member.model.model.layers[layer].mlp.down_proj.weight[:, neuron]
         expected = torch.nn.functional.cosine_similarity(vector, direction, dim=0)
         assert float(cosines[layer, neuron]) == pytest.approx(float(expected), abs=1e-5)
-    best = weights.closest(cosines, 3)
-    assert [float(cosines[at].abs()) for at in best] == cosines.flatten().abs().sort(descending=True).values[
-        :3
-    ].tolist()
+    best, largest = weights.closest(cosines, 3), cosines.flatten().abs().sort(descending=True).values[:3]
+    assert [float(cosines[at].abs()) for at in best] == largest.tolist()
 
 
 def test_activations_are_what_multiplies_the_columns(tiny):
     found = activations(tiny.base, PROMPTS, batch_size=2).act
     parts = attribute(tiny.base, PROMPTS, [3], neurons=True).neurons
     ids = tiny.base.tokenizer(PROMPTS[0], add_special_tokens=False, return_tensors="pt").input_ids
-    caught = []
-    layer = tiny.base.model.model.layers[2]
-    hook = layer.mlp.down_proj.register_forward_pre_hook(lambda _, args: caught.append(args[0][0, -1]))
-    with torch.no_grad():
+    caught, down = [], tiny.base.model.model.layers[2].mlp.down_proj
+    with torch.no_grad(), down.register_forward_pre_hook(lambda _, args: caught.append(args[0][0, -1])):
         tiny.base.model(input_ids=ids)
-    hook.remove()
     assert torch.allclose(found[0, 2], caught[0], atol=1e-4)
     assert ((found == 0) <= (parts == 0)).all()
 
