@@ -5,27 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import DynamicCache, LogitsProcessor
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from helpers import fast, generation
 from helpers.fast import ROOM, RoomyLayer, can_decode, is_known, roomy_cache
 from helpers.generation import Change, complete
 from helpers.pairs import load_member
+from helpers.tests.conftest import Does
 from helpers.weights import NeuronEdit, edited_weights
 
 PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-
-
-class Does(LogitsProcessor):
-    """What a function makes of the tokens so far and the scores."""
-
-    def __init__(self, function) -> None:
-        self.function = function
-
-    def __call__(self, input_ids, scores):
-        return self.function(input_ids, scores)
 
 
 @pytest.fixture(params=["qwen", "biased", pytest.param("cuda", marks=ON_GPU)])
@@ -170,6 +161,8 @@ def test_the_product_is_torchs_own(shape, bias, dtype):
     given = torch.randn(shape).to(dtype)
     assert packed(given).shape == (*shape[:-1], 40)
     assert torch.allclose(packed(given), plain(given), atol=1e-5)
+    given.requires_grad_()
+    assert torch.equal(*(torch.autograd.grad(layer(given).sin().sum(), given)[0] for layer in (plain, packed)))
 
 
 CHANGES = {
@@ -189,13 +182,6 @@ def test_a_changed_weight_is_seen_and_the_old_one_comes_back(change):
     packed._parameters["weight"] = weight
     change(packed, old)
     assert torch.equal(packed(given), before)
-
-
-def test_gradients_are_torchs_own():
-    plain, packed = layers()
-    given = torch.randn(16, 24, requires_grad=True)
-    slopes = [torch.autograd.grad(layer(given).sin().sum(), given)[0] for layer in (plain, packed)]
-    assert torch.equal(*slopes)
 
 
 def test_this_torch_can_pack_and_does_unless_a_model_is_too_large_or_torch_lacks_it(monkeypatch):

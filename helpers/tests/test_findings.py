@@ -7,7 +7,7 @@ import pytest
 
 from helpers import findings
 from helpers.commands.summary import findings_table
-from helpers.findings import CLAIMS, NO_VALUE, ONE_MODEL, Part, Published, Rule, claim, load_findings, sentence, table
+from helpers.findings import NO_VALUE, ONE_MODEL, Part, Published, Rule, claim, load_findings, sentence, table
 from helpers.pairs import Pair
 from helpers.stats import Interval
 from helpers.store import UserError
@@ -133,5 +133,4 @@ def test_published_texts_have_a_ledger_of_their_own_and_stand_beside_the_pairs(q
 
 
 def test_a_pair_that_was_not_run_says_so(data_here):
-    assert "has not been run" in claim("nowhere", "F01")
-    assert len(table("nowhere")) == 0 and "F08" in CLAIMS
+    assert "has not been run" in claim("nowhere", "F01") and len(table("nowhere")) == 0

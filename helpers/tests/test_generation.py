@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from transformers import LogitsProcessor, SequenceBiasLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import SequenceBiasLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
 from helpers import generation, store
 from helpers.generation import Change, Decoding, SeededChoice, answers, complete, select_combined, stored_completions
 from helpers.pairs import Pair
 from helpers.prompts import ask, load_questions
 from helpers.store import read_json, sha256, sidecar_path, write_records
+from helpers.tests.conftest import Does
 
 PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
 
@@ -38,13 +39,9 @@ def test_finished_rows_leave_and_the_rest_goes_on(qwen):
     """Rows that stop at different chunks give the same tokens as alone."""
     member = qwen.base
 
-    class OftenStop(LogitsProcessor):
-        def __call__(self, input_ids, scores):
-            last = input_ids[:, -1]
-            stop = (last % 11 == 0).float() * 1e4
-            out = scores.clone()
-            out[:, member.groups.stop[0]] += stop
-            return out
+    def often_stop(input_ids, scores):
+        stop = torch.arange(scores.shape[1]) == member.groups.stop[0]
+        return scores + 1e4 * (stop & (input_ids[:, -1:] % 11 == 0))
 
     @dataclass(frozen=True)
     class Watched(Change):
@@ -53,7 +50,7 @@ def test_finished_rows_leave_and_the_rest_goes_on(qwen):
             return self
 
     batches, chunk = [], generation.CHUNK["cpu"]
-    how = {"max_new_tokens": 120, "change": Watched(processors=(OftenStop(),))}
+    how = {"max_new_tokens": 120, "change": Watched(processors=(Does(often_stop),))}
     apart = [complete(member, [p], **how)[0] for p in PROMPTS]
     batches.clear()
     together = complete(member, PROMPTS, **how)
@@ -179,20 +176,6 @@ def test_a_row_is_of_its_prompt_settings_and_change(qwen, data_here, capsys, mon
         options.pop("member")
         stored_completions(qwen, member, **options)
         assert f"{good} completions reused, {2 - good} to compute" in capsys.readouterr().out
-
-
-def test_out_of_memory_halves_the_batch(qwen, monkeypatch):
-    original, sizes = generation._complete_batch, []
-
-    def tight(*given):
-        sizes.append(len(given[-1]))
-        if sizes[-1] > 2:
-            raise RuntimeError("CUDA out of memory. Tried to allocate")
-        return original(*given)
-
-    monkeypatch.setattr(generation, "_complete_batch", tight)
-    assert len(complete(qwen.base, PROMPTS, max_new_tokens=4)) == 5
-    assert sizes[0] == 5 and max(sizes[1:]) <= 4 and sizes[-1] <= 2
 
 
 def test_progress_counts_batches_so_that_the_time_left_is_not_of_one_row(qwen, data_here, monkeypatch):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -29,6 +28,8 @@ from helpers.pairs import Member, Pair
 from helpers.stats import Interval
 from helpers.store import ROOT
 from helpers.tests import remote_client
+from helpers.tests.conftest import wait_for
+from helpers.tests.test_patching import digest
 
 PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
 
@@ -133,21 +134,18 @@ def test_work_killed_and_done_again_or_done_twice_at_once_equals_an_uninterrupte
 # An exception in mid-run
 
 
-def swap(**choice: Any) -> Callable[[Pair], Any]:
-    def run(pair: Pair) -> Any:
-        with patching.swapped(pair, "base", [0, 2], **choice) as hybrid:
-            return readouts.last_hidden(hybrid, PROMPTS)
-
-    return run
+def hybrid(pair: Pair, **choice: Any) -> Any:
+    with patching.swapped(pair, "base", [0, 2], **choice) as changed:
+        return readouts.last_hidden(changed, PROMPTS)
 
 
 OF_WEIGHTS = {"logit_direction", "vocabulary_scores", "promoted", "function_vector", "writing_direction",
               "value_vector_cosines"}  # fmt: skip
 INTERVENTIONS: dict[str, Callable[[Pair], Any]] = {
     **{name: ask for name, ask in remote_client.ASKED.items() if name not in OF_WEIGHTS},
-    "layers swapped": swap(),
-    "parts interpolated": swap(part="mlp", amount=0.5, norm=True),
-    "embedding and head swapped": swap(embedding=True, head=True),
+    "layers swapped": hybrid,
+    "parts interpolated": lambda pair: hybrid(pair, part="mlp", amount=0.5, norm=True),
+    "embedding and head swapped": lambda pair: hybrid(pair, embedding=True, head=True),
     "single swaps": lambda pair: patching.single_swaps(pair, "base", PROMPTS, [5], [6]),
     "attention pattern": lambda pair: readouts.attention_pattern(pair.base, PROMPTS[0], [(1, 2)])[1],
 }
@@ -155,11 +153,10 @@ INTERVENTIONS: dict[str, Callable[[Pair], Any]] = {
 
 def state(member: Member) -> Any:
     """Every bit of a model, which tensors they are, and everything that can be hung on it."""
-    values = member.model.named_parameters(remove_duplicate=False)
-    bits = [(name, id(v), v.requires_grad, hashlib.sha256(v.numpy().tobytes()).hexdigest()) for name, v in values]
     hung = [(len(m._forward_hooks), len(m._forward_pre_hooks), m.training) for m in member.model.modules()]
     settings = member.config._attn_implementation, member.model.generation_config.to_dict()
-    return bits, hung, settings, member.lock.locked(), torch.is_grad_enabled()
+    learning = [value.requires_grad for value in member.model.parameters()]
+    return digest(member), learning, hung, settings, member.lock.locked(), torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize("name", INTERVENTIONS)
@@ -214,23 +211,10 @@ def project(tmp_path: Path) -> Path:
 def started(folder: Path, *options: str) -> subprocess.Popen:
     """`python -m helpers run` in a process group of its own, as a terminal starts it."""
     (folder / "temporary").mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-m", "helpers", "run", *options],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(folder / "temporary")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests' own shell ignores it
-    )
-
-
-def until(there: Callable[[], object], seconds: int = 60) -> None:
-    end = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+    environment = {**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(folder / "temporary")}
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    how["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # where the tests' own shell ignores it
+    return subprocess.Popen([sys.executable, "-m", "helpers", "run", *options], cwd=folder, env=environment, **how)
 
 
 def kernels(folder: Path) -> list[psutil.Process]:
@@ -255,11 +239,11 @@ def test_a_run_that_ends_early_says_so_in_one_line_and_leaves_nothing_behind(pro
     before = built.read_text()
     (project / "notebooks" / "wait").touch()
     running = started(project)
-    until((project / "notebooks" / "waiting").exists)
+    wait_for((project / "notebooks" / "waiting").exists, 60)
     end(running, *kernels(project))
     assert (running.communicate(timeout=60)[1], running.returncode) == (line, code)
     assert built.read_text() == before
-    until(lambda: not kernels(project), seconds=20)
+    wait_for(lambda: not kernels(project), 20)
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["well", "failed"])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from helpers import pairs
 from helpers.generation import complete
 from helpers.pairs import Pair, load_member, load_pair
-from helpers.preflight import CHECKS, TOLERANCE, differences, preflight
+from helpers.preflight import CHECKS, differences, preflight
 from helpers.store import UserError
 
 
@@ -69,14 +69,10 @@ def test_auto_follows_the_machine(monkeypatch):
     assert pairs.choose_pair()[0] == "smol"
 
 
-def test_revision_follows_the_weights(qwen_folders, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(qwen_folders[0], copy)
-    before = pairs._identity(copy)[1]
-    assert before == pairs._identity(qwen_folders[0])[1]
-    weights = load_file(copy / "model.safetensors")
-    weights["model.norm.weight"] += 1
-    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+def test_revision_follows_the_weights(qwen_folders, copied):
+    copy, before = copied[0], pairs._identity(qwen_folders[0])[1]
+    assert pairs._identity(copy)[1] == before
+    renamed(copy, "{}", extra=torch.ones(1))
     changed = pairs._identity(copy)[1]
     put(copy / "generation_config.json", eos_token_id=3)
     assert len({before, changed, pairs._identity(copy)[1]}) == 3, "what stops it is part of the model"
@@ -87,12 +83,6 @@ def test_half_precision_that_overflows_falls_back(qwen_folders, monkeypatch):
     monkeypatch.setattr(pairs, "_is_finite", lambda model, tokenizer: seen.append(model.dtype))
     member = load_member("base", str(qwen_folders[0]), device="cpu", dtype=torch.float16)
     assert seen == [torch.float16] and member.dtype == torch.float32
-
-
-@pytest.mark.parametrize("kind", ["qwen", "llama", "biased", "smol"])
-def test_readouts_are_plain_transformers(kind, request):
-    for member in request.getfixturevalue(kind).members:
-        assert max(differences(member).values()) < TOLERANCE[torch.float32]
 
 
 @pytest.fixture

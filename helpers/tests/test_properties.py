@@ -180,8 +180,6 @@ def test_the_order_of_prompts_does_not_matter(seed):
         assert abs(getattr(one, low_or_high) - getattr(other, low_or_high)) < 0.2 * (one.high - one.low)
     exact = [stats.alignment(rows[:, :2], rows[:, 1:]) for rows in (values, values[order])]
     assert asdict(exact[0]) == pytest.approx(asdict(exact[1]))
-    whole, few_order = rng.integers(-20, 20, 10), rng.permutation(10)  # so few that every flip is tried
-    assert stats.sign_flip_p(whole) == pytest.approx(stats.sign_flip_p(whole[few_order]))
 
 
 @laws
@@ -200,11 +198,9 @@ def test_correlation_is_symmetric_and_ranks_know_no_scale(pairs):
 @given(runs=st.lists(st.tuples(st.integers(1, 50), st.booleans()), min_size=2, max_size=20))
 def test_survival_falls_from_one_inside_its_band(runs):
     lengths, stopped = map(np.array, zip(*runs, strict=True))
-    at, share, low, high = stats.survival(lengths, stopped)
+    _, share, low, high = stats.survival(lengths, stopped)
     assert (np.diff(share) <= 1e-12).all() and ((share >= 0) & (share <= 1)).all()
     assert (low <= share + 1e-12).all() and (share <= high + 1e-12).all()
-    at, share, *_ = stats.survival(lengths, np.ones(len(lengths), bool))
-    assert share == pytest.approx([(lengths > length).mean() for length in at]), "nothing censored: a plain share"
 
 
 @laws

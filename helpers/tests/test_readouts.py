@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers import readouts
+from helpers.generation import in_memory
 from helpers.pairs import Pair
 from helpers.patching import attribute
 from helpers.readouts import bigram_logits, kl_nats, last_hidden, last_hidden_shared, lens, read_stream, residuals
@@ -243,18 +244,13 @@ def test_a_hidden_token_cannot_be_seen(tiny):
     assert not torch.allclose(hidden, plain, atol=1e-3)
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(tiny, capsys, monkeypatch):
-    member, whole, sizes = tiny.base, last_hidden(tiny.base, PROMPTS), []
-    encode = type(member).encode
-
-    def small(self, prompts, **options):
-        sizes.append(len(prompts))
-        assert len(sizes) < 9, "the batch does not get smaller"
-        if len(prompts) > 1 and len(sizes) > 1:
+def test_out_of_memory_halves_the_batch_loses_nothing_and_ends_with_a_single_prompt(capsys):
+    def run(some, most=2):
+        if len(some) > most:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
-        return encode(self, prompts, **options)
+        return [-one for one in some]
 
-    monkeypatch.setattr(type(member), "encode", small)
-    found = last_hidden(member, PROMPTS, batch_size=2)
-    assert sizes == [2, 2, 1, 1] and torch.allclose(found, whole, atol=1e-5)
-    assert "going on with 1 prompts" in capsys.readouterr().out
+    assert list(in_memory([3, 1, 4, 0, 5], 4, run)) == [([3, 1], [-3, -1]), ([4, 0], [-4, 0]), ([5], [-5])]
+    assert "out of memory: going on with 2 prompts at a time" in capsys.readouterr().out
+    with pytest.raises(UserError, match="out of memory with a single prompt: shorten it"):
+        list(in_memory([3, 1], 2, partial(run, most=0)))

@@ -71,11 +71,9 @@ class Half:
     def write(self, prompt: str, limit: int, processors: list[Any] | None = None) -> list[int]:
         """Greedy tokens after a prompt, up to a stop token."""
         ids = self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
-        chain = LogitsProcessorList(processors or [])
-        out = self.model.generate(
-            **ids, max_new_tokens=limit, do_sample=False, eos_token_id=self.stops, pad_token_id=self.stops[0],
-            logits_processor=chain,
-        )[0, ids.input_ids.shape[1] :].tolist()  # fmt: skip
+        how = {"do_sample": False, "eos_token_id": self.stops, "pad_token_id": self.stops[0]}
+        how["logits_processor"] = LogitsProcessorList(processors or [])
+        out = self.model.generate(**ids, max_new_tokens=limit, **how)[0, ids.input_ids.shape[1] :].tolist()
         return out[: next((at for at, token in enumerate(out) if token in self.stops), None)]
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 
@@ -185,15 +184,6 @@ def test_a_ledger_of_another_run_is_refused_and_nothing_written(tmp_path, monkey
     with pytest.raises(UserError, match=said):
         report(pair, out=tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_facts_of_the_training_in_readme_are_those_of_the_card():
-    card = json.loads((ROOT / "data" / "smol" / "card.json").read_text())
-    limits, text = between(README, "limits"), (ROOT / "data" / "smol" / "README.md").read_text()
-    traces, own = (int(re.search(rf"^- (\d+) outputs of {name}", text, re.M)[1]) for name in ("DeepSeek-R1", "a first"))
-    right, base = (round(100 * card[name]["estimate"]) for name in ("distilled right", "base right"))
-    told = f"{traces} traces", f"{own} correct samples", f"{traces + own:,} short texts"
-    assert not [fact for fact in (*told, f"it is right in {right} %, its base in {base} %") if fact not in limits]
 
 
 def test_readmes_example_runs(qwen, data_here, monkeypatch):

@@ -52,14 +52,12 @@ def test_a_vector_equals_a_plain_hook(tiny, where):
     wanted = []
 
     def hook(module, inputs, output):
-        hidden = output[0] if isinstance(output, tuple) else output
-        prefill = hidden.shape[1] > 1
-        moved = hidden.clone()
+        prefill, moved = output.shape[1] > 1, output.clone()
         if where == "all" or (where == "prompt" and prefill) or (where == "generated" and not prefill):
             moved = moved + added
         elif where == "last" and prefill:
             moved[:, -1] += added
-        return (moved, *output[1:]) if isinstance(output, tuple) else moved
+        return moved
 
     for prompt in PROMPTS:
         batch, stops = member.encode([prompt]), list(member.groups.stop)
@@ -101,10 +99,8 @@ def test_readouts_under_steering_equal_edited_models(tiny, size):
     ]
     read = steering.steered_logprobs(member, PROMPTS, rows, [3, 7], rows=size)
     for row, found in zip(rows, read, strict=True):
-        change = steered(member, [row])
-        hidden = last_hidden(member, PROMPTS, lm=change.lm)
-        wanted = logprobs_of(member, hidden, [3, 7])
-        assert torch.allclose(found, wanted, atol=1e-4), row.name
+        hidden = last_hidden(member, PROMPTS, lm=steered(member, [row]).lm)
+        assert torch.allclose(found, logprobs_of(member, hidden, [3, 7]), atol=1e-4), row.name
 
 
 def test_a_bias_shifts_the_logits_by_as_much(tiny):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from helpers import patching, readouts, steering, weights
 from helpers.pairs import Pair
 from helpers.store import ROOT
-from helpers.tests.conftest import make_checkpoint
+from helpers.tests.conftest import make_folders
 from helpers.tests.remote_client import ASKED, TEXTS, difference, plain
 
 READ = ["last_hidden_shared", "next_logprobs", "lens", "attribute", "attribution_patching", "exact_patching",
@@ -37,13 +37,12 @@ def numbers(pair: Pair) -> dict[str, Any]:
 
 def test_no_step_grows_with_the_square_of_the_vocabulary(tmp_path):
     """At the size of R1's vocabulary, with rows that are zero or equal, as untrained ones are."""
-    folders = []
-    for seed, role in enumerate(("base", "distilled")):
-        folders.append(make_checkpoint(tmp_path / role, role, tied=True, seed=seed, vocab_size=150_000))
-        weights_ = load_file(folders[-1] / "model.safetensors")
-        weights_["model.embed_tokens.weight"][140_000:145_000] = 0.0
-        weights_["model.embed_tokens.weight"][145_000:] = weights_["model.embed_tokens.weight"][7]
-        save_file(weights_, folders[-1] / "model.safetensors", metadata={"format": "pt"})
+    folders = make_folders(tmp_path, (True, True), (0, 1), vocab_size=150_000)
+    for path in (folder / "model.safetensors" for folder in folders):
+        values = load_file(path)
+        values["model.embed_tokens.weight"][140_000:145_000] = 0.0
+        values["model.embed_tokens.weight"][145_000:] = values["model.embed_tokens.weight"][7]
+        save_file(values, path, metadata={"format": "pt"})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pair, words = Pair.of(*folders, name="wide", device="cpu"), list(range(300, 364))
     member, direction = pair.base, torch.ones(1, 48)
@@ -64,20 +63,18 @@ def test_no_step_grows_with_the_square_of_the_vocabulary(tmp_path):
 
 
 @contextlib.contextmanager
-def default(setter, value, before):
-    setter(value)
-    try:
-        yield
-    finally:
-        setter(before)
+def default(dtype):
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 SETTINGS = {
     "inference mode": torch.inference_mode,
-    "no gradients": lambda: default(torch.set_grad_enabled, False, True),
-    "float64": lambda: default(torch.set_default_dtype, torch.float64, torch.float32),
-    "bfloat16": lambda: default(torch.set_default_dtype, torch.bfloat16, torch.float32),
-    "meta device": lambda: default(torch.set_default_device, "meta", "cpu"),
+    "no gradients": torch.no_grad,
+    "float64": lambda: default(torch.float64),
+    "bfloat16": lambda: default(torch.bfloat16),
+    "meta device": lambda: torch.device("meta"),
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
 }
 

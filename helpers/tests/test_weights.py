@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -101,7 +103,7 @@ def test_matched_neurons_are_others_of_like_size():
 
 def hooked_generate(member, prompt, steps, factor, added):
     """Independent: plain transformers with a plain PyTorch hook on each edited layer."""
-    hooks = []
+    hooks = contextlib.ExitStack()
     for layer in {layer for layer, _ in NEURONS}:
         columns = [neuron for at, neuron in NEURONS if at == layer]
 
@@ -111,13 +113,11 @@ def hooked_generate(member, prompt, steps, factor, added):
             return (changed,)
 
         down = member.model.model.layers[layer].mlp.down_proj
-        hooks.append(down.register_forward_pre_hook(edit))
+        hooks.enter_context(down.register_forward_pre_hook(edit))
     ids = member.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
-    out = member.model.generate(ids, do_sample=False, max_new_tokens=steps, pad_token_id=0, repetition_penalty=1.0)
-    with torch.no_grad():
+    with hooks, torch.no_grad():
+        out = member.model.generate(ids, do_sample=False, max_new_tokens=steps, pad_token_id=0, repetition_penalty=1.0)
         logits = member.model(input_ids=ids).logits[0, -1]
-    for hook in hooks:
-        hook.remove()
     return out[0, ids.shape[1] :].tolist(), logits
 
 
