@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A hub that is silent or refuses: real sockets, a process of its own, and soon one line."""
+"""A hub that is silent, refuses or cuts the connection: real sockets, a process of its own, and soon one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from helpers.store import ROOT
 
 KEY = "hf_" + "x1Y2" * 8
-FAULTS = {"silent": "timed out", "refusing": "401"}  # what the hub does -> what the line tells
+FAULTS = {"silent": "timed out", "refusing": "401", "cut": ""}  # what the hub does -> what the line tells
 CHILD = """
 from helpers.pairs import load_pair
 from helpers.store import UserError
@@ -27,18 +27,19 @@ except UserError as error:
 """
 
 
-class Refusal(BaseHTTPRequestHandler):
-    """Answers with the key of the question, in words and at once, or not for long."""
+class Answer(BaseHTTPRequestHandler):
+    """None for long, a refusal that repeats the key of the question, or the beginning of one."""
 
-    silent = False
+    fault = ""
 
     def log_message(self, *_: Any) -> None:
         pass
 
     def do_GET(self) -> None:
-        time.sleep(60 * self.silent)
-        self.send_response(401)
+        time.sleep(60 * (self.fault == "silent"))
+        self.send_response(200 if self.fault == "cut" else 401)
         self.send_header("X-Error-Message", f"no right for {self.headers['Authorization']}")
+        self.send_header("Content-Length", "99" if self.fault == "cut" else "0")
         self.end_headers()
 
     do_HEAD = do_GET
@@ -47,7 +48,7 @@ class Refusal(BaseHTTPRequestHandler):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_hub_at_fault_ends_soon_and_in_one_line(fault, tmp_path, request):
     """Which tells no key."""
-    hub = ThreadingHTTPServer(("127.0.0.1", 0), type("At", (Refusal,), {"silent": fault == "silent"}))
+    hub = ThreadingHTTPServer(("127.0.0.1", 0), type("At", (Answer,), {"fault": fault}))
     hub.daemon_threads, hub.handle_error = True, lambda *_: None
     threading.Thread(target=hub.serve_forever, daemon=True).start()
     request.addfinalizer(hub.shutdown)

@@ -84,7 +84,7 @@ def convert(pair: Pair, seed: int) -> None:
 
 
 WORK: dict[Callable[[Pair, int], None], list[tuple[str, int]]] = {
-    generate: [("text", 1), ("replace", 3)],
+    generate: [("text", 1), ("replace", 1), ("replace", 3)],
     keep_arrays: [("array", 1), ("replace", 1), ("text", 1)],
     record: [("text", 1), ("replace", 2)],
     convert: [("text", 2)],
@@ -119,16 +119,19 @@ def ended(process: Any) -> int:
 
 @pytest.mark.parametrize("work", WORK)
 def test_work_killed_and_done_again_or_done_twice_at_once_equals_an_uninterrupted_run(qwen, tmp_path, work):
-    """Killed over the results of other settings, which come first."""
-    assert ended(start(work, qwen, tmp_path / "clean", 1)) == 0
-    expected = left_in(tmp_path / "clean")
+    """Killed over the results of other settings, which are then asked for again."""
+    expected = {}
+    for seed in (0, 1):
+        assert ended(start(work, qwen, tmp_path / f"clean-{seed}", seed)) == 0
+        expected[seed] = left_in(tmp_path / f"clean-{seed}")
     two = [start(work, qwen, tmp_path / "together", 1) for _ in range(2)]
-    assert [*map(ended, two)] == [0, 0] and left_in(tmp_path / "together") == expected != {}
-    for number, point in enumerate(WORK[work]):
-        runs = [(1, *point), (1,)] if work is convert else [(0,), (1, *point), (1,)]
-        ends = [ended(start(work, qwen, tmp_path / str(number), *run)) for run in runs]
-        assert ends[-2:] == [-signal.SIGKILL, 0] and not any(ends[:-2]), f"{point}: killed once, else all ends well"
-        assert left_in(tmp_path / str(number)) == expected, point
+    assert [*map(ended, two)] == [0, 0] and left_in(tmp_path / "together") == expected[1] != expected[0]
+    for point in WORK[work]:
+        folder, others = tmp_path / "-".join(map(str, point)), (0,) if work is not convert else ()
+        assert not any(ended(start(work, qwen, folder, seed)) for seed in others)
+        assert ended(start(work, qwen, folder, 1, *point)) == -signal.SIGKILL, point
+        for seed in (*others, 1):
+            assert ended(start(work, qwen, folder, seed)) == 0 and left_in(folder) == expected[seed], (point, seed)
 
 
 # An exception in mid-run
