@@ -6,6 +6,7 @@ Types are not checked here (jaxtyping is switched off), as outside the tests.
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
