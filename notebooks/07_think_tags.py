@@ -326,20 +326,20 @@ def over_texts(rows: pd.DataFrame, column: str) -> stats.Interval:
 
 # %%
 fields = [field.name for field in dataclasses.fields(Completion)]
-thoughts = [Completion(**row) for row in greedy[fields].to_dict("records")[:N_FORK]]
+read_thoughts = [Completion(**row) for row in greedy[fields].to_dict("records")[:N_FORK]]
 ends = pd.DataFrame()
 if distilled.groups.end_think is not None:
-    ends = pd.concat([fork.read_fork(distilled, done).assign(text=k) for k, done in enumerate(thoughts)])
+    ends = pd.concat([fork.read_fork(distilled, done).assign(text=k) for k, done in enumerate(read_thoughts)])
 groups = {}
 if len(ends):
     mid_thought = ~ends["closes"] & ends["depth"].between(1 / 3, 0.999)
     groups = {"in mid-thought": ends[mid_thought], "at its own end": ends[ends["closes"]]}
-chosen = {
+marks_chosen = {
     f"P({choice}), {place}": over_texts(rows, choice)
     for place, rows in groups.items()
     for choice in ("one", "blank", "neither")
 }
-pd.DataFrame({"mean over texts": chosen}).map(format)
+pd.DataFrame({"mean over texts": marks_chosen}).map(format)
 
 # %%
 exchanged = {
@@ -359,7 +359,7 @@ fig = figures.interval_rows(
     {"": rows}, title=title, unit="probability right after the mark", span=(-0.03, 1.03)
 )
 key = {"</think>": figures.STOP, "Wait set": figures.WAIT}
-note = f"greedy thoughts of {len(thoughts)} questions"
+note = f"greedy thoughts of {len(read_thoughts)} questions"
 figures.save_figure(fig, "07_fork_exchanged", pair=pair.name, note=note, key=key, size=(8, 3))
 
 # %% [markdown]
@@ -423,7 +423,7 @@ F26 = findings.record(
     "F26",
     rules=fork_parts(pair_texts),
     control=("closings at random line ends", by_chance(pair_texts)),
-    details=rates_of(pair_texts) | chosen | exchanged | effects,
+    details=rates_of(pair_texts) | marks_chosen | exchanged | effects,
     sample="greedy answers",
     **about,
 )
