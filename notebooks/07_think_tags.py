@@ -40,6 +40,9 @@ RECOMPUTE = False
 MAX_NEW_TOKENS = 400
 MAX_ANSWER = 30  # the base's answer has at most this many tokens
 N_COMBINED = 24  # quick: 6; questions whose endings are read
+N_FORK = 60  # quick: 6; thoughts in which the mark at the end of a sentence is exchanged
+N_PUSHED = 24  # quick: 4; questions answered while one new line is pushed
+PUSHES = [-8.0, 8.0]  # nats
 N_GRID = 6  # quick: 2; questions of the full grid
 N_SAMPLED = 60  # quick: 6; questions that are sampled
 N_SAMPLES = 8  # quick: 2; samples of each
@@ -55,6 +58,7 @@ BUDGETS = [0, 8, 16, 32, 64]  # tokens of thought before it is cut
 TEMPERATURE, TOP_P = 0.6, 0.95
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
+import dataclasses
 import itertools
 import unicodedata
 
@@ -64,8 +68,9 @@ import torch
 from IPython.display import Markdown, display
 from sklearn.linear_model import LinearRegression
 
-from helpers import explorers, figures, findings, stats, texts
-from helpers.generation import Change, answers, complete, cut_short, load_combined, stored_completions
+from helpers import explorers, figures, findings, fork, stats, texts
+from helpers.generation import Change, Completion, answers, complete
+from helpers.generation import cut_short, load_combined, stored_completions
 from helpers.pairs import load_pair
 from helpers.prompts import Ending, ending_materials, endings_grid, with_ending
 from helpers.prompts import R1_ZERO, ask, final_answer, is_right, load_questions, normalise
@@ -207,7 +212,7 @@ for member, ending in itertools.product(members.values(), endings_grid(answer="s
 # %% [markdown]
 # ## F26 · Where is the end of a thought decided?
 #
-# **Question.** At the end of a sentence the distilled model can write one new line or a blank line. In R1's own published texts the thought's `</think>` stands after the first, and "Wait" after the second. How often does each follow each? Metrics, over ends of sentences before prose: P(`</think>` | one new line), P(`</think>` | blank line), P("Wait" | each). *Decided* means here: to be seen one token early; whether the new line is the cause, or the first token of a decision made before it, is not tested.
+# **Question.** At the end of a sentence the distilled model can write one new line or a blank line. In R1's own published texts the thought's `</think>` stands after the first, and "Wait" after the second. How often does each follow each? Metrics, over ends of sentences before prose: P(`</think>` | one new line), P(`</think>` | blank line), P("Wait" | each). *Decided* means here: to be seen one token early; whether the new line is the cause is asked below, of this pair.
 
 # %% [markdown]
 # **Control.** Chance: how many closings would follow one new line if each stood at one of its thought's own line ends, drawn at random. **Rule, written before this pair's result, after a first look at the published texts.** F26 holds for a pair, or for a set of texts, if (a) more than 90 % of the closings follow one new line, (b) P(`</think>`) after one new line is at least 0.25 above that after a blank line, and (c) P("Wait") after a blank line is at least 0.02 above that after one new line.
@@ -307,7 +312,110 @@ for name, counts in sets.items():
     display(Markdown(findings.sentence(published[name])))
 
 # %% [markdown]
-# And on the pair:
+# ### Is it decided there? The marks exchanged
+#
+# **Question.** In mid-thought the model nearly always writes a blank line. What comes next if one new line is put there instead, and what at the thought's own end if a blank line is? Metrics: P(`</think>`) and P(Wait set) right after the mark, mean over a text's ends of sentences, intervals over texts. *In mid-thought*: behind the first third, before the thought's own end. **Control.** The mark that the model wrote itself. Where a tokenizer makes a blank line of two tokens, as that of `smol` does, the choice falls at the second: one new line then means that no second one follows, and what follows it is read on that condition.
+
+
+# %%
+def over_texts(rows: pd.DataFrame, column: str) -> stats.Interval:
+    """Mean of a column over texts, each text's own mean first; where fewer than two texts have one, none."""
+    means = rows.groupby("text")[column].mean() if len(rows) else []
+    return stats.bootstrap(means) if len(means) > 1 else stats.Interval(np.nan, np.nan, np.nan, len(means))
+
+
+# %%
+fields = [field.name for field in dataclasses.fields(Completion)]
+read_thoughts = [Completion(**row) for row in greedy[fields].to_dict("records")[:N_FORK]]
+ends = pd.DataFrame()
+if distilled.groups.end_think is not None:
+    ends = pd.concat([fork.read_fork(distilled, done).assign(text=k) for k, done in enumerate(read_thoughts)])
+groups = {}
+if len(ends):
+    mid_thought = ~ends["closes"] & ends["depth"].between(1 / 3, 0.999)
+    groups = {"in mid-thought": ends[mid_thought], "at its own end": ends[ends["closes"]]}
+marks_chosen = {
+    f"P({choice}), {place}": over_texts(rows, choice)
+    for place, rows in groups.items()
+    for choice in ("one", "blank", "neither")
+}
+pd.DataFrame({"mean over texts": marks_chosen}).map(format)
+
+# %%
+exchanged = {
+    f"P({what}) {place}, {gap} put there": over_texts(rows, f"{what} after {gap}")
+    for place, rows in groups.items()
+    for gap in texts.GAPS
+    for what in ("</think>", "Wait")
+}
+rows = [
+    (f"{place}: {gap}", exchanged[f"P({what}) {place}, {gap} put there"], colour)
+    for place in groups
+    for gap in texts.GAPS
+    for what, colour in (("</think>", figures.STOP), ("Wait", figures.WAIT))
+]
+title = "Mid-thought, one new line closes the thought; a blank line does not, even at its end"
+fig = figures.interval_rows(
+    {"": rows}, title=title, unit="probability right after the mark", span=(-0.03, 1.03)
+)
+key = {"</think>": figures.STOP, "Wait set": figures.WAIT}
+note = f"greedy thoughts of {len(read_thoughts)} questions"
+figures.save_figure(fig, "07_fork_exchanged", pair=pair.name, note=note, key=key, size=(8, 3))
+
+# %% [markdown]
+# **Figure 2: the same place with the other mark.** Black P(`</think>`), wine P(Wait set), 95 % intervals over texts. The distilled model's own thoughts up to a sentence's end, then one new line or a blank line.
+
+# %% [markdown]
+# <details><summary>What it does not show</summary>
+#
+# Why the mark decides. Every text that the model learned from has one new line before the tag. A training of the pair `qwen-1.5b` with a *blank* line there moved the fork: P(`</think>`) after one new line in mid-thought fell from 0.96 and more to 0.1 to 0.3, and at the thought's own end a blank line led to the tag (`data/qwen-1.5b/README.md`). So the form of the data put the fork where it is; that R1's texts have the same form is why theirs do.
+#
+# </details>
+
+# %% [markdown]
+# ### And if it is pushed?
+#
+# **Question.** While the model writes, the choice of one new line at the ends of sentences is made likelier or less likely by `PUSHES` nats, nothing else. How long does it go on, does it wait, is it still right? The run that is not pushed is the control.
+
+# %%
+pushed_questions = [question for question in load_questions(N_PROMPTS) if question.split == "confirm"][
+    :N_PUSHED
+]
+pushed = {"not pushed": greedy.loc[[question.id for question in pushed_questions]]}
+for push in PUSHES if len(ends) else []:
+    change = Change(f"one new line {push:+g} nats", processors=(fork.AtSentenceEnds(distilled, push),))
+    pushed[f"{push:+g} nats"] = answers(
+        pair,
+        distilled,
+        pushed_questions,
+        form="template",
+        change=change,
+        name=f"07_push_{'less' if push < 0 else 'more'}",
+        max_new_tokens=MAX_NEW_TOKENS,
+        fresh=RECOMPUTE,
+    )
+measured = ["length", "stopped", "waits", "right", "repetition"]
+pd.DataFrame(
+    {
+        arm: {column: f"{stats.bootstrap(frame[column].astype(float)):.2f}" for column in measured}
+        for arm, frame in pushed.items()
+    }
+).T
+
+# %%
+unpushed = pushed["not pushed"]["length"]
+effects = {
+    f"tokens more, one new line {arm}": stats.paired(frame["length"], unpushed)
+    for arm, frame in pushed.items()
+    if arm != "not pushed"
+}
+Markdown(
+    "; ".join(f"{name}: {effect:.0f}" for name, effect in effects.items())
+    + f" (n = {len(unpushed)}, paired)."
+)
+
+# %% [markdown]
+# The pair's finding, with both beside it:
 
 # %%
 F26 = findings.record(
@@ -315,7 +423,7 @@ F26 = findings.record(
     "F26",
     rules=fork_parts(pair_texts),
     control=("closings at random line ends", by_chance(pair_texts)),
-    details=rates_of(pair_texts),
+    details=rates_of(pair_texts) | marks_chosen | exchanged | effects,
     sample="greedy answers",
     **about,
 )

@@ -3,21 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedTokenizerFast
 
 from helpers.pairs import Pair, load_pair
 from helpers.prompts import load_questions, neutral_sentences
@@ -59,25 +58,16 @@ def make_tokenizer(role: str) -> PreTrainedTokenizerFast:
     return wrapped
 
 
-def make_checkpoint(folder: Path, role: str, *, family: str = "qwen2", tied: bool, seed: int, **extra: object) -> Path:
+def make_checkpoint(folder: Path, role: str, *, family: str = "Qwen2", tied: bool, seed: int, **extra: object) -> Path:
     """Save one tiny random model and its tokenizer; the distilled one's generation config samples. `extra` goes
     to the model's config."""
     tokenizer = make_tokenizer(role)
     torch.manual_seed(seed)
-    shape = dict(
-        vocab_size=736,
-        hidden_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        intermediate_size=80,
-        max_position_embeddings=2048,
-        tie_word_embeddings=tied,
-        initializer_range=0.2,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-    )
-    config, kind = (Qwen2Config, Qwen2ForCausalLM) if family == "qwen2" else (LlamaConfig, LlamaForCausalLM)
+    shape = {"vocab_size": 736, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}
+    shape |= {"num_key_value_heads": 2, "intermediate_size": 80, "max_position_embeddings": 2048}
+    shape |= {"tie_word_embeddings": tied, "initializer_range": 0.2}
+    shape |= {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    config, kind = (getattr(transformers, f"{family}{part}") for part in ("Config", "ForCausalLM"))
     model = kind(config(**{**shape, **extra}))
     for name, value in model.named_parameters():
         if name.endswith(("bias", "norm.weight")):
@@ -93,14 +83,18 @@ def make_checkpoint(folder: Path, role: str, *, family: str = "qwen2", tied: boo
     return folder
 
 
+def make_folders(root: Path, tied: tuple[bool, bool], seeds: tuple[int, int], **options: Any) -> tuple[Path, Path]:
+    """Checkpoints of a base and a distilled model."""
+    roles = ("base", "distilled")
+    made = zip(roles, tied, seeds, strict=True)
+    one, two = (make_checkpoint(root / role, role, tied=tie, seed=seed, **options) for role, tie, seed in made)
+    return one, two
+
+
 @pytest.fixture(scope="session")
 def qwen_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A tied base and an untied distilled Qwen2, as the headline pair has them."""
-    root = tmp_path_factory.mktemp("qwen")
-    return (
-        make_checkpoint(root / "base", "base", tied=True, seed=0),
-        make_checkpoint(root / "distilled", "distilled", tied=False, seed=1),
-    )
+    return make_folders(tmp_path_factory.mktemp("qwen"), (True, False), (0, 1))
 
 
 @pytest.fixture(scope="session")
@@ -110,18 +104,15 @@ def qwen(qwen_folders: tuple[Path, Path]) -> Pair:
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    root = tmp_path_factory.mktemp("llama")
-    seeds = {"base": 2, "distilled": 3}
-    folders = [make_checkpoint(root / role, role, family="llama", tied=True, seed=seeds[role]) for role in seeds]
+    folders = make_folders(tmp_path_factory.mktemp("llama"), (True, True), (2, 3), family="Llama")
     return Pair.of(*folders, name="tiny-llama", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def biased(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """Llamas with a bias on every linear layer, one head tied and one not."""
-    root = tmp_path_factory.mktemp("biased")
-    options = {"family": "llama", "attention_bias": True, "mlp_bias": True}
-    folders = [make_checkpoint(root / r, r, tied=r == "base", seed=4, **options) for r in ("base", "distilled")]
+    options = {"family": "Llama", "attention_bias": True, "mlp_bias": True}
+    folders = make_folders(tmp_path_factory.mktemp("biased"), (True, False), (4, 4), **options)
     return Pair.of(*folders, name="tiny-biased", device="cpu")
 
 
@@ -142,6 +133,64 @@ def tiny_autoencoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str
     config = {"activation": "topk", "num_latents": 20, "k": 4, "d_in": 48, "transcode": False}
     (folder / "layers.1" / "cfg.json").write_text(json.dumps(config))
     return str(folder), "layers.1"
+
+
+def wait_for(true: Callable[[], object], seconds: int) -> None:
+    """Wait until a call is true, whatever it raises before."""
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(Exception):
+            if true():
+                return
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+def numbers(estimate: float) -> dict[str, Any]:
+    return {"estimate": estimate, "low": estimate - 0.5, "high": estimate + 0.5, "n": 9}
+
+
+def entry(finding: str, notebook: str = "01_prompts", **more: Any) -> dict[str, Any]:
+    """An invented finding of two parts and three details, as a ledger holds it."""
+    rule = {"side": "above", "threshold": 1.0, "margin": 0.0, "verdict": "holds"}
+    parts = [{"name": name, **rule, **numbers(value)} for name, value in (("a", 10.0), ("b", 5.0))]
+    row = {"id": finding, "evidence": "pair", "source": "smol", "claim": "c", "notebook": notebook, "quantity": "q"}
+    row |= {"unit": "u", **numbers(10.0), "control": {"name": "c", **numbers(0.5)}, "rules": parts, "verdict": "holds"}
+    row |= {"details": {"loops": numbers(0.1), "runs": 4, "shape": "line"}, "remark": "", "models": ["x", "y"]}
+    return row | {"split": "confirm", "sample": "prompts", "settings": ""} | more
+
+
+class Does(LogitsProcessor):
+    """What a function makes of the tokens so far and the scores."""
+
+    def __init__(self, function) -> None:
+        self.function = function
+
+    def __call__(self, input_ids, scores):
+        return self.function(input_ids, scores)
+
+
+class Page(HTMLParser):
+    """What a page holds: tags, attributes, texts, ids, links, pictures, and addresses that a browser would fetch."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags, self.attributes, self.ids, self.text = set(), set(), set(), ""
+        self.links, self.alts, self.fetched = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.add(tag)
+        self.attributes |= values.keys()
+        self.ids |= {values["id"]} if "id" in values else set()
+        self.links += [values["href"]] if tag == "a" and "href" in values else []
+        self.alts += [values.get("alt")] if tag == "img" else []
+        if tag in ("script", "link", "iframe") or (values.get("src") or "data:")[:5] != "data:":
+            self.fetched.append((tag, values))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
 
 @pytest.fixture(scope="session")

@@ -64,15 +64,12 @@ def neurons(pair: Pair) -> Any:
     return weights.with_neurons(pair.base, weights.NeuronEdit([(0, 3), (1, 5)], 3.0, 2.0))
 
 
-def steered(pair: Pair) -> generation.Change:
+def steered_texts(pair: Pair) -> list[list[int]]:
     vector, bias = 3 * steering.random_directions(2, pair.base.config.hidden_size), {5: 4.0}
     one = steering.Steering("one", {0: vector[0]}, where="generated", bias=bias)
     two = steering.Steering("two", {1: vector[1], 0: vector[0]}, strength=2.0, where="last")
-    return steering.steered(pair.base, [one, two, steering.NOTHING])
-
-
-def steered_texts(pair: Pair) -> list[list[int]]:
-    return written(generation.complete(pair.base, TEXTS, max_new_tokens=LIMIT, change=steered(pair)))
+    change = steering.steered(pair.base, [one, two, steering.NOTHING])
+    return written(generation.complete(pair.base, TEXTS, max_new_tokens=LIMIT, change=change))
 
 
 def steered_read(pair: Pair) -> torch.Tensor:
@@ -93,10 +90,6 @@ def coder(pair: Pair) -> steering.Autoencoder:
     width, make = pair.base.config.hidden_size, torch.Generator().manual_seed(0)
     encoder, decoder = torch.randn(2, 16, width, generator=make)
     return steering.Autoencoder("made", 1, False, 4, encoder, torch.zeros(16), decoder, torch.zeros(width))
-
-
-def latent(pair: Pair) -> Any:
-    return steering.with_latent(pair.base, coder(pair), 3, 5.0)
 
 
 def source(pair: Pair) -> readouts.Activations:
@@ -132,7 +125,9 @@ ASKED: dict[str, Callable[[Pair], Any]] = {
         generation.complete(pair.base, TEXTS, max_new_tokens=LIMIT, temperature=0.8, top_p=0.9, seed=3)
     ),
     "complete, a latent held": lambda pair: written(
-        generation.complete(pair.base, TEXTS, max_new_tokens=LIMIT, lm=latent(pair))
+        generation.complete(
+            pair.base, TEXTS, max_new_tokens=LIMIT, lm=steering.with_latent(pair.base, coder(pair), 3, 5.0)
+        )
     ),
     "complete, steered row by row": steered_texts,
     "steered_logprobs": steered_read,

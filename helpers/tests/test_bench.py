@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 
 import pytest
@@ -35,13 +34,6 @@ def test_rows_are_gathered_in_one_file(measured, capsys):
         assert all(one["seconds"] > 0 and one["mib"] >= 0 for one in entry["libraries"].values())
     seconds = record["rows"][0]["libraries"]["plain"]["seconds"]
     assert f"| {seconds * 1000:.0f} ms" in (text := benchmark.table(path)) and "exact patching of all layers" in text
-
-
-def test_a_row_that_cannot_be_measured_is_left_out(measured, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    record = json.loads(measured("search", "growth").read_text())
-    assert record["rows"] == [] and record["growth"] == {}
-    assert "search: no helpers (it said nothing)" in capsys.readouterr().out
 
 
 def test_decoding_rates_stand_beside_what_bandwidth_allows(measured, monkeypatch):

@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 
 import nbformat
@@ -18,6 +17,7 @@ import pytest
 from helpers.commands.report import report
 from helpers.commands.run import build, find_notebooks, scratch_copy
 from helpers.store import ROOT
+from helpers.tests.conftest import wait_for
 from helpers.tests.test_notebooks import SMALL
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install jupyterlab playwright")
@@ -26,8 +26,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 SOURCES = {source.stem[:2]: source for source in find_notebooks(ROOT)}
-IN_CI = ("02", "07")
-NOTEBOOKS = [n if n in IN_CI else pytest.param(n, marks=pytest.mark.browser) for n in SOURCES]
+NOTEBOOKS = [n if n == "02" else pytest.param(n, marks=pytest.mark.browser) for n in SOURCES]
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +46,7 @@ def lab(request, tmp_path_factory, qwen_folders, tiny_autoencoder):
         del notebook.metadata["jupytext"]  # its twin has other knobs
         (root / "notebooks" / source.name).unlink()
         nbformat.write(notebook, root / "notebooks" / f"{source.stem}.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = tmp_path_factory.mktemp("jupyter")
     homes = {f"JUPYTER_{name}_DIR": str(settings / name) for name in ("CONFIG", "DATA", "RUNTIME")}
@@ -62,21 +60,6 @@ def lab(request, tmp_path_factory, qwen_folders, tiny_autoencoder):
     address = f"http://127.0.0.1:{port}"
     wait_for(lambda: urllib.request.urlopen(f"{address}/api").status == 200, 60)
     return address
-
-
-def wait_for(true, seconds):
-    """Wait until a call is true; the last error is raised when time is up."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            if true():
-                return
-            error = TimeoutError(f"not within {seconds} s")
-        except Exception as raised:
-            error = raised
-        if time.monotonic() > end:
-            raise error
-        time.sleep(0.5)
 
 
 def open_page(browser, **options):

@@ -9,9 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from helpers import embedded, pairs
-from helpers.generation import complete
 from helpers.preflight import preflight
-from helpers.prompts import load_questions
 from helpers.store import UserError, data_dir, sha256
 
 
@@ -95,18 +93,6 @@ def test_merged_weights_equal_base_plus_adapter(smol):
     a, b = (weights[f"base_model.model.{name}.lora_{side}.weight"].float() for side in "AB")
     expected = smol.base.model.get_submodule(name).weight + config["lora_alpha"] / config["r"] * b @ a
     assert torch.allclose(smol.distilled.model.get_submodule(name).weight, expected, atol=1e-5)
-
-
-@pytest.mark.embedded
-def test_the_pair_does_what_the_study_is_about(smol):
-    """Few prompts, real models: the base answers and stops, the distilled thinks, closes, stops."""
-    questions = load_questions(12, split="confirm")
-    asked = {m.role: [m.prompt(q.text + " Just give the answer.", "template") for q in questions] for m in smol.members}
-    base = complete(smol.base, asked["base"], max_new_tokens=60)
-    distilled = complete(smol.distilled, asked["distilled"], max_new_tokens=400)
-    assert sum(c.stop == "<|im_end|>" for c in base) >= 10
-    assert sum("</think>" in c.text and c.stop != "limit" for c in distilled) >= 10
-    assert sorted(c.length for c in distilled)[6] > 4 * sorted(c.length for c in base)[6]
 
 
 @pytest.mark.embedded

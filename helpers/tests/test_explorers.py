@@ -30,19 +30,6 @@ def test_a_click_shows_both_models_and_an_edit_of_the_text_updates_the_bars(qwen
     assert "<b>base</b>" in first and find(box, widgets.HTML).value != first
 
 
-def test_what_a_model_writes_is_text_not_html(qwen, monkeypatch):
-    from dataclasses import replace
-
-    from helpers.generation import complete
-
-    harmful = "<script>alert(1)</script>"
-    monkeypatch.setattr(explorers, "complete", lambda *a, **k: [replace(complete(*a, **k)[0], text=harmful)])
-    box = explorers.ask_both(qwen)
-    find(box, widgets.IntSlider).value = 20
-    find(box, widgets.Button).click()
-    assert harmful not in find(box, widgets.HTML).value and "&lt;script&gt;" in find(box, widgets.HTML).value
-
-
 def test_the_lens_follows_its_controls(qwen):
     box = explorers.lens_explorer(qwen)
     find(box, widgets.IntSlider).value = 3
@@ -94,12 +81,12 @@ def test_controls_move_the_bars_and_a_click_writes(qwen, make):
 
 
 def test_an_explorer_leaves_the_models_as_they_were_even_where_one_cannot_be_read(qwen, monkeypatch):
-    answers = iter([[[]], [[]]])
+    answers = [[[]], [[]]]
 
     def two_tokens(*_, **__):
-        for answer in answers:
-            return answer
-        raise UserError("not <this>")
+        if not answers:
+            raise UserError("not <this>")
+        return answers.pop()
 
     places = [member.model.model.layers[0].mlp.down_proj for member in qwen.members]
     weights = [place.weight for place in places]

@@ -5,28 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import DynamicCache, LogitsProcessor
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from helpers import fast, generation
 from helpers.fast import ROOM, RoomyLayer, can_decode, is_known, roomy_cache
 from helpers.generation import Change, complete
 from helpers.pairs import load_member
+from helpers.tests.conftest import Does
 from helpers.weights import NeuronEdit, edited_weights
 
 PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-
-
-class Watched(LogitsProcessor):
-    """Raise one token's logit, and keep what was seen before each step."""
-
-    def __init__(self) -> None:
-        self.seen = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self.seen.append(input_ids.tolist())
-        return scores + 2.0 * (torch.arange(scores.shape[1], device=scores.device) == 7)
 
 
 @pytest.fixture(params=["qwen", "biased", pytest.param("cuda", marks=ON_GPU)])
@@ -60,7 +50,7 @@ def usual(member, prompts, monkeypatch, **how):
         return complete(member, prompts, **how)
 
 
-@pytest.mark.parametrize("n_new", [1, 2, 3, 40])
+@pytest.mark.parametrize("n_new", [1, 2, 40])
 def test_fixed_shapes_write_what_generate_writes(member, fixed, monkeypatch, n_new):
     expected = usual(member, PROMPTS, monkeypatch, max_new_tokens=n_new)
     assert complete(member, PROMPTS, max_new_tokens=n_new) == expected
@@ -78,11 +68,16 @@ def test_rows_that_stop_leave_and_the_rest_go_on(member, fixed, monkeypatch):
 
 def test_processors_see_the_tokens_so_far_and_samples_are_the_same(member, fixed, monkeypatch):
     how = {"max_new_tokens": 9, "temperature": 1.0, "top_p": 0.9, "seed": 5}
-    watched = Watched()
-    found = complete(member, PROMPTS[:2], change=Change(processors=(watched,)), **how)
-    unlike = Watched()
-    assert found == usual(member, PROMPTS[:2], monkeypatch, change=Change(processors=(unlike,)), **how)
-    assert watched.seen == unlike.seen and len(watched.seen) == 9
+    seen = []
+
+    def watched(input_ids, scores):
+        seen.append(input_ids.tolist())
+        return scores + 2.0 * (torch.arange(scores.shape[1], device=scores.device) == 7)
+
+    change = Change(processors=(Does(watched),))
+    found = complete(member, PROMPTS[:2], change=change, **how)
+    assert found == usual(member, PROMPTS[:2], monkeypatch, change=change, **how)
+    assert seen[:9] == seen[9:] and len(seen) == 18
 
 
 def test_edited_weights_decode_so_too(member, fixed, monkeypatch):
@@ -94,17 +89,13 @@ def test_edited_weights_decode_so_too(member, fixed, monkeypatch):
     assert changed != plain and fixed
 
 
-def test_a_broken_step_leaves_model_and_cache_usable(member, fixed, monkeypatch):
-    class Broken(LogitsProcessor):
-        def __call__(self, input_ids, scores):
-            return scores if input_ids.shape[1] <= 20 else {}["broken"]
+def test_a_broken_step_leaves_the_model_usable(member, fixed, monkeypatch):
+    def broken(input_ids, scores):
+        return scores if input_ids.shape[1] <= 20 else {}["broken"]
 
-    caches, roomy = [], generation.roomy_cache
-    monkeypatch.setattr(generation, "roomy_cache", lambda config: caches.append(roomy(config)) or caches[-1])
     with pytest.raises(KeyError):
-        complete(member, PROMPTS, change=Change(processors=(Broken(),)), max_new_tokens=30)
+        complete(member, PROMPTS, change=Change(processors=(Does(broken),)), max_new_tokens=30)
     assert member.config._attn_implementation == "sdpa"
-    assert len(caches) == 1 and all(layer.place is None for layer in caches[0].layers)
     assert complete(member, PROMPTS, max_new_tokens=8) == usual(member, PROMPTS, monkeypatch, max_new_tokens=8)
 
 
@@ -162,11 +153,6 @@ def layers(bias: bool = True) -> tuple[torch.nn.Linear, torch.nn.Linear]:
     return plain, packed[0]
 
 
-def test_this_torch_can_pack_and_does():
-    assert fast.onednn_works() == torch.backends.mkldnn.is_available()
-    assert isinstance(layers()[1], fast.PackedLinear) == fast.onednn_works()
-
-
 @pytest.mark.parametrize("shape", [(1, 24), (2, 3, 24), (4, 16, 24), (0, 24)])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -175,6 +161,8 @@ def test_the_product_is_torchs_own(shape, bias, dtype):
     given = torch.randn(shape).to(dtype)
     assert packed(given).shape == (*shape[:-1], 40)
     assert torch.allclose(packed(given), plain(given), atol=1e-5)
+    given.requires_grad_()
+    assert torch.equal(*(torch.autograd.grad(layer(given).sin().sum(), given)[0] for layer in (plain, packed)))
 
 
 CHANGES = {
@@ -196,18 +184,10 @@ def test_a_changed_weight_is_seen_and_the_old_one_comes_back(change):
     assert torch.equal(packed(given), before)
 
 
-def test_gradients_are_torchs_own():
-    plain, packed = layers()
-    given = torch.randn(16, 24, requires_grad=True)
-    slopes = [torch.autograd.grad(layer(given).sin().sum(), given)[0] for layer in (plain, packed)]
-    assert torch.equal(*slopes)
-
-
-def test_a_model_too_large_for_two_copies_stays_as_it_is(monkeypatch):
+def test_this_torch_can_pack_and_does_unless_a_model_is_too_large_or_torch_lacks_it(monkeypatch):
+    assert fast.onednn_works() == torch.backends.mkldnn.is_available()
+    assert isinstance(layers()[1], fast.PackedLinear) == fast.onednn_works()
     monkeypatch.setattr(fast, "LARGEST", 10)
     assert type(layers()[1]) is torch.nn.Linear
-
-
-def test_a_torch_without_the_operators_goes_the_usual_way(monkeypatch):
     monkeypatch.setattr(torch.ops, "mkldnn", object())
     assert not fast.onednn_works.__wrapped__()

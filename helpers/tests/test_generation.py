@@ -4,43 +4,16 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import SequenceBiasLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
 from helpers import generation, store
-from helpers.generation import (
-    Change,
-    Decoding,
-    SeededChoice,
-    answers,
-    complete,
-    first_word,
-    load_combined,
-    select_combined,
-    stored_completions,
-)
+from helpers.generation import Change, Decoding, SeededChoice, answers, complete, select_combined, stored_completions
 from helpers.pairs import Pair
 from helpers.prompts import ask, load_questions
 from helpers.store import read_json, sha256, sidecar_path, write_records
+from helpers.tests.conftest import Does
 
-PROMPTS = [
-    "The bus stops at the corner",
-    "A cat",
-    "She bought a blue coat at the market and",
-    "My sister painted",
-    "Two",
-]
-
-
-class StopNow(LogitsProcessor):
-    """Leave only one token: a stop token."""
-
-    def __init__(self, stop: int) -> None:
-        self.stop = stop
-
-    def __call__(self, input_ids, scores):
-        forced = torch.full_like(scores, -torch.inf)
-        forced[:, self.stop] = 0
-        return forced
+PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
 
 
 def plain_greedy(member, prompt, steps):
@@ -66,13 +39,9 @@ def test_finished_rows_leave_and_the_rest_goes_on(qwen):
     """Rows that stop at different chunks give the same tokens as alone."""
     member = qwen.base
 
-    class OftenStop(LogitsProcessor):
-        def __call__(self, input_ids, scores):
-            last = input_ids[:, -1]
-            stop = (last % 11 == 0).float() * 1e4
-            out = scores.clone()
-            out[:, member.groups.stop[0]] += stop
-            return out
+    def often_stop(input_ids, scores):
+        stop = torch.arange(scores.shape[1]) == member.groups.stop[0]
+        return scores + 1e4 * (stop & (input_ids[:, -1:] % 11 == 0))
 
     @dataclass(frozen=True)
     class Watched(Change):
@@ -81,7 +50,7 @@ def test_finished_rows_leave_and_the_rest_goes_on(qwen):
             return self
 
     batches, chunk = [], generation.CHUNK["cpu"]
-    how = {"max_new_tokens": 120, "change": Watched(processors=(OftenStop(),))}
+    how = {"max_new_tokens": 120, "change": Watched(processors=(Does(often_stop),))}
     apart = [complete(member, [p], **how)[0] for p in PROMPTS]
     batches.clear()
     together = complete(member, PROMPTS, **how)
@@ -95,8 +64,8 @@ def test_finished_rows_leave_and_the_rest_goes_on(qwen):
 def test_limit_and_stop_reason(qwen):
     done = complete(qwen.base, ["A cat"], max_new_tokens=5)[0]
     assert done.stop == "limit" and done.length == 5 == len(done.tokens)
-    stop = StopNow(qwen.base.groups.stop[1])
-    done = complete(qwen.base, ["A cat"], max_new_tokens=5, change=Change(processors=(stop,)))[0]
+    raised = SequenceBiasLogitsProcessor({(qwen.base.groups.stop[1],): 1e4})
+    done = complete(qwen.base, ["A cat"], max_new_tokens=5, change=Change(processors=(raised,)))[0]
     assert done.stop == "<|im_end|>" and done.length == 0 and done.text == ""
 
 
@@ -137,7 +106,7 @@ def test_the_choice_is_from_transformers_own_nucleus(temperature, top_p, monkeyp
     ("text", "word"), [("<think>\n<think>\nOkay, so", "Okay"), ("**Paris** is", "Paris"), ("", ""), ("嗯，这", "嗯")]
 )
 def test_first_word(text, word):
-    assert first_word(text) == word
+    assert generation.first_word(text) == word
 
 
 def test_stored_rows_are_reused_and_only_missing_ones_computed(qwen, data_here, capsys, monkeypatch):
@@ -150,23 +119,21 @@ def test_stored_rows_are_reused_and_only_missing_ones_computed(qwen, data_here, 
     assert "3 completions reused, 2 to compute" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("limit", [8, 5], ids=["same settings", "other settings"])
-def test_another_notebook_at_the_same_file_mixes_nothing(qwen, data_here, monkeypatch, limit):
-    """While one computes, another writes rows of the same file, and the first one's come after."""
+def test_another_notebook_at_the_same_file_mixes_nothing(qwen, data_here, monkeypatch):
+    """While one computes, another writes rows of other settings, and the first one's come after."""
     original, busy = generation._complete_batch, []
 
     def meanwhile(*args, **options):
         if not busy:
             busy.append(True)
-            stored_completions(qwen, qwen.base, PROMPTS[2:], name="x", max_new_tokens=limit)
+            stored_completions(qwen, qwen.base, PROMPTS[2:], name="x", max_new_tokens=5)
         return original(*args, **options)
 
     monkeypatch.setattr(generation, "_complete_batch", meanwhile)
     first = stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8)
     path = data_here / "tiny-qwen2" / "x.json"
     rows, settings = read_json(path), read_json(sidecar_path(path))["provenance"]["settings"]
-    assert settings["max_new_tokens"] == 8 and all(row["length"] == 8 or row["stop"] != "limit" for row in rows)
-    assert len(rows) == (len(PROMPTS) if limit == 8 else 2)
+    assert settings["max_new_tokens"] == 8 and [row["length"] for row in rows] == [one.length for one in first]
     assert stored_completions(qwen, qwen.base, PROMPTS[:2], name="x", max_new_tokens=8) == first
 
 
@@ -211,18 +178,12 @@ def test_a_row_is_of_its_prompt_settings_and_change(qwen, data_here, capsys, mon
         assert f"{good} completions reused, {2 - good} to compute" in capsys.readouterr().out
 
 
-def test_out_of_memory_halves_the_batch(qwen, monkeypatch):
-    original, sizes = generation._complete_batch, []
-
-    def tight(*given):
-        sizes.append(len(given[-1]))
-        if sizes[-1] > 2:
-            raise RuntimeError("CUDA out of memory. Tried to allocate")
-        return original(*given)
-
-    monkeypatch.setattr(generation, "_complete_batch", tight)
-    assert len(complete(qwen.base, PROMPTS, max_new_tokens=4)) == 5
-    assert sizes[0] == 5 and max(sizes[1:]) <= 4 and sizes[-1] <= 2
+def test_progress_counts_batches_so_that_the_time_left_is_not_of_one_row(qwen, data_here, monkeypatch):
+    counted = []
+    monkeypatch.setattr(generation.tqdm, "update", lambda bar, n: counted.append(n))
+    monkeypatch.setattr(generation, "BATCH", {"cpu": 4})
+    stored_completions(qwen, qwen.base, PROMPTS, name="x", max_new_tokens=2)
+    assert counted == [4, 1]
 
 
 def test_answers_frame(qwen, data_here):
@@ -250,7 +211,7 @@ def test_select_combined_keeps_what_separates(qwen, data_here):
 
 
 def test_combined_prompts_hold_the_bases_own_answer(tiny, data_here):
-    both = load_combined(tiny, n_prompts=24, n_combined=5, max_new_tokens=12)
+    both = generation.load_combined(tiny, n_prompts=24, n_combined=5, max_new_tokens=12)
     for split, found in both.items():
         assert 1 < len(found.questions) <= 5 and all(question.split == split for question in found.questions)
         assert len(found.answers) == len(found.right) == len(found.questions)

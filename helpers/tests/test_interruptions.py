@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What breaks from outside: killed processes, errors in mid-run, a stopped run, a dead kernel, a wrong clock."""
+"""What breaks from outside: killed processes, two at once, an exception in mid-run, a stopped run, a dead kernel."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -12,42 +11,42 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import psutil
 import pytest
 import torch
 
 from helpers import embedded, findings, generation, patching, readouts, store
+from helpers.commands.run import build
 from helpers.pairs import Member, Pair
 from helpers.stats import Interval
 from helpers.store import ROOT
 from helpers.tests import remote_client
+from helpers.tests.conftest import wait_for
+from helpers.tests.test_patching import digest
 
 PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
 
-# Processes that really kill themselves at a chosen place: before, half through or after something, the how many-th time
+# Processes that really kill themselves at a chosen place, the how many-th time it is reached
 
-OF = {"text": (Path, "write_text"), "array": (Path, "write_bytes"), "replace": (os, "replace"),
-      "unlink": (Path, "unlink"), "rmtree": (embedded.shutil, "rmtree"), "pass": (generation, "_generate")}  # fmt: skip
+OF = {"text": (Path, "write_text"), "array": (Path, "write_bytes"), "replace": (os, "replace")}
 
 
-def arm(when: str, what: str, number: int) -> None:
-    """Die before, half through or after something, as by `kill -9`: no handler, no `finally`, nothing is flushed."""
+def arm(what: str, number: int) -> None:
+    """Die half through a write or right after a file was replaced, as by `kill -9`: nothing is flushed or tidied."""
     original, calls = getattr(*OF[what]), itertools.count(1)
 
-    def run(*args: Any, **options: Any) -> Any:
-        last = next(calls) == number
-        done = original(*args, **options) if not last or when != "before" else None
-        if last and when == "half":
-            os.truncate(args[0], args[0].stat().st_size // 2)
-        if last:
+    def run(*args: Any, **options: Any) -> None:
+        original(*args, **options)
+        if next(calls) == number:
+            os.truncate(args[0], args[0].stat().st_size // 2) if what != "replace" else None
             os.kill(os.getpid(), signal.SIGKILL)
-        return done
 
     setattr(*OF[what], run)
 
@@ -69,104 +68,87 @@ def record(pair: Pair, seed: int) -> None:
     """Three findings in the ledger."""
     found = Interval(0.5 + seed, 0.25, 1.0 + seed, 8)
     for name in ("F01", "F02", "F03"):
-        what = {"notebook": "01_x", "quantity": "q", "unit": "nats", "interval": found, "control": found}
-        findings.record(pair, name, **what, control_name="c", rule="r", verdict="holds")
+        what = {"notebook": "01_x", "quantity": "q", "unit": "nats", "control": ("c", found)}
+        findings.record(pair, name, **what, rules=[findings.Part("p", found, findings.Rule("above", 0.0))])
 
 
 def convert(pair: Pair, seed: int) -> None:
     """A cache folder of two files, as `embedded` builds them."""
 
     def build(folder: Path) -> None:
-        with (store.cache_dir() / "built.log").open("a") as log:
-            log.write("built\n")
         for name in ("config.json", "weights.json"):
             time.sleep(0.02)  # so that two at once would meet
             (folder / name).write_text(json.dumps([name, seed] * 500))
 
-    embedded._once(f"base-{seed}", build)
+    embedded._once("base", build)
 
 
-WORK: dict[Callable[[Pair, int], None], list[tuple[str, str, int]]] = {
-    generate: [("after", "pass", 2), ("half", "text", 1), ("after", "replace", 3), ("after", "unlink", 1)],
-    keep_arrays: [("half", "array", 1), ("after", "replace", 1), ("half", "text", 1)],
-    record: [("half", "text", 1), ("before", "replace", 2)],
-    convert: [("half", "text", 2), ("after", "rmtree", 1), ("before", "replace", 1)],
+WORK: dict[Callable[[Pair, int], None], list[tuple[str, int]]] = {
+    generate: [("text", 1), ("replace", 1), ("replace", 3)],
+    keep_arrays: [("array", 1), ("replace", 1), ("text", 1)],
+    record: [("text", 1), ("replace", 2)],
+    convert: [("text", 2)],
 }
 
 
 def left_in(folder: Path) -> dict[str, str]:
-    """Every file in sight by name and hash, locks and logs aside; a sidecar without its date."""
-    found = {}
-    for path in sorted(path for path in folder.rglob("[!.]*") if path.suffix not in (".lock", ".log")):
-        if path.is_file():
-            sidecar = path.name.endswith(".meta.json") and json.dumps(json.loads(path.read_text()) | {"date": ""})
-            found[str(path.relative_to(folder))] = store.sha256(sidecar or path)
-    return found
+    """Every file in sight by name and hash, locks aside."""
+    paths = [path for path in folder.rglob("[!.]*") if path.is_file() and path.suffix != ".lock"]
+    return {str(path.relative_to(folder)): store.sha256(path) for path in paths}
 
 
-@pytest.fixture
-def start(qwen: Pair) -> Callable[..., int]:
-    """Begin a piece of work in a process of its own, perhaps armed; returns its id."""
+def start(work: Callable[[Pair, int], None], pair: Pair, folder: Path, seed: int, *point: Any) -> Any:
+    """Begin a piece of work in a process of its own, perhaps armed."""
 
-    def begin(work: Callable[[Pair, int], None], folder: Path, seed: int, *point: Any) -> int:
-        if process := os.fork():
-            return process
-        try:
-            torch.set_num_threads(1)
-            store.ROOT = folder
-            os.environ |= {"R1_CACHE": str(folder / "cache"), "R1_SAY": os.devnull, "R1_FRESH": ""}
-            arm(*point) if point else None
-            work(qwen, seed)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
+    def inside() -> None:
+        torch.set_num_threads(1)
+        store.ROOT = folder
+        os.environ["R1_CACHE"] = str(folder / "cache")
+        arm(*point) if point else None
+        work(pair, seed)
 
-    return begin
+    process = get_context("fork").Process(target=inside)
+    process.start()
+    return process
 
 
-def ended(process: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+def ended(process: Any) -> int:
+    process.join()
+    return process.exitcode
 
 
 @pytest.mark.parametrize("work", WORK)
-def test_work_killed_and_done_again_or_done_twice_at_once_equals_an_uninterrupted_run(start, tmp_path, work):
-    """Beside the results of other settings, which are then asked for again."""
-    clean = [tmp_path / "clean-0", tmp_path / "clean-1"]
-    assert [ended(start(work, folder, seed)) for seed, folder in enumerate(clean)] == [0, 0]
-    other, expected = map(left_in, clean)
-    two = [start(work, tmp_path / "together", 1) for _ in range(2)]
-    assert [*map(ended, two)] == [0, 0] and left_in(tmp_path / "together") == expected
-    log = tmp_path / "together" / "cache" / "built.log"
-    assert not log.exists() or log.read_text().count("built") == 1
-    for number, point in enumerate(WORK[work]):
-        folder = tmp_path / str(number)
-        ends = [ended(start(work, folder, *seed)) for seed in ((0,), (1, *point), (1,))]
-        assert ends == [0, -signal.SIGKILL, 0], f"{point}: killed once, and every other run ends well"
-        again = left_in(folder)
-        assert ended(start(work, folder, 0)) == 0 and expected.items() <= again.items(), point
-        assert other.items() <= left_in(folder).items(), point
-        assert left_in(folder).keys() <= other.keys() | expected.keys(), f"{point}: nothing else is left in sight"
+def test_work_killed_and_done_again_or_done_twice_at_once_equals_an_uninterrupted_run(qwen, tmp_path, work):
+    """Killed over the results of other settings, which are then asked for again."""
+    expected = {}
+    for seed in (0, 1):
+        assert ended(start(work, qwen, tmp_path / f"clean-{seed}", seed)) == 0
+        expected[seed] = left_in(tmp_path / f"clean-{seed}")
+    two = [start(work, qwen, tmp_path / "together", 1) for _ in range(2)]
+    assert [*map(ended, two)] == [0, 0] and left_in(tmp_path / "together") == expected[1] != expected[0]
+    for point in WORK[work]:
+        folder, others = tmp_path / "-".join(map(str, point)), (0,) if work is not convert else ()
+        assert not any(ended(start(work, qwen, folder, seed)) for seed in others)
+        assert ended(start(work, qwen, folder, 1, *point)) == -signal.SIGKILL, point
+        for seed in (*others, 1):
+            assert ended(start(work, qwen, folder, seed)) == 0 and left_in(folder) == expected[seed], (point, seed)
 
 
 # An exception in mid-run
 
 
-def swap(**choice: Any) -> Callable[[Pair], Any]:
-    def run(pair: Pair) -> Any:
-        with patching.swapped(pair, "base", [0, 2], **choice) as hybrid:
-            return readouts.last_hidden(hybrid, PROMPTS)
-
-    return run
+def hybrid(pair: Pair, **choice: Any) -> Any:
+    with patching.swapped(pair, "base", [0, 2], **choice) as changed:
+        return readouts.last_hidden(changed, PROMPTS)
 
 
 OF_WEIGHTS = {"logit_direction", "vocabulary_scores", "promoted", "function_vector", "writing_direction",
               "value_vector_cosines"}  # fmt: skip
 INTERVENTIONS: dict[str, Callable[[Pair], Any]] = {
     **{name: ask for name, ask in remote_client.ASKED.items() if name not in OF_WEIGHTS},
-    "layers swapped": swap(),
-    "parts interpolated": swap(part="mlp", amount=0.5, norm=True),
-    "embedding and head swapped": swap(embedding=True, head=True),
+    "layers swapped": hybrid,
+    "parts interpolated": lambda pair: hybrid(pair, part="mlp", amount=0.5, norm=True),
+    "embedding and head swapped": lambda pair: hybrid(pair, embedding=True, head=True),
     "single swaps": lambda pair: patching.single_swaps(pair, "base", PROMPTS, [5], [6]),
     "attention pattern": lambda pair: readouts.attention_pattern(pair.base, PROMPTS[0], [(1, 2)])[1],
 }
@@ -174,23 +156,21 @@ INTERVENTIONS: dict[str, Callable[[Pair], Any]] = {
 
 def state(member: Member) -> Any:
     """Every bit of a model, which tensors they are, and everything that can be hung on it."""
-    values = member.model.named_parameters(remove_duplicate=False)
-    bits = [(name, id(v), v.requires_grad, hashlib.sha256(v.numpy().tobytes()).hexdigest()) for name, v in values]
     hung = [(len(m._forward_hooks), len(m._forward_pre_hooks), m.training) for m in member.model.modules()]
     settings = member.config._attn_implementation, member.model.generation_config.to_dict()
-    return bits, hung, settings, member.lock.locked(), torch.is_grad_enabled()
+    learning = [value.requires_grad for value in member.model.parameters()]
+    return digest(member), learning, hung, settings, member.lock.locked(), torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("name", INTERVENTIONS)
-def test_an_exception_anywhere_leaves_both_models_bit_exact(qwen, request, name, error):
+def test_an_interrupt_anywhere_leaves_both_models_bit_exact(qwen, request, name):
     """In the first, the middle and the last call of any MLP."""
     run, calls = INTERVENTIONS[name], []
 
     def trip(*_: Any) -> None:
         calls.append(1)
         if len(calls) == place:
-            raise error("in mid-run")
+            raise KeyboardInterrupt("in mid-run")
 
     place = 0
     for block in (block for member in qwen.members for block in member.model.model.layers):
@@ -201,7 +181,7 @@ def test_an_exception_anywhere_leaves_both_models_bit_exact(qwen, request, name,
     expected = run(qwen)
     for place in (1, (len(calls) + 1) // 2, len(calls)):
         calls.clear()
-        with pytest.raises(error, match="in mid-run"):
+        with pytest.raises(KeyboardInterrupt, match="in mid-run"):
             run(qwen)
         assert [state(member) for member in qwen.members] == before, f"after call {place}"
     place = 0
@@ -234,23 +214,10 @@ def project(tmp_path: Path) -> Path:
 def started(folder: Path, *options: str) -> subprocess.Popen:
     """`python -m helpers run` in a process group of its own, as a terminal starts it."""
     (folder / "temporary").mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-m", "helpers", "run", *options],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(folder / "temporary")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests' own shell ignores it
-    )
-
-
-def until(there: Callable[[], object], seconds: int = 60) -> None:
-    end = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+    environment = {**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(folder / "temporary")}
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    how["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # where the tests' own shell ignores it
+    return subprocess.Popen([sys.executable, "-m", "helpers", "run", *options], cwd=folder, env=environment, **how)
 
 
 def kernels(folder: Path) -> list[psutil.Process]:
@@ -270,18 +237,16 @@ ENDS = {  # what happens in mid-notebook -> exit code and line
 
 @pytest.mark.parametrize("how", ENDS)
 def test_a_run_that_ends_early_says_so_in_one_line_and_leaves_nothing_behind(project, how):
-    end, code, line = ENDS[how]
-    first = started(project)
-    assert first.communicate(timeout=120)[1] == "" and first.returncode == 0
-    built = project / "notebooks" / "03_x.ipynb"
-    built.write_text(before := built.read_text().replace('"cells"', '"old": 1, "cells"', 1))
+    (end, code, line), built = ENDS[how], project / "notebooks" / "03_x.ipynb"
+    nbformat.write(build(built.with_suffix(".py")), built)
+    before = built.read_text()
     (project / "notebooks" / "wait").touch()
     running = started(project)
-    until((project / "notebooks" / "waiting").exists)
+    wait_for((project / "notebooks" / "waiting").exists, 60)
     end(running, *kernels(project))
     assert (running.communicate(timeout=60)[1], running.returncode) == (line, code)
     assert built.read_text() == before
-    until(lambda: not kernels(project), seconds=20)
+    wait_for(lambda: not kernels(project), 20)
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["well", "failed"])
@@ -294,26 +259,3 @@ def test_a_scratch_copy_is_gone_when_the_run_ends(project, fails):
     assert running.returncode == fails, said
     assert not list((project / "temporary").iterdir())
     assert (project / "data" / "smol" / "quick_findings.json").exists() is not fails
-
-
-# A wrong clock
-
-
-@pytest.mark.parametrize("year", [1970, 2100])
-def test_stored_results_are_reused_by_what_they_are_made_from(qwen, data_here, monkeypatch, year):
-    """Whenever they say they were written, and computed again for another seed."""
-    made, batch, save = [], generation._complete_batch, store.save
-    monkeypatch.setattr(generation, "_complete_batch", lambda *given: made.append("texts") or batch(*given))
-    monkeypatch.setattr(store, "save", lambda arrays: made.append("arrays") or save(arrays))
-
-    def work(seed: int) -> list[str]:
-        made.clear()
-        how = {"max_new_tokens": 4, "temperature": 1.0, "seed": seed}
-        generation.stored_completions(qwen, qwen.base, ["A cat"], name="a", **how)
-        store.kept(qwen, "arrays", lambda rows: {"a": np.random.default_rng(seed).normal(size=4)}, 4)
-        for path in data_here.rglob("*"):
-            os.utime(path, times=2 * (31_556_952 * (year - 1970),))
-        return list(made)
-
-    both = ["texts", "arrays"]
-    assert [work(seed) for seed in (0, 0, 1, 1, 0)] == [both, [], both, [], both]

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jupytext
@@ -26,6 +27,7 @@ from helpers.commands.run import build, execute, find_notebooks, refuse_unsynced
 from helpers.findings import load_findings
 from helpers.provenance import plain_source
 from helpers.store import REMARK, ROOT, UserError, read_json, sha256, sidecar_path
+from helpers.tests.conftest import entry
 
 SOURCES = find_notebooks(ROOT)
 NAMES = [source.stem for source in SOURCES]
@@ -85,37 +87,27 @@ def test_cells_are_short_as_ruff_formats_them(source, tmp_path):
 
 
 def test_set_up_cells_are_identical_and_short():
-    first, *others = {
-        next(c.source for c in jupytext.read(source).cells if c.cell_type == "code") for source in SOURCES
-    }
+    cells = [[cell for cell in jupytext.read(source).cells if cell.cell_type == "code"] for source in SOURCES]
+    first, *others = {own[0].source for own in cells}
     assert not others and len(list(filter(None, first.splitlines()))) <= 10
     assert max(map(len, first.splitlines())) <= 110
     compile(first, "set-up", "exec")
 
 
-def notebooks_named(docstring):
-    """The notebook numbers in a docstring's "Used in notebooks 02, 04 to 06"."""
-    said = re.search(r"Used in notebooks? ([\d, and to]+)", docstring.replace("\n", " "))
-    spans = re.findall(r"(\d\d)(?:\s+to\s+(\d\d))?", said[1])
-    return {f"{n:02d}" for first, last in spans for n in range(int(first), int(last or first) + 1)}
-
-
-def names_used(source):
-    """What a notebook imports by name or reads from a module."""
-    nodes = list(ast.walk(ast.parse(source.read_text(encoding="utf-8"))))
-    imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
-    return imported | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-
-
 def test_docstrings_name_the_notebooks_that_use_them():
-    used, wrong = {source.stem[:2]: names_used(source) for source in SOURCES}, {}
+    """As in "Used in notebooks 02, 04 to 06"; a notebook imports a name or reads it from its module."""
+    used = {}
+    for source in SOURCES:
+        nodes = list(ast.walk(ast.parse(source.read_text(encoding="utf-8"))))
+        imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+        used[int(source.stem[:2])] = imported | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     for path in (ROOT / "helpers").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            told = ast.get_docstring(node) if isinstance(node, ast.FunctionDef | ast.ClassDef) else ""
-            using = {number for number, names in used.items() if getattr(node, "name", "") in names}
-            if "Used in notebook" in (told or "") and using != notebooks_named(told):
-                wrong[node.name] = sorted(using)
-    assert not wrong
+        parts = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in (part for part in parts if isinstance(part, ast.FunctionDef | ast.ClassDef)):
+            if said := re.search(r"Used in notebooks? ([\d,\s\w]+)", ast.get_docstring(node) or ""):
+                spans = re.findall(r"(\d\d)(?:\s+to\s+(\d\d))?", said[1])
+                named = {n for first, last in spans for n in range(int(first), int(last or first) + 1)}
+                assert named == {number for number, names in used.items() if node.name in names}, node.name
 
 
 def test_ledger_holds_every_finding_of_these_notebooks():
@@ -134,9 +126,8 @@ def test_kept_readouts_are_of_this_code():
     for path in sorted((ROOT / "data" / "smol").glob("0*.meta.json")):
         code = read_json(path)["provenance"].get("code", {})
         text = next(source for source in SOURCES if source.name[:2] == path.name[:2]).read_text(encoding="utf-8")
-        lines = text.splitlines()
         defined = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
-        own = {node.name: "\n".join(lines[node.lineno - 1 : node.end_lineno]) for node in defined}
+        own = {node.name: ast.get_source_segment(text, node) for node in defined}
         for name, told in code.items():
             module, _, function = name.partition(".")
             found = own.get(function) if module == "__main__" else inspect.getsource(inspect.unwrap(pydoc.locate(name)))
@@ -148,22 +139,9 @@ def test_kept_readouts_are_of_this_code():
 
 def test_figures_are_those_of_the_notebooks():
     text = "".join(source.read_text(encoding="utf-8") for source in SOURCES)
-    named = set(re.findall(r'save_figure\(fig, "(\w+)"', text))
+    named = set(re.findall(r'save_figure\(\s*fig,\s*"(\w+)"', text))
     assert {path.stem for path in (ROOT / "figures" / "smol").glob("*.png")} == named and len(named) >= 8
     assert {path.stem for path in (ROOT / "figures" / "smol").glob("*.svg")} == named
-
-
-def run_small(source, scratch, knobs, **environment):
-    notebook = build(scratch / "notebooks" / source.name, {**SMALL, **knobs}, quick=True)
-    execute(scratch / "notebooks" / source.name, notebook, environment)
-    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
-
-
-@pytest.fixture(scope="module")
-def scratch(request):
-    folder = scratch_copy(ROOT)
-    request.addfinalizer(lambda: shutil.rmtree(folder))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -179,13 +157,30 @@ def second_device(tmp_path_factory):
     return {"R1_DEVICE": "lazy", "IPYTHONDIR": str(folder)}
 
 
+@pytest.fixture(scope="module")
+def executions(request, qwen_folders, tiny_autoencoder, second_device):
+    """The notebooks whose tests are to run, by name, executed with small knobs in one scratch copy, two at a time."""
+    scratch = scratch_copy(ROOT)
+    request.addfinalizer(lambda: shutil.rmtree(scratch))
+    knobs = {**SMALL, "PAIR": repr(tuple(map(str, qwen_folders))), "AUTOENCODER": repr(tiny_autoencoder), **SHORT}
+
+    def run(name):
+        source = scratch / "notebooks" / f"{name}.py"
+        without = {"R1_FAST": "0"} if name == "02_logits" else {}  # what is kept for speed alone can be missed
+        execute(source, notebook := build(source, knobs, quick=True), second_device | without)
+        rows = json.loads((scratch / "data" / "own" / "findings.json").read_text())
+        return notebook, [row for row in rows if row["notebook"] == name]
+
+    asked = {item.callspec.params["source"].stem for item in request.session.items if "runs_on" in item.name}
+    with ThreadPoolExecutor(2) as pool:
+        return {name: pool.submit(run, name) for name in sorted(asked)}
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
-def test_runs_on_a_tiny_pair_with_the_real_pairs_quirks(source, scratch, qwen_folders, tiny_autoencoder, second_device):
+def test_runs_on_a_tiny_pair_with_the_real_pairs_quirks(source, executions):
     """As on a GPU: weights and what is read from them are not on the CPU."""
-    knobs = {"PAIR": repr(tuple(map(str, qwen_folders))), "AUTOENCODER": repr(tiny_autoencoder), **SHORT}
-    run_small(source, scratch, knobs, **second_device)
-    rows = json.loads((scratch / "data" / "own" / "findings.json").read_text())
-    assert {row["notebook"] for row in rows} >= {source.stem}
+    notebook, findings = executions[source.stem].result()
+    assert findings and all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
 
 
 def test_an_edited_notebook_is_not_overwritten(tmp_path):
@@ -213,7 +208,7 @@ def small_series(root, *knobs):
     (root / "notebooks").mkdir()
     for number, knob in enumerate(knobs, start=1):
         (root / "notebooks" / f"0{number}_x.py").write_text(f'# %% tags=["parameters"]\n{knob}\nSEED = 0\n')
-    for pair, rows in (("smol", load_findings("smol")), ("own", load_findings("smol")[:2])):
+    for pair, rows in (("smol", [entry("F02"), entry("F05", unit="of what is long " * 9)]), ("own", [entry("F02")])):
         (root / "data" / pair).mkdir(parents=True)
         (root / "data" / pair / "findings.json").write_text(json.dumps(rows))
     return root
@@ -232,34 +227,19 @@ def executed(monkeypatch):
     return given
 
 
-def test_each_notebook_is_told_as_it_begins_and_ends(tmp_path, monkeypatch, executed):
-    """At once, so that a file or the log of a service shows it while it runs."""
-    told, remark = [], running.execute
-    with open(tmp_path / "log", "w") as log:
-        monkeypatch.setattr(sys, "stdout", log)
-        monkeypatch.setattr(running, "execute", lambda *a: (told.append((tmp_path / "log").read_text()), remark(*a))[1])
-        running.run(root=small_series(tmp_path, "A = 1", "A = 1"))
-        told.append((tmp_path / "log").read_text())
-    assert told[0] == "01_x begins\n"
-    assert re.fullmatch(r"01_x begins\n01_x ends after \d+ s\n  01_x: \[computed\]\n02_x begins\n", told[1])
-    assert re.search(r"\n02_x ends after \d+ s\n  02_x: \[computed\]\nFindings on smol", told[2])
-
-
-def test_remarks_are_told_and_leave_no_trace_in_the_notebook(tmp_path):
-    source, say = tmp_path / "01_x.py", f"print('{REMARK}"
-    source.write_text(f"# %% tags=[\"claim\"]\nprint('a')\n{say}b')\nprint('c')\n\n# %%\n{say}d')\n")
-    notebook = build(source)
-    assert execute(source, notebook) == ["b", "d"]
-    assert [[output.text for output in cell.outputs] for cell in notebook.cells] == [["a\nc\n"], []]
+def test_a_run_tells_each_notebook_its_remarks_once_and_findings_that_fit_a_terminal(tmp_path, capsys, executed):
+    running.run(root=small_series(tmp_path, "A = 1", "A = 1"))
+    told, _, found = capsys.readouterr().out.partition("Findings on smol")
+    each = "".join(rf"0{n}_x begins\n0{n}_x ends after \d+ s\n  0{n}_x: \[computed\]\n" for n in (1, 2))
+    assert re.fullmatch(each, told)
+    lines = found.splitlines()[1:]
+    assert lines[0] == "F02  holds          10 (9.5 to 10.5) u" and lines[1].endswith("...") and len(lines[1]) == 80
 
 
 def test_a_fresh_run_forgets_what_its_notebooks_could_reuse(tmp_path, executed):
     root = small_series(tmp_path, "A = 1", "A = 1")
-    paths = [
-        sidecar_path(root / "data" / pair / f"{name}.json")
-        for pair in ("smol", "own")
-        for name in ("01_a", "02_b", "answers")
-    ]
+    names = [f"{pair}/{name}.json" for pair in ("smol", "own") for name in ("01_a", "02_b", "answers")]
+    paths = [sidecar_path(root / "data" / name) for name in names]
     for path in paths:
         path.touch()
     running.run(root=root, fresh=True, only="02")
@@ -295,19 +275,6 @@ def test_notebooks_of_several_pairs_cannot_be_checked_together(tmp_path, monkeyp
             commands.run(**choice)
 
 
-def test_findings_fit_a_terminal(tmp_path, capsys, executed):
-    root = small_series(tmp_path, "A = 1")
-    path = root / "data" / "smol" / "findings.json"
-    rows = json.loads(path.read_text())
-    path.write_text(json.dumps([row | {"unit": "of what is long " * 9} if row["id"] == "F05" else row for row in rows]))
-    running.run(root=root)
-    *lines, _ = capsys.readouterr().out.partition("Findings on smol")[2].splitlines()
-    assert len(lines) <= 30 and max(map(len, lines)) <= 80
-    for row in rows:
-        (line,) = (line for line in lines if line.startswith(row["id"]))
-        assert row["verdict"] in line and f" {row['estimate']:.3g} ({row['low']:.3g} to {row['high']:.3g}) " in line
-
-
 def test_two_models_are_named_to_the_kernels_alone(tmp_path, monkeypatch, executed):
     """A folder by its whole path, for a kernel runs elsewhere; the notebook keeps its own line."""
     root = small_series(tmp_path, 'PAIR = "auto"')
@@ -318,20 +285,18 @@ def test_two_models_are_named_to_the_kernels_alone(tmp_path, monkeypatch, execut
     assert nbformat.read(root / "notebooks" / "01_x.ipynb", as_version=4).cells[0].source == 'PAIR = "auto"\nSEED = 0'
 
 
-def test_the_kernel_is_this_pythons(tmp_path, monkeypatch):
+def test_the_kernel_is_this_pythons_and_remarks_leave_no_trace_in_the_notebook(tmp_path, monkeypatch):
     """Though another one is installed under the same name, where it is found first."""
-    spec = tmp_path / "kernels" / "python3" / "kernel.json"
+    spec, source = tmp_path / "kernels" / "python3" / "kernel.json", tmp_path / "01_x.py"
     spec.parent.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec.write_text(json.dumps({"argv": argv, "display_name": "x", "language": "python", "env": {"OTHER": "1"}}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    source = tmp_path / "01_x.py"
-    source.write_text("# %%\nimport os, sys\nprint(sys.executable, os.environ.get('OTHER'))\n")
+    source.write_text(
+        f"# %%\nimport os, sys\nprint(sys.executable)\nprint('{REMARK}b')\nprint(os.environ.get('OTHER'))\n\n"
+        f"# %%\nprint('{REMARK}d')\n"
+    )
     notebook = build(source)
-    execute(source, notebook)
-    assert notebook.cells[0].outputs[0].text == f"{sys.executable} None\n"
-
-
-def test_a_notebook_runs_without_what_is_kept_for_speed(scratch, qwen_folders):
-    knobs = {"PAIR": repr(tuple(map(str, qwen_folders))), **SHORT}
-    run_small(SOURCES[1], scratch, knobs, R1_FAST="0")
+    assert execute(source, notebook) == ["b", "d"]
+    shown = [[output.text for output in cell.outputs] for cell in notebook.cells]
+    assert shown == [[f"{sys.executable}\nNone\n"], []]

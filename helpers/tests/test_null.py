@@ -16,7 +16,6 @@ from helpers.commands.run import run
 from helpers.commands.summary import NOTED
 from helpers.findings import CLAIMS, ONE_MODEL, read_ledger
 from helpers.pairs import load_pair
-from helpers.store import UserError
 
 # What a finding that compares the models reads where they do not differ.
 NEUTRAL = {"F01": 1.0, "F04": 0.0, "F06": 0.0, "F11": 0.0, "F25": 0.0}
@@ -32,22 +31,18 @@ def ledger(pair: str) -> dict[str, dict[str, Any]]:
 def nothing_holds(rows: list[dict[str, Any]]) -> None:
     assert {row["id"] for row in rows} >= set(NOTED)
     if new := sorted(CLAIMS.keys() - {row["id"] for row in rows}):
-        how = "python -m helpers run --pair null --quick --keep"
-        warnings.warn(f"not on the null pair yet: {', '.join(new)}; measure and keep it with `{how}`", stacklevel=2)
+        warnings.warn(f"not on the null pair yet: {new}; `run --pair null --quick --keep` measures it", stacklevel=2)
     assert len({name for row in rows for name in row["models"]}) == 1, "not two copies of one model"
     assert not [row["id"] for row in rows if row["verdict"] == "holds"]
     met = {row["id"] for row in rows if row["remark"] == ONE_MODEL}
     assert met <= OF_EACH, f"a rule that compares the models is met by two copies of one: {met - OF_EACH}"
 
 
-def test_of_two_copies_of_one_model_none_of_the_findings_holds():
-    nothing_holds(list(ledger("null").values()))
-
-
-@pytest.mark.parametrize(("finding", "value"), NEUTRAL.items())
-def test_what_compares_two_copies_reads_exactly_nothing(finding, value):
-    row = ledger("null")[finding]
-    assert row["estimate"] == row["low"] == row["high"] == value
+def test_of_two_copies_of_one_model_no_finding_holds_and_what_compares_them_reads_exactly_nothing():
+    rows = ledger("null")
+    nothing_holds(list(rows.values()))
+    for finding, value in NEUTRAL.items():
+        assert rows[finding]["estimate"] == rows[finding]["low"] == rows[finding]["high"] == value, finding
 
 
 def test_roles_exchanged_turn_the_numbers_round():
@@ -67,23 +62,16 @@ def test_roles_exchanged_turn_the_numbers_round():
 
 
 @pytest.mark.parametrize("n", [6, 24, 116])
-def test_exchanged_samples_mirror_every_paired_interval(n):
+def test_exchanged_samples_mirror_every_paired_interval_and_a_sample_against_itself_shows_nothing(n):
     rng = np.random.default_rng(n)
-    one, two = rng.exponential(size=(2, n)) * [[100], [20]]
-    there, back = stats.paired(one, two), stats.paired(two, one)
+    one, two = 1 + rng.exponential(size=(2, n)) * [[100], [20]]
+    there, back, same = stats.paired(one, two), stats.paired(two, one), stats.paired(one, one)
     assert (there.estimate, there.low, there.high) == pytest.approx((-back.estimate, -back.high, -back.low))
-    there, back = stats.ratio_of_medians(one + 1, two + 1), stats.ratio_of_medians(two + 1, one + 1)
-    assert there.estimate == pytest.approx(1 / back.estimate)
-    assert (there.low, there.high) == pytest.approx((1 / back.high, 1 / back.low), rel=0.02)
-    assert stats.sign_flip_p(one - two) == stats.sign_flip_p(two - one)
-
-
-@pytest.mark.parametrize("n", [6, 24, 116])
-def test_a_sample_against_itself_shows_nothing(n):
-    values = np.random.default_rng(n).exponential(size=n) + 1
-    same = stats.paired(values, values)
-    assert (same.estimate, same.low, same.high) == (0, 0, 0) and stats.sign_flip_p(values - values) == 1
-    assert stats.ratio_of_medians(values, values).high == 1
+    assert (same.estimate, same.low, same.high) == (0, 0, 0)
+    there, back, same = (stats.ratio_of_medians(*both) for both in ((one, two), (two, one), (one, one)))
+    inverse = (1 / back.estimate, 1 / back.high, 1 / back.low)
+    assert (there.estimate, there.low, there.high) == pytest.approx(inverse, rel=0.02) and same.high == 1
+    assert stats.sign_flip_p(one - two) == stats.sign_flip_p(two - one) and stats.sign_flip_p(one - one) == 1
 
 
 def test_false_discoveries_are_controlled_under_the_null():
@@ -104,8 +92,6 @@ def test_the_controls_are_the_pairs_they_are_named_for(smol):
     texts = [member.prompt("Who?", "template") for member in null.members]
     assert texts[0] == texts[1] and "<think>" not in texts[0], "copies must be asked alike"
     assert swapped.base.prompt("Who?", "template").endswith("<think>\n")
-    with pytest.raises(UserError, match="null, swapped"):
-        load_pair("nul")
 
 
 @pytest.mark.slow

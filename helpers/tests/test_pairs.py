@@ -10,11 +10,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from helpers import pairs, tokens
+from helpers import pairs
 from helpers.generation import complete
 from helpers.pairs import Pair, load_member, load_pair
-from helpers.preflight import CHECKS, TOLERANCE, differences, preflight
-from helpers.prompts import load_questions, neutral_sentences
+from helpers.preflight import CHECKS, differences, preflight
 from helpers.store import UserError
 
 
@@ -24,11 +23,8 @@ def test_tiny_pair_passes_every_check(tiny):
     assert frame.loc[~frame["ok"], ["check", "seen"]].to_dict("records") == []
 
 
-def test_head_is_read_off_the_weights(qwen):
-    assert qwen.base.tied and not qwen.distilled.tied
-
-
 def test_same_ids_other_names(qwen):
+    assert qwen.base.tied and not qwen.distilled.tied, "read off the weights"
     stop = qwen.base.groups.stop[0]
     assert stop == qwen.distilled.groups.stop[0]
     assert qwen.base.tokenizer.decode([stop]) == "<|endoftext|>"
@@ -65,16 +61,6 @@ def test_what_is_missing_is_named_by_preflight(qwen, monkeypatch):
     assert "base (' Wait',)" in frame.loc["words are single tokens", "seen"]
 
 
-def test_distilled_template_opens_a_thought(tiny):
-    assert tiny.distilled.prompt("Who?", "template").endswith("<think>\n")
-    assert "<think>" not in tiny.base.prompt("Who?", "template")
-
-
-def test_padding_goes_left(qwen):
-    encoded = qwen.base.encode(["The bus", "The bus stops at the corner"])
-    assert encoded["attention_mask"][0, 0] == 0 and encoded["attention_mask"][0, -1] == 1
-
-
 def test_auto_follows_the_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(pairs, "hub_reachable", lambda: True)
@@ -83,14 +69,10 @@ def test_auto_follows_the_machine(monkeypatch):
     assert pairs.choose_pair()[0] == "smol"
 
 
-def test_revision_follows_the_weights(qwen_folders, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(qwen_folders[0], copy)
-    before = pairs._identity(copy)[1]
-    assert before == pairs._identity(qwen_folders[0])[1]
-    weights = load_file(copy / "model.safetensors")
-    weights["model.norm.weight"] += 1
-    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+def test_revision_follows_the_weights(qwen_folders, copied):
+    copy, before = copied[0], pairs._identity(qwen_folders[0])[1]
+    assert pairs._identity(copy)[1] == before
+    renamed(copy, "{}", extra=torch.ones(1))
     changed = pairs._identity(copy)[1]
     put(copy / "generation_config.json", eos_token_id=3)
     assert len({before, changed, pairs._identity(copy)[1]}) == 3, "what stops it is part of the model"
@@ -101,12 +83,6 @@ def test_half_precision_that_overflows_falls_back(qwen_folders, monkeypatch):
     monkeypatch.setattr(pairs, "_is_finite", lambda model, tokenizer: seen.append(model.dtype))
     member = load_member("base", str(qwen_folders[0]), device="cpu", dtype=torch.float16)
     assert seen == [torch.float16] and member.dtype == torch.float32
-
-
-@pytest.mark.parametrize("kind", ["qwen", "llama", "biased", "smol"])
-def test_readouts_are_plain_transformers(kind, request):
-    for member in request.getfixturevalue(kind).members:
-        assert max(differences(member).values()) < TOLERANCE[torch.float32]
 
 
 @pytest.fixture
@@ -225,12 +201,14 @@ def test_folders_as_people_have_them_say_what_to_do(name, copied):
     assert len(str(refused.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("opening", ["<think>", "<think>\n", "<think>\n\n</think>\n\n"])
+@pytest.mark.parametrize("opening", ["", "<think>", "<think>\n", "<think>\n\n</think>\n\n"])
 def test_a_template_that_opens_or_closes_the_thought_itself_stays(copied, opening):
+    """Where it does not, the thought is opened."""
     asked = "{{ bos_token }}{% for m in messages %}<｜User｜>{{ m['content'] }}{% endfor %}<｜Assistant｜>"
     template(copied[1], asked + opening.replace("\n", "{{ '\\n' }}"))
     member = Pair.of(*copied, name="t", device="cpu").distilled
-    assert member.prompt("Who?", "template").endswith(f"<｜Assistant｜>{opening}")
+    assert member.prompt("Who?", "template").endswith("<｜Assistant｜>" + (opening or "<think>\n"))
+    assert "<think>" not in load_member("base", str(copied[0]), device="cpu").prompt("Who?", "template")
 
 
 def test_a_folder_is_found_from_the_project_and_from_home(copied, tmp_path, monkeypatch):
@@ -238,9 +216,6 @@ def test_a_folder_is_found_from_the_project_and_from_home(copied, tmp_path, monk
     monkeypatch.setattr(pairs, "ROOT", tmp_path)
     for source in (copied[0].name, f"~/{copied[0].name}", str(copied[0])):
         assert load_member("base", source, device="cpu").source == copied[0].name
-    with pytest.raises(UserError, match="no such folder is here or in"):
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        load_member("base", "nowhere/base", device="cpu")
 
 
 def test_two_stop_ids_whose_first_differs_say_what_to_do(copied):
@@ -248,25 +223,6 @@ def test_two_stop_ids_whose_first_differs_say_what_to_do(copied):
     put(copied[0] / "tokenizer_config.json", eos_token="<|im_end|>")
     row = preflight(Pair.of(*copied, name="t", device="cpu")).set_index("check").loc["same first stop token"]
     assert not row["ok"] and row["seen"] == "base 702, distilled 700" and "eos_token_id" in row["a failure would spoil"]
-
-
-def test_a_word_counts_where_it_is_one_token_in_a_text(qwen, monkeypatch):
-    whole = qwen.base.tokenizer
-
-    class Joined:
-        """Reads a word after a blank line together with it."""
-
-        def __getattr__(self, name):
-            return getattr(whole, name)
-
-        def __len__(self):
-            return len(whole)
-
-        def __call__(self, text, **how):
-            ids = whole(text, **how)
-            return ids if not text.endswith("\n\nWait") else type(ids)({"input_ids": [*ids.input_ids[:-1], 0]})
-
-    assert "Wait" in tokens.token_groups(Joined(), [0]).missing
 
 
 def test_what_was_loaded_last_is_given_again_and_only_that(copied, qwen_folders):
@@ -280,18 +236,8 @@ def test_what_was_loaded_last_is_given_again_and_only_that(copied, qwen_folders)
 
 def test_a_tokenizer_whose_first_word_changes_behind_its_bos_is_refused(copied):
     """sentencepiece's mark before the first word: BOS written as text comes before it, and it is another word."""
-    words = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>", byte_fallback=True))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")
-    marks = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    texts = [" ".join(neutral_sentences()), " ".join(question.text for question in load_questions(60))]
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=600, special_tokens=marks, show_progress=False)
-    words.train_from_iterator(texts * 9, trainer)
-    decoders = tokenizers.decoders
-    words.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    words.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    marked = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
+    first = {"type": "Metaspace", "replacement": "Ġ", "prepend_scheme": "first", "split": True}
     for folder in copied:
-        (folder / "tokenizer_config.json").unlink()
-        transformers.PreTrainedTokenizerFast(tokenizer_object=words, **marked).save_pretrained(folder)
+        put(folder / "tokenizer.json", pre_tokenizer=first)
     with pytest.raises(UserError, match="a prompt, against its tokenizer's own, is"):
         Pair.of(*copied, name="t", device="cpu")

@@ -5,15 +5,7 @@ import pytest
 import torch
 
 from helpers import patching
-from helpers.patching import (
-    Node,
-    attribution_patching,
-    exact_patching,
-    gradients,
-    patch_streams,
-    single_swaps,
-    swapped,
-)
+from helpers.patching import Node, attribution_patching, exact_patching, gradients, patch_streams, single_swaps, swapped
 from helpers.readouts import activations, last_hidden, next_logits, streams_at_all_positions
 
 PROMPTS = ["The bus stops at the corner near the old library.", "She bought a blue coat", "A cat sat on the mat."]
@@ -99,9 +91,8 @@ def test_exact_patching_equals_a_plain_hook(tiny, monkeypatch):
     found = exact_patching(member, PROMPTS, source, NODES, PLUS, MINUS)
     for column, node in enumerate(NODES):
         for number, prompt in enumerate(PROMPTS):
-            hook = hooked(member, node, getattr(source, patching.HOLDS[node.kind])[number, node.layer])
-            expected = metric(member, [prompt])[0] - before[number]
-            hook.remove()
+            with hooked(member, node, getattr(source, patching.HOLDS[node.kind])[number, node.layer]):
+                expected = metric(member, [prompt])[0] - before[number]
             assert float(found[number, column]) == pytest.approx(float(expected), abs=1e-3), node
     assert found.abs().min(dim=0).values.max() > 1e-3, "the patches must do something"
 
@@ -169,9 +160,8 @@ def test_embedding_and_head_of_a_tied_model_are_swapped_apart(qwen):
     assert member.tied and not qwen.distilled.tied
     with swapped(qwen, "base", embedding=True):
         assert torch.equal(member.unembedding, own) and not member.tied
-        assert torch.equal(
-            member.model.get_input_embeddings().weight, qwen.distilled.model.get_input_embeddings().weight
-        )
+        taken = qwen.distilled.model.get_input_embeddings().weight
+        assert torch.equal(member.model.get_input_embeddings().weight, taken)
     with swapped(qwen, "base", head=True):
         assert torch.equal(member.unembedding, qwen.distilled.unembedding)
         assert torch.equal(member.model.get_input_embeddings().weight, own)

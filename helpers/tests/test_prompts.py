@@ -5,23 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from helpers import prompts
 from helpers.embedded import adapter_dir
 from helpers.making.distill import question_hash
-from helpers.prompts import (
-    JUST,
-    Ending,
-    Material,
-    Question,
-    ask,
-    combine,
-    echo_share,
-    ending_materials,
-    endings_grid,
-    is_right,
-    load_questions,
-    normalise,
-    with_ending,
-)
+from helpers.prompts import Ending, Question, ask, combine, echo_share, ending_materials, endings_grid, load_questions
 from helpers.store import ROOT
 from helpers.tokens import nonsense_tag, plain_words
 
@@ -29,7 +16,7 @@ from helpers.tokens import nonsense_tag, plain_words
 def test_there_are_enough_questions():
     questions = load_questions()
     assert len(questions) >= 240 and len({q.category for q in questions}) >= 8
-    assert len({normalise(q.text) for q in questions}) == len({q.id for q in questions}) == len(questions)
+    assert len({prompts.normalise(q.text) for q in questions}) == len({q.id for q in questions}) == len(questions)
 
 
 def test_splits_are_fixed_and_near_half():
@@ -48,6 +35,15 @@ def test_no_question_was_trained_on():
     assert trained & practice, "the hashes cover what was trained on"
 
 
+@pytest.mark.parametrize("change", ["\ufeff{}\n", "{}\n\n"])
+def test_an_editors_marks_add_no_sentence(change, tmp_path, monkeypatch):
+    committed, text = prompts.neutral_sentences(), (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "neutral.txt").write_text(change.format(text.rstrip("\n")), encoding="utf-8")
+    monkeypatch.setattr(prompts, "ROOT", tmp_path)
+    assert prompts.neutral_sentences() == committed and len(committed) == 48
+
+
 RIGHT = {"The capital is Paris.": "paris", "No. 5": "5", "It is 3.": "3", "**twenty-six**": "twenty-six",
          "The answer is “don’t”": "don't"}  # fmt: skip
 WRONG = {"Parisian": "Paris", "It is 100,000.": "100", "It is 3.5": "3", "is 3.5": "5", "It is 1,500": "500",
@@ -56,7 +52,7 @@ WRONG = {"Parisian": "Paris", "It is 100,000.": "100", "It is 3.5": "3", "is 3.5
 
 @pytest.mark.parametrize("text", [*RIGHT, *WRONG])
 def test_right_means_whole_words(text):
-    assert is_right(text, ((RIGHT | WRONG)[text],)) is (text in RIGHT)
+    assert prompts.is_right(text, ((RIGHT | WRONG)[text],)) is (text in RIGHT)
 
 
 def test_echo_share():
@@ -69,7 +65,7 @@ def test_echo_share():
 def test_combined_prompt_is_question_sentence_answer(qwen):
     questions = load_questions(2)
     plain = combine(qwen.base, questions, [" A. ", "B."], form="plain")
-    assert plain[0] == f"{questions[0].text} {JUST} A."
+    assert plain[0] == f"{questions[0].text} {prompts.JUST} A."
     template = combine(qwen.distilled, questions, ["A.", "B."], form="template")
     assert template[1].endswith("<think>\nB.") and template[1].count("<｜begin▁of▁sentence｜>") == 1
 
@@ -80,7 +76,7 @@ ANSWERS = ["The capital is Paris", "It is Rome."]
 
 def test_materials_swap_the_answer_and_end_in_a_period():
     one, two = ending_materials(QUESTIONS, ANSWERS, [" I think. ", "So?"])
-    assert one == Material("The capital is Paris.", "Paris", "The capital is Rome.", "It is Rome.", "I think.")
+    assert one == prompts.Material("The capital is Paris.", "Paris", "The capital is Rome.", "It is Rome.", "I think.")
     assert two.wrong == "It is Paris." and two.other == "The capital is Paris."
     assert ending_materials(QUESTIONS, ["It is Lyon", "Rome"], ["", ""])[0].wrong == "Rome."
 
@@ -115,14 +111,15 @@ def test_endings_tokenise_as_intended_on_both_tokenizers(tiny):
     for member, form in itertools.product(tiny.members, ("plain", "template")):
         bare = ask(member, QUESTIONS, form=form)
         for ending in endings_grid(answer="sentence"):
-            for prompt, start in zip(with_ending(member, QUESTIONS, materials, ending, form=form), bare, strict=True):
+            ended = prompts.with_ending(member, QUESTIONS, materials, ending, form=form)
+            for prompt, start in zip(ended, bare, strict=True):
                 ids = member.encode([prompt])["input_ids"][0].tolist()
                 assert prompt.startswith(start) and member.tokenizer.decode(ids) == prompt
                 if member.bos:
                     assert ids.count(member.tokenizer.bos_token_id) == 1
                 if member.groups.end_think is not None:
                     assert ids.count(member.groups.end_think) == ending.close
-        gone = with_ending(member, QUESTIONS, materials, Ending(close=True), form=form, mark="")
+        gone = prompts.with_ending(member, QUESTIONS, materials, Ending(close=True), form=form, mark="")
         assert not any("</think>" in prompt for prompt in gone)
 
 

@@ -8,17 +8,16 @@ from dataclasses import asdict, replace
 from unicodedata import normalize
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from helpers import prompts, stats
 from helpers.findings import Rule, all_of
-from helpers.generation import complete, cut_short, first_word, judged, repetition
-from helpers.prompts import Ending, Material, Question, endings_grid, load_questions, with_ending
+from helpers.generation import first_word, repetition
+from helpers.prompts import Ending, Material, Question, endings_grid, with_ending
 from helpers.stats import Interval
-from helpers.store import UserError, read_json, write_records
+from helpers.store import read_json, write_records
 from helpers.tokens import KEYWORDS, control_ids, count_keywords, keyword_pattern, plain_words, single_id, token_groups
 
 SAME_EVERY_TIME = dict(deadline=None, database=None, derandomize=True)
@@ -64,15 +63,6 @@ def test_a_prompt_has_the_same_tokens_alone_and_in_a_batch(qwen, many):
 
 
 @laws
-@given(text=texts, mark=st.integers(0, 3), at=st.integers(0, 40))
-def test_a_special_token_is_refused_wherever_it_stands(qwen, text, mark, at):
-    for member in qwen.members:
-        chosen = member.special_marks[mark]
-        with pytest.raises(UserError, match="special token"):
-            member.prompt(text[:at] + chosen + text[at:], "plain")
-
-
-@laws
 @given(text=texts, thought=texts)
 def test_the_final_answer_is_what_follows_the_last_thought(text, thought):
     assume("</think>" not in text)
@@ -99,8 +89,10 @@ def test_shuffling_keeps_the_words_and_the_last_one(parts, seed):
 
 
 @laws
-@given(ending=endings, material=materials)
-def test_an_ending_is_its_parts_one_after_the_other(ending, material):
+@given(ending=endings, material=materials, mark=st.sampled_from(["</plank>", " the and", "</li>"]))
+def test_an_ending_is_its_parts_one_after_the_other_and_another_mark_changes_nothing_but_the_mark(
+    ending, material, mark
+):
     before = replace(ending, gap="", answer="none", tags=False).text(material)
     after = Ending(answer=ending.answer, tags=ending.tags).text(material)
     whole = ending.text(material)
@@ -108,14 +100,8 @@ def test_an_ending_is_its_parts_one_after_the_other(ending, material):
     assert whole.count("<think>") == ending.think and whole.count("</think>") == ending.close
     uncut, cut = (replace(ending, answer=answer, tags=False).text(material) for answer in ("sentence", "open"))
     assert uncut == cut + ".", "the open sentence lacks its period alone"
-
-
-@laws
-@given(ending=endings, material=materials, mark=st.sampled_from(["</plank>", " the and", "</li>"]))
-def test_another_mark_changes_nothing_but_the_mark(ending, material, mark):
-    assert ending.text(material, mark=mark) == ending.text(material).replace("</think>", mark)
-    gone = ending.text(material).replace("\n</think>" if ending.thought == "real" else "</think>", "")
-    assert ending.text(material, mark="") == gone
+    assert ending.text(material, mark=mark) == whole.replace("</think>", mark)
+    assert ending.text(material, mark="") == whole.replace("\n</think>" * (ending.thought == "real") or "</think>", "")
 
 
 @laws
@@ -129,29 +115,6 @@ def test_an_ended_prompt_begins_with_the_question_and_ends_in_the_ending(qwen, e
         assert prompt.startswith(asked) and between in ("", " ")
         (combined,) = prompts.combine(member, [question], [material.sentence], form=form)
         assert combined.startswith(asked) and combined.endswith(material.sentence)
-
-
-@pytest.fixture(scope="session")
-def answered(qwen) -> tuple[pd.DataFrame, list[Question]]:
-    """What the tiny base answers to a few questions."""
-    questions = load_questions(6)
-    done = complete(qwen.base, prompts.ask(qwen.base, questions, form="plain"), max_new_tokens=24)
-    return judged(done, questions, opened=False), questions
-
-
-@few
-@given(first=st.integers(1, 30), second=st.integers(1, 30))
-def test_an_answer_cut_twice_is_cut_at_the_shorter_place(qwen, answered, first, second):
-    done, questions = answered
-
-    def cut(frame, limit):
-        return cut_short(qwen.base, frame, questions, limit, opened=False)
-
-    once, whole = cut(done, min(first, second)), cut(done, 30)
-    assert cut(cut(done, first), second).equals(once)
-    for short, long in zip(once["tokens"], whole["tokens"], strict=True):
-        assert short == long[: min(first, second)]
-    assert whole["text"].equals(done["text"]) and (once["length"] <= done["length"]).all()
 
 
 @laws
@@ -196,23 +159,14 @@ def test_keywords_add_up_over_lines(one, two, family, pick: random.Random):
 
 
 @laws
-@given(values=samples)
-def test_an_interval_holds_its_estimate_and_mirrors_under_a_change_of_sign(values):
-    found, other = stats.bootstrap(values), stats.bootstrap([-value for value in values])
+@given(values=samples, scale=st.floats(-10, 10).filter(lambda scale: abs(scale) > 0.1), shift=st.floats(-100, 100))
+def test_an_interval_holds_its_estimate_moves_stretches_and_mirrors_with_its_values(values, scale, shift):
+    found, moved = stats.bootstrap(values), stats.bootstrap([scale * value + shift for value in values])
     slack = 1e-9 * (1 + max(map(abs, values)))
     assert min(values) - slack <= found.low <= found.estimate + slack <= found.high + 2 * slack
     assert found.high <= max(values) + slack and found.n == len(values)
-    mirrored = (-found.estimate, -found.high, -found.low)
-    assert (other.estimate, other.low, other.high) == pytest.approx(mirrored, abs=slack)
-
-
-@laws
-@given(values=samples, scale=st.floats(0.1, 10), shift=st.floats(-100, 100))
-def test_an_interval_moves_and_stretches_with_its_values(values, scale, shift):
-    found, moved = stats.bootstrap(values), stats.bootstrap([scale * value + shift for value in values])
-    for end_of in ("estimate", "low", "high"):
-        expected = scale * getattr(found, end_of) + shift
-        assert getattr(moved, end_of) == pytest.approx(expected, rel=1e-9, abs=1e-4)
+    estimate, *ends = (scale * end + shift for end in (found.estimate, found.low, found.high))
+    assert (moved.estimate, moved.low, moved.high) == pytest.approx((estimate, *sorted(ends)), rel=1e-9, abs=1e-4)
 
 
 @laws
@@ -226,8 +180,6 @@ def test_the_order_of_prompts_does_not_matter(seed):
         assert abs(getattr(one, low_or_high) - getattr(other, low_or_high)) < 0.2 * (one.high - one.low)
     exact = [stats.alignment(rows[:, :2], rows[:, 1:]) for rows in (values, values[order])]
     assert asdict(exact[0]) == pytest.approx(asdict(exact[1]))
-    whole, few_order = rng.integers(-20, 20, 10), rng.permutation(10)  # so few that every flip is tried
-    assert stats.sign_flip_p(whole) == pytest.approx(stats.sign_flip_p(whole[few_order]))
 
 
 @laws
@@ -240,32 +192,15 @@ def test_correlation_is_symmetric_and_ranks_know_no_scale(pairs):
         assert -1 - 1e-9 <= found.low <= found.high <= 1 + 1e-9
     cubed = stats.correlation(one**3, two, ranks=True)
     assert asdict(cubed) == pytest.approx(asdict(stats.correlation(one, two, ranks=True)))
-    before, after = stats.paired(one, two), stats.paired(two, one)
-    assert (after.low, after.high) == pytest.approx((-before.high, -before.low), abs=1e-3)
-
-
-@laws
-@given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=20), seed=seeds)
-def test_a_correction_never_lowers_and_keeps_the_order(p_values, seed):
-    given_p, order = np.array(p_values), np.random.default_rng(seed).permutation(len(p_values))
-    adjusted = stats.false_discovery(given_p)
-    assert (adjusted >= given_p - 1e-12).all() and adjusted.max() <= 1
-    assert (np.diff(adjusted[given_p.argsort(kind="stable")]) >= -1e-12).all()
-    assert adjusted[order] == pytest.approx(stats.false_discovery(given_p[order]))
-    raised = given_p.copy()
-    raised[order[0]] = min(1.0, raised[order[0]] + 0.1)
-    assert (stats.false_discovery(raised) >= adjusted - 1e-12).all()
 
 
 @laws
 @given(runs=st.lists(st.tuples(st.integers(1, 50), st.booleans()), min_size=2, max_size=20))
 def test_survival_falls_from_one_inside_its_band(runs):
     lengths, stopped = map(np.array, zip(*runs, strict=True))
-    at, share, low, high = stats.survival(lengths, stopped)
+    _, share, low, high = stats.survival(lengths, stopped)
     assert (np.diff(share) <= 1e-12).all() and ((share >= 0) & (share <= 1)).all()
     assert (low <= share + 1e-12).all() and (share <= high + 1e-12).all()
-    at, share, *_ = stats.survival(lengths, np.ones(len(lengths), bool))
-    assert share == pytest.approx([(lengths > length).mean() for length in at]), "nothing censored: a plain share"
 
 
 @laws

@@ -7,27 +7,10 @@ import pytest
 import torch
 
 from helpers import readouts
+from helpers.generation import in_memory
 from helpers.pairs import Pair
 from helpers.patching import attribute
-from helpers.readouts import (
-    attention_pattern,
-    bigram_logits,
-    kl_nats,
-    last_hidden,
-    last_hidden_shared,
-    lens,
-    lens_map,
-    next_distribution,
-    next_logits,
-    next_logprobs,
-    promoted,
-    read_stream,
-    residuals,
-    stop_parts,
-    streams_at_all_positions,
-    top_tokens,
-    vocabulary_scores,
-)
+from helpers.readouts import bigram_logits, kl_nats, last_hidden, last_hidden_shared, lens, read_stream, residuals
 from helpers.store import UserError
 
 PROMPTS = ["The bus stops at the corner near the old library.", "A cat", "She bought a blue coat", "Who?"]
@@ -43,8 +26,8 @@ def plain_logits(member, prompt):
 def test_logits_and_logprobs_equal_plain_transformers(tiny):
     for member in tiny.members:
         ids, expected = [3, 700, *member.groups.stop], torch.stack([plain_logits(member, p) for p in PROMPTS])
-        assert torch.allclose(next_logits(member, PROMPTS, ids), expected[:, ids], atol=1e-4)
-        assert torch.allclose(next_logprobs(member, PROMPTS, ids), expected.log_softmax(-1)[:, ids], atol=1e-4)
+        assert torch.allclose(readouts.next_logits(member, PROMPTS, ids), expected[:, ids], atol=1e-4)
+        assert torch.allclose(readouts.next_logprobs(member, PROMPTS, ids), expected.log_softmax(-1)[:, ids], atol=1e-4)
 
 
 def test_batches_leave_no_tensors_behind(qwen):
@@ -67,7 +50,7 @@ def test_batches_leave_no_tensors_behind(qwen):
 
 def test_stop_parts_sum_to_one_and_are_the_right_tokens(tiny):
     for member in tiny.members:
-        frame = stop_parts(member, PROMPTS)
+        frame = readouts.stop_parts(member, PROMPTS)
         names = ["stop", "</think>", "<think>", "Wait set", "new line", "rest"]
         assert frame[names].sum(axis=1).tolist() == pytest.approx([1.0] * 4, abs=1e-5)
         probabilities = plain_logits(member, PROMPTS[0]).softmax(-1)
@@ -91,11 +74,9 @@ def test_bigram_logits_by_hand(tiny):
 def plain_streams(member, prompt):
     """Independent: the stream after the embedding and each layer, by transformers; the last before its norm."""
     ids = member.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
-    caught = []
-    hook = member.model.model.norm.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
-    with torch.no_grad():
+    caught, norm = [], member.model.model.norm
+    with torch.no_grad(), norm.register_forward_pre_hook(lambda _, args: caught.append(args[0])):
         seen = member.model(input_ids=ids, output_hidden_states=True).hidden_states
-    hook.remove()
     return torch.stack([*seen[:-1], caught[0]], dim=2)[0]
 
 
@@ -106,7 +87,7 @@ def test_residuals_and_lens_equal_plain_transformers(tiny):
     ids = [3, 700, 5]
     for member, other in (tiny.members, tiny.members[::-1]):
         whole = [plain_streams(member, prompt) for prompt in LONG]
-        assert all(map(partial(torch.allclose, atol=1e-4), streams_at_all_positions(member, LONG), whole))
+        assert all(map(partial(torch.allclose, atol=1e-4), readouts.streams_at_all_positions(member, LONG), whole))
         streams = torch.stack([stream[-1] for stream in whole])
         assert torch.allclose(residuals(member, LONG), streams, atol=1e-4)
         for head in (member, other):
@@ -125,9 +106,8 @@ def test_norms_of_the_lens(qwen):
     weight, head = qwen.distilled.model.model.norm.weight, qwen.distilled.model.lm_head.weight
     scaled = stream / (stream.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
     for norm, states in (("full", scaled * weight), ("scale", scaled), ("none", stream)):
-        assert torch.allclose(
-            read_stream(qwen.distilled, stream, [7], norm=norm).logits, states @ head[[7]].T, atol=1e-4
-        )
+        found = read_stream(qwen.distilled, stream, [7], norm=norm).logits
+        assert torch.allclose(found, states @ head[[7]].T, atol=1e-4)
 
 
 def test_the_norm_of_the_lens_is_the_models_own_however_short_the_stream(tiny):
@@ -150,9 +130,9 @@ def test_lens_in_batches_and_chunks_is_the_same(tiny, monkeypatch):
 
 
 def test_lens_map_ends_in_the_top_token(tiny):
-    tokens, rows = lens_map(tiny.base, PROMPTS[0], last=3)
+    tokens, rows = readouts.lens_map(tiny.base, PROMPTS[0], last=3)
     assert len(tokens) == 3 and len(rows) == tiny.base.n_layers + 1
-    (best, share), *_ = top_tokens(tiny.base, PROMPTS[:1], k=1)[0]
+    (best, share), *_ = readouts.top_tokens(tiny.base, PROMPTS[:1], k=1)[0]
     assert rows[-1][-1] == (best, pytest.approx(share, abs=1e-5))
 
 
@@ -174,19 +154,16 @@ def test_a_heads_share_is_what_vanishes_with_it(tiny):
     """Silencing one query head of the last layer, and that layer's MLP, removes its contribution and nothing else."""
     member, head, size = tiny.base, 4, 8
     found = attribute(member, PROMPTS[:1], [3], [5])
-    layer = member.model.model.layers[-1]
-    quiet = layer.mlp.down_proj.register_forward_hook(lambda *args: args[2] * 0)
-    caught = []
-    norm = member.model.model.norm.register_forward_pre_hook(lambda _, args: caught.append(args[0][0, -1]))
-    plain_logits(member, PROMPTS[0])
+    layer, norm, caught = member.model.model.layers[-1], member.model.model.norm, []
 
     def silence(_, args):
         return (args[0].index_fill(-1, torch.arange(head * size, (head + 1) * size), 0.0),)
 
-    ablation = layer.self_attn.o_proj.register_forward_pre_hook(silence)
-    plain_logits(member, PROMPTS[0])
-    for hook in (quiet, norm, ablation):
-        hook.remove()
+    quiet = layer.mlp.down_proj.register_forward_hook(lambda *args: args[2] * 0)
+    with quiet, norm.register_forward_pre_hook(lambda _, args: caught.append(args[0][0, -1])):
+        plain_logits(member, PROMPTS[0])
+        with layer.self_attn.o_proj.register_forward_pre_hook(silence):
+            plain_logits(member, PROMPTS[0])
     toward = (member.unembedding[3] - member.unembedding[5]) * member.model.model.norm.weight
     end = plain_streams(member, PROMPTS[0])[-1, -1]
     scale = torch.rsqrt(end.pow(2).mean() + member.config.rms_norm_eps)
@@ -205,7 +182,7 @@ def test_attribution_refuses_half_precision(qwen_folders, monkeypatch):
 
 def test_attention_patterns_are_those_of_transformers(tiny):
     member, heads = tiny.distilled, [(0, 5), (2, 1)]
-    tokens, weights = attention_pattern(member, PROMPTS[0], heads)
+    tokens, weights = readouts.attention_pattern(member, PROMPTS[0], heads)
     assert member.config._attn_implementation == "sdpa", "put back"
     eager = copy.deepcopy(member.model)
     eager.set_attn_implementation("eager")
@@ -220,18 +197,19 @@ def test_vocabulary_scores_are_z_scores_and_know_no_length(qwen):
     member = qwen.distilled
     directions = torch.randn(5, 48, generator=torch.Generator().manual_seed(0))
     everything = list(range(member.config.vocab_size))
-    scores = vocabulary_scores(member, directions, everything)
+    scores = readouts.vocabulary_scores(member, directions, everything)
     assert torch.allclose(scores.mean(1), torch.zeros(5), atol=1e-4)
     assert torch.allclose(scores.std(1), torch.ones(5), atol=1e-4)
-    assert torch.allclose(scores, vocabulary_scores(member, directions * 7, everything), atol=1e-4)
+    assert torch.allclose(scores, readouts.vocabulary_scores(member, directions * 7, everything), atol=1e-4)
     best = scores.argmax(1).tolist()
-    assert [row[0] for row in promoted(member, directions, k=2)] == [member.tokenizer.decode([i]) for i in best]
+    first = [row[0] for row in readouts.promoted(member, directions, k=2)]
+    assert first == [member.tokenizer.decode([i]) for i in best]
     logits = (directions * member.model.model.norm.weight) @ member.model.lm_head.weight.T
     assert logits.argmax(1).tolist() == best
 
 
 def test_distributions_and_their_divergence(qwen):
-    one, two = (next_distribution(member, PROMPTS) for member in qwen.members)
+    one, two = (readouts.next_distribution(member, PROMPTS) for member in qwen.members)
     assert torch.allclose(one[0], plain_logits(qwen.base, PROMPTS[0]).log_softmax(-1), atol=1e-4)
     expected = (one.exp() * (one - two)).sum(-1)
     assert torch.allclose(kl_nats(one, two), expected, atol=1e-4) and expected.min() > 0
@@ -266,18 +244,13 @@ def test_a_hidden_token_cannot_be_seen(tiny):
     assert not torch.allclose(hidden, plain, atol=1e-3)
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(tiny, capsys, monkeypatch):
-    member, whole, sizes = tiny.base, last_hidden(tiny.base, PROMPTS), []
-    encode = type(member).encode
-
-    def small(self, prompts, **options):
-        sizes.append(len(prompts))
-        assert len(sizes) < 9, "the batch does not get smaller"
-        if len(prompts) > 1 and len(sizes) > 1:
+def test_out_of_memory_halves_the_batch_loses_nothing_and_ends_with_a_single_prompt(capsys):
+    def run(some, most=2):
+        if len(some) > most:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
-        return encode(self, prompts, **options)
+        return [-one for one in some]
 
-    monkeypatch.setattr(type(member), "encode", small)
-    found = last_hidden(member, PROMPTS, batch_size=2)
-    assert sizes == [2, 2, 1, 1] and torch.allclose(found, whole, atol=1e-5)
-    assert "going on with 1 prompts" in capsys.readouterr().out
+    assert list(in_memory([3, 1, 4, 0, 5], 4, run)) == [([3, 1], [-3, -1]), ([4, 0], [-4, 0]), ([5], [-5])]
+    assert "out of memory: going on with 2 prompts at a time" in capsys.readouterr().out
+    with pytest.raises(UserError, match="out of memory with a single prompt: shorten it"):
+        list(in_memory([3, 1], 2, partial(run, most=0)))

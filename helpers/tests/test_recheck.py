@@ -12,21 +12,7 @@ import pytest
 
 from helpers.commands.recheck import committed, compare, differences, keep, other_bytes
 from helpers.store import UserError, write_records
-from helpers.tests.test_commands import helpers
-
-
-def numbers(estimate: float) -> dict[str, Any]:
-    return {"estimate": estimate, "low": estimate - 0.5, "high": estimate + 0.5, "n": 9}
-
-
-def entry(finding: str, notebook: str = "01_prompts") -> dict[str, Any]:
-    """A finding of two parts and three details."""
-    rule = {"side": "above", "threshold": 1.0, "margin": 0.0, "verdict": "holds"}
-    parts = [{"name": name, **rule, **numbers(value)} for name, value in (("a", 10.0), ("b", 5.0))]
-    row = {"id": finding, "evidence": "pair", "source": "smol", "claim": "c", "notebook": notebook, "unit": "u"}
-    row |= {**numbers(10.0), "control": {"name": "c", **numbers(0.5)}, "rules": parts, "verdict": "holds"}
-    return row | {"details": {"loops": numbers(0.1), "runs": 4, "shape": "line"}, "remark": "", "models": ["x", "y"]}
-
+from helpers.tests.conftest import entry
 
 LEDGER = [entry("F01"), entry("F05", "02_logits"), entry("F06", "02_logits")]
 
@@ -131,12 +117,3 @@ def test_files_of_a_full_run_are_compared_by_their_bytes(tmp_path):
             path.write_text("same" if name.endswith("png") else text)
     found = other_bytes("smol", tmp_path / "run", root=tmp_path / "committed")
     assert found == (["data/smol/02_logits.csv"], 2)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [(("--check", "--pair", "a,b"), "no data/own/findings.json"), (("--keep",), "--keep goes with --quick alone")],
-)
-def test_what_cannot_be_checked_is_one_line(arguments, said):
-    done = helpers("run", *arguments)
-    assert done.returncode == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1

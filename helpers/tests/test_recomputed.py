@@ -43,39 +43,37 @@ class Half:
         self.model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32).eval()
         self.stops = [self.tokenizer.convert_tokens_to_ids(mark) for mark in STOPS]
         found = [self.tokenizer(word, add_special_tokens=False).input_ids for word in WAITS]
-        self.waits = [ids[0] for ids in found if len(ids) == 1]
+        self.waits, self.seen = [ids[0] for ids in found if len(ids) == 1], {}
 
     def template(self, text: str) -> str:
         """A question in the model's own chat template; the distilled one's opens a thought."""
         chat = [{"role": "user", "content": text}]
         return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 
-    def read(self, text: str, **options: Any) -> Any:
-        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
-        with torch.no_grad():
-            return self.model(input_ids=ids, **options)
-
-    def logits(self, text: str) -> np.ndarray:
-        """Next-token logits after a text, float64."""
-        return self.read(text).logits[0, -1].double().numpy()
+    def read(self, text: str) -> tuple[np.ndarray, torch.Tensor]:
+        """Next-token logits after a text, float64, and the stream there by depth, the last behind the final norm."""
+        if text not in self.seen:
+            ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+            with torch.no_grad():
+                out = self.model(input_ids=ids, output_hidden_states=True)
+            self.seen[text] = out.logits[0, -1].double().numpy(), torch.stack([h[0, -1] for h in out.hidden_states])
+        return self.seen[text]
 
     def p_stop(self, texts: list[str]) -> np.ndarray:
-        rows = np.stack([self.logits(text) for text in texts])
+        rows = np.stack([self.read(text)[0] for text in texts])
         return np.exp(rows[:, self.stops] - np.logaddexp.reduce(rows, axis=1, keepdims=True)).sum(1)
 
     def contrast(self, texts: list[str]) -> np.ndarray:
         """Logit of the stop token minus the mean of the Wait set."""
-        rows = np.stack([self.logits(text) for text in texts])
+        rows = np.stack([self.read(text)[0] for text in texts])
         return rows[:, self.model.generation_config.eos_token_id] - rows[:, self.waits].mean(1)
 
     def write(self, prompt: str, limit: int, processors: list[Any] | None = None) -> list[int]:
         """Greedy tokens after a prompt, up to a stop token."""
         ids = self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
-        chain = LogitsProcessorList(processors or [])
-        out = self.model.generate(
-            **ids, max_new_tokens=limit, do_sample=False, eos_token_id=self.stops, pad_token_id=self.stops[0],
-            logits_processor=chain,
-        )[0, ids.input_ids.shape[1] :].tolist()  # fmt: skip
+        how = {"do_sample": False, "eos_token_id": self.stops, "pad_token_id": self.stops[0]}
+        how["logits_processor"] = LogitsProcessorList(processors or [])
+        out = self.model.generate(**ids, max_new_tokens=limit, **how)[0, ids.input_ids.shape[1] :].tolist()
         return out[: next((at for at, token in enumerate(out) if token in self.stops), None)]
 
 
@@ -147,12 +145,12 @@ def test_03_f09_the_depth_at_which_the_models_part(halves, combined):
     gaps = {role: [] for role in halves}
     for role, half in halves.items():
         for question, answer in combined[:64]:
-            states = half.read(f"{question} {answer}", output_hidden_states=True).hidden_states
-            stream = torch.stack([state[0, -1] for state in states])  # the last is behind the norm already
+            _, stream = half.read(f"{question} {answer}")
             with torch.no_grad():
                 normed = torch.cat([half.model.model.norm(stream[:-1]), stream[-1:]])
-                read = half.model.lm_head(normed).double().numpy()
-            gaps[role].append(read[:, half.model.generation_config.eos_token_id] - read[:, half.waits].mean(1))
+                words = half.model.lm_head.weight[[half.model.generation_config.eos_token_id, *half.waits]]
+                read = (normed @ words.T).double().numpy()
+            gaps[role].append(read[:, 0] - read[:, 1:].mean(1))
     apart = np.array(gaps["base"]) - np.array(gaps["distilled"])
     depths = []
     for curve in apart:
@@ -183,8 +181,10 @@ def test_05_f16_one_layer_of_the_distilled_in_the_base(halves, combined):
     block, other = (half.model.model.layers[layer] for half in halves.values())
     kept = {name: value.clone() for name, value in block.state_dict().items()}
     block.load_state_dict(other.state_dict())
+    halves["base"].seen.clear()
     taken = halves["base"].contrast(texts)
     block.load_state_dict(kept)
+    halves["base"].seen.clear()
     assert entry["n"] == len(texts) and np.allclose(halves["base"].contrast(texts[:2]), base[:2])
     assert entry["estimate"] == pytest.approx((base - taken).mean() / (base - distilled).mean(), abs=CLOSE)
 

@@ -16,7 +16,7 @@ import pytest
 
 from helpers.pairs import load_member, load_pair
 from helpers.store import ROOT, UserError
-from helpers.tests.conftest import make_checkpoint
+from helpers.tests.conftest import make_folders
 from helpers.tests.remote_client import ASKED, REFUSED
 
 CLIENT = Path(__file__).with_name("remote_client.py")
@@ -25,14 +25,13 @@ CLIENT = Path(__file__).with_name("remote_client.py")
 @cache
 def asked(folder: Path, how: str) -> dict[str, Any]:
     """What the client prints, run once a way of being remote."""
-    pair = [str(make_checkpoint(folder / role, role, tied=tied, seed=3)) for role, tied in TIED.items()]
+    pair = [*map(str, make_folders(folder, (True, False), (3, 3)))]
     command, environment = [sys.executable, str(CLIENT), *pair, how], {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-TIED = {"base": True, "distilled": False}
 WAYS = ("server", "local")
 
 

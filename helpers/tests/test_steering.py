@@ -24,15 +24,6 @@ PROMPTS = [
 LIMIT = 20
 
 
-def hooked(module, hook, run):
-    """What `run` gives while a plain PyTorch hook stands on a module."""
-    handle = module.register_forward_hook(hook)
-    try:
-        return run()
-    finally:
-        handle.remove()
-
-
 def vector(pair, seed=0, size=6.0):
     return size * steering.random_directions(1, pair.base.config.hidden_size, seed=seed)[0]
 
@@ -61,19 +52,18 @@ def test_a_vector_equals_a_plain_hook(tiny, where):
     wanted = []
 
     def hook(module, inputs, output):
-        hidden = output[0] if isinstance(output, tuple) else output
-        prefill = hidden.shape[1] > 1
-        moved = hidden.clone()
+        prefill, moved = output.shape[1] > 1, output.clone()
         if where == "all" or (where == "prompt" and prefill) or (where == "generated" and not prefill):
             moved = moved + added
         elif where == "last" and prefill:
             moved[:, -1] += added
-        return (moved, *output[1:]) if isinstance(output, tuple) else moved
+        return moved
 
     for prompt in PROMPTS:
         batch, stops = member.encode([prompt]), list(member.groups.stop)
         how = {**batch, "max_new_tokens": LIMIT, "do_sample": False, "eos_token_id": stops}
-        out = hooked(member.model.model.layers[1], hook, lambda how=how: member.model.generate(**how))
+        with member.model.model.layers[1].register_forward_hook(hook):
+            out = member.model.generate(**how)
         tokens = out[0, batch["input_ids"].shape[1] :].tolist()
         wanted.append(next((tokens[:k] for k, t in enumerate(tokens) if t in stops), tokens))
     done = run(member, PROMPTS, [Steering("v", {1: added / 2}, 2.0, where)])
@@ -109,10 +99,8 @@ def test_readouts_under_steering_equal_edited_models(tiny, size):
     ]
     read = steering.steered_logprobs(member, PROMPTS, rows, [3, 7], rows=size)
     for row, found in zip(rows, read, strict=True):
-        change = steered(member, [row])
-        hidden = last_hidden(member, PROMPTS, lm=change.lm)
-        wanted = logprobs_of(member, hidden, [3, 7])
-        assert torch.allclose(found, wanted, atol=1e-4), row.name
+        hidden = last_hidden(member, PROMPTS, lm=steered(member, [row]).lm)
+        assert torch.allclose(found, logprobs_of(member, hidden, [3, 7]), atol=1e-4), row.name
 
 
 def test_a_bias_shifts_the_logits_by_as_much(tiny):
@@ -190,11 +178,9 @@ def test_read_places_equals_plain_transformers(tiny):
     for (which, at), stream, z in zip(places, streams, heads, strict=True):
         ids = torch.tensor([[*member.encode([texts[which].prompt])["input_ids"][0].tolist(), *texts[which].tokens]])
         with torch.no_grad():
-            hidden = member.model(ids, output_hidden_states=True).hidden_states
             block, kept = member.model.model.layers[2], []
-            handle = block.self_attn.o_proj.register_forward_pre_hook(lambda _, i, kept=kept: kept.append(i[0][0]))
-            member.model(ids)
-            handle.remove()
+            with block.self_attn.o_proj.register_forward_pre_hook(lambda _, i, kept=kept: kept.append(i[0][0])):
+                hidden = member.model(ids, output_hidden_states=True).hidden_states
         assert torch.allclose(stream[0], hidden[1][0, at], atol=1e-4)
         assert torch.allclose(z[2], kept[0][at], atol=1e-4)
 
@@ -234,7 +220,8 @@ def test_a_clamped_latent_equals_a_plain_hook_and_keeps_the_error(tiny, tiny_aut
         return coder.decode(acts) + error
 
     block = member.model.model.layers[1]
-    wanted = hooked(block.mlp if on_mlp else block, hook, lambda: last_hidden(member, PROMPTS))
+    with (block.mlp if on_mlp else block).register_forward_hook(hook):
+        wanted = last_hidden(member, PROMPTS)
     got = last_hidden(member, PROMPTS, lm=steering.with_latent(member, coder, 7, 30.0))
     assert torch.allclose(got, wanted, atol=1e-4) and not torch.allclose(got, last_hidden(member, PROMPTS), atol=1e-2)
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a user may have changed around the helpers: torch's settings, the helpers' own files, a text in an editor, the
-size of the vocabulary."""
+"""What a user may have changed around the helpers: torch's settings, the helpers' own files, the vocabulary's size."""
 
 import contextlib
 import resource
@@ -14,161 +13,103 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import generation, patching, prompts, readouts, steering, weights
+from helpers import patching, readouts, steering, weights
 from helpers.pairs import Pair
 from helpers.store import ROOT
-from helpers.tests.conftest import make_checkpoint
+from helpers.tests.conftest import make_folders
+from helpers.tests.remote_client import ASKED, TEXTS, difference, plain
 
-PROMPTS = ["What is the capital of France?", "Name a river in the park."]
-IDS = [5, 9, 30]
+READ = ["last_hidden_shared", "next_logprobs", "lens", "attribute", "attribution_patching", "exact_patching",
+        "complete", "steered_logprobs", "last_hidden, neurons edited"]  # fmt: skip
+OF_WEIGHTS = {
+    "swaps": lambda pair: patching.single_swaps(pair, "base", TEXTS, [5], [9]),
+    "noise": lambda pair: patching.single_swaps(pair, "base", TEXTS, [5], [9], noise=1),
+    "random": lambda pair: steering.random_directions(3, pair.base.config.hidden_size),
+    "pursuit": lambda pair: weights.sparse_shares(pair.base, [5], k=3),
+    "matrices": lambda pair: weights.compare_matrices(pair).relative.to_numpy(),
+}
 
 
 def numbers(pair: Pair) -> dict[str, Any]:
     """One number or more of everything that runs or reads a model."""
-    member, shared = pair.base, [PROMPTS[0], f"{PROMPTS[0]} the"]
-    source = readouts.activations(pair.distilled, PROMPTS)
-    ones = torch.full((member.config.hidden_size,), 1.0, dtype=torch.float32, device="cpu")
-    vector = steering.Steering("v", {1: ones})
-    with weights.edited_weights(member, weights.NeuronEdit([(1, 3)], 4.0)) as edited:
-        of_edited = readouts.next_logprobs(edited, PROMPTS, IDS)
-    return {
-        "logprobs": readouts.next_logprobs(member, PROMPTS, IDS),
-        "lens": readouts.lens(member, PROMPTS, IDS).logprobs,
-        "attribute": patching.attribute(member, PROMPTS, [5], [9]).total,
-        "shared": readouts.last_hidden_shared(member, shared),
-        "estimate": patching.attribution_patching(member, PROMPTS, source, [5], [9]).mlp,
-        "exact": patching.exact_patching(member, PROMPTS, source, [patching.Node("mlp", 2)], [5], [9]),
-        "swaps": patching.single_swaps(pair, "base", PROMPTS, [5], [9]),
-        "noise": patching.single_swaps(pair, "base", PROMPTS, [5], [9], noise=1),
-        "written": [c.length for c in generation.complete(member, PROMPTS, max_new_tokens=20)],
-        "steered": steering.steered_logprobs(member, PROMPTS, [vector], IDS),
-        "edited": of_edited,
-        "random": steering.random_directions(3, member.config.hidden_size),
-        "pursuit": weights.sparse_shares(member, [5], k=3),
-        "weights": weights.compare_matrices(pair).relative.to_numpy(),
-    }
+    return {name: ask(pair) for name, ask in ({name: ASKED[name] for name in READ} | OF_WEIGHTS).items()}
 
 
 def test_no_step_grows_with_the_square_of_the_vocabulary(tmp_path):
     """At the size of R1's vocabulary, with rows that are zero or equal, as untrained ones are."""
-    shape = {"vocab_size": 150_000, "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
-    folders = []
-    for seed, role in enumerate(("base", "distilled")):
-        folders.append(make_checkpoint(tmp_path / role, role, tied=True, seed=seed, **shape))
-        weights_ = load_file(folders[-1] / "model.safetensors")
-        weights_["model.embed_tokens.weight"][140_000:145_000] = 0.0
-        weights_["model.embed_tokens.weight"][145_000:] = weights_["model.embed_tokens.weight"][7]
-        save_file(weights_, folders[-1] / "model.safetensors", metadata={"format": "pt"})
+    folders = make_folders(tmp_path, (True, True), (0, 1), vocab_size=150_000)
+    for path in (folder / "model.safetensors" for folder in folders):
+        values = load_file(path)
+        values["model.embed_tokens.weight"][140_000:145_000] = 0.0
+        values["model.embed_tokens.weight"][145_000:] = values["model.embed_tokens.weight"][7]
+        save_file(values, path, metadata={"format": "pt"})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pair, words = Pair.of(*folders, name="wide", device="cpu"), list(range(300, 364))
-    member, direction = pair.base, torch.ones(1, 16)
+    member, direction = pair.base, torch.ones(1, 48)
     found = numbers(pair) | {
         "pursuit": weights.sparse_shares(member, [5, 141_000, 146_000, *words], k=12),
         "squares": weights.least_squares_shares(member, [5, *words]),
         "tokens": weights.compare_tokens(pair).relative,
         "scores": readouts.vocabulary_scores(member, direction, words),
-        "distribution": readouts.next_distribution(member, PROMPTS),
-        "parts": readouts.stop_parts(member, PROMPTS),
-        "bigrams": readouts.bigram_logits(member, words, IDS, first_mlp=True),
+        "distribution": readouts.next_distribution(member, TEXTS),
+        "parts": readouts.stop_parts(member, TEXTS),
+        "bigrams": readouts.bigram_logits(member, words, [5, 9], first_mlp=True),
     }
-    assert all(np.isfinite(np.asarray(value, dtype=float)).all() for value in found.values())
+    assert all(np.isfinite(part).all() for value in found.values() for part in plain(value))
     assert (np.diff(found["pursuit"], axis=1) > -1e-6).all()
     assert found["pursuit"][1:3, 0] == pytest.approx([1, 1], abs=1e-4)
-    assert readouts.promoted(member, direction) and readouts.lens_map(member, PROMPTS[0])
+    assert readouts.promoted(member, direction) and readouts.lens_map(member, TEXTS[0])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20, "less than one GiB beyond the models"
 
 
 @contextlib.contextmanager
-def default(setter, value, before):
-    setter(value)
-    try:
-        yield
-    finally:
-        setter(before)
+def default(dtype):
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 SETTINGS = {
     "inference mode": torch.inference_mode,
-    "no gradients": lambda: default(torch.set_grad_enabled, False, True),
-    "float64": lambda: default(torch.set_default_dtype, torch.float64, torch.float32),
-    "bfloat16": lambda: default(torch.set_default_dtype, torch.bfloat16, torch.float32),
-    "meta device": lambda: default(torch.set_default_device, "meta", "cpu"),
+    "no gradients": torch.no_grad,
+    "float64": lambda: default(torch.float64),
+    "bfloat16": lambda: default(torch.bfloat16),
+    "meta device": lambda: torch.device("meta"),
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
 }
 
 
-@pytest.fixture(scope="module")
-def right(qwen):
-    return numbers(qwen)
-
-
-@pytest.mark.parametrize("loaded", ["before", "inside"])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_a_callers_torch_settings_change_nothing(setting, loaded, qwen, qwen_folders, right):
+def test_a_callers_torch_settings_change_nothing(setting, qwen, qwen_folders):
+    """Of a pair that is loaded under them, beside one that was loaded before."""
+    right = numbers(qwen)
     with SETTINGS[setting]():
-        pair = qwen if loaded == "before" else Pair.of(*qwen_folders, name="t", device="cpu")
-        found = numbers(pair)
-    for name, value in found.items():
-        assert np.allclose(np.asarray(value), np.asarray(right[name]), atol=1e-4), name
+        found = numbers(Pair.of(*qwen_folders, name="t", device="cpu")), numbers(qwen)
+    assert [name for one in found for name in right if difference(one[name], right[name]) > 1e-4] == []
     assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("edit", ["touch", "comment", "restore"])
-def test_helpers_that_were_edited_ask_for_a_new_kernel(edit, tmp_path, qwen_folders):
-    """nnsight reads the body of a trace from its file: lines put above it would make it another body."""
-    shutil.copytree(ROOT / "helpers", tmp_path / "helpers", ignore=shutil.ignore_patterns("__pycache__", "tests"))
-    shutil.copytree(ROOT / "data", tmp_path / "data", ignore=shutil.ignore_patterns("smol", "bench"))
-    text = f"""
-import os, time
+EDITED = """
+import os, sys
 from pathlib import Path
 from helpers import readouts
 from helpers.pairs import Pair
-pair = Pair.of({str(qwen_folders[0])!r}, {str(qwen_folders[1])!r}, device="cpu")
-at = Path(readouts.__file__)
-before = at.read_text()
-if {edit!r} != "touch":
-    at.write_text("# a comment" + chr(10) + before)
-if {edit!r} == "restore":
-    at.write_text(before)
-os.utime(at, ns=(1, 1))
-try:
-    print(tuple(readouts.activations(pair.base, ["A cat"]).stream.shape))
-except Exception as error:
-    print(type(error).__name__, error)
+pair, at = Pair.of(*sys.argv[1:], device="cpu"), Path(readouts.__file__)
+for text in (at.read_text(), "# a comment" + chr(10) + at.read_text()):
+    at.write_text(text)
+    os.utime(at, ns=(1, 1))
+    try:
+        print(tuple(readouts.activations(pair.base, ["A cat"]).stream.shape))
+    except Exception as error:
+        print(type(error).__name__, error)
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", text], cwd=tmp_path, capture_output=True, text=True)
+
+
+def test_helpers_that_were_edited_ask_for_a_new_kernel(tmp_path, qwen_folders):
+    """nnsight reads the body of a trace from its file: lines put above it would make it another body."""
+    shutil.copytree(ROOT / "helpers", tmp_path / "helpers", ignore=shutil.ignore_patterns("__pycache__", "tests"))
+    shutil.copytree(ROOT / "data", tmp_path / "data", ignore=shutil.ignore_patterns("smol", "bench"))
+    command = [sys.executable, "-W", "ignore", "-c", EDITED, *map(str, qwen_folders)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     refused = "UserError readouts.py of the helpers was edited since it was imported: restart the kernel"
-    assert done.stdout.strip().splitlines()[-1] == (refused if edit == "comment" else "(1, 4, 48)")
-
-
-@pytest.mark.parametrize("change", ["{}", "\ufeff{}\n", "{}\n\n"])
-def test_an_editors_marks_add_no_sentence(change, tmp_path, monkeypatch):
-    (tmp_path / "data").mkdir()
-    committed = prompts.neutral_sentences()
-    text = (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8").rstrip("\n")
-    (tmp_path / "data" / "neutral.txt").write_text(change.format(text), encoding="utf-8")
-    monkeypatch.setattr(prompts, "ROOT", tmp_path)
-    assert prompts.neutral_sentences() == committed and len(committed) == 48
-
-
-def test_progress_counts_batches_so_that_the_time_left_is_not_of_one_row(qwen, data_here, monkeypatch):
-    counted = []
-
-    class Bar:
-        def __init__(self, *_, **__):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def update(self, n=1):
-            counted.append(n)
-
-    monkeypatch.setattr(generation, "tqdm", Bar)
-    texts = [f"{prompt} {k}" for prompt in PROMPTS for k in range(3)]
-    monkeypatch.setattr(generation, "BATCH", {"cpu": 4})
-    generation.stored_completions(qwen, qwen.base, texts, name="x", max_new_tokens=2)
-    assert counted == [4, 2]
+    assert done.stdout.strip().splitlines()[-2:] == ["(1, 4, 48)", refused], "a new date alone is no edit"

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -74,22 +76,17 @@ def test_value_vectors_by_hand(tiny):
         vector = member.model.model.layers[layer].mlp.down_proj.weight[:, neuron]
         expected = torch.nn.functional.cosine_similarity(vector, direction, dim=0)
         assert float(cosines[layer, neuron]) == pytest.approx(float(expected), abs=1e-5)
-    best = weights.closest(cosines, 3)
-    assert [float(cosines[at].abs()) for at in best] == cosines.flatten().abs().sort(descending=True).values[
-        :3
-    ].tolist()
+    best, largest = weights.closest(cosines, 3), cosines.flatten().abs().sort(descending=True).values[:3]
+    assert [float(cosines[at].abs()) for at in best] == largest.tolist()
 
 
 def test_activations_are_what_multiplies_the_columns(tiny):
     found = activations(tiny.base, PROMPTS, batch_size=2).act
     parts = attribute(tiny.base, PROMPTS, [3], neurons=True).neurons
     ids = tiny.base.tokenizer(PROMPTS[0], add_special_tokens=False, return_tensors="pt").input_ids
-    caught = []
-    layer = tiny.base.model.model.layers[2]
-    hook = layer.mlp.down_proj.register_forward_pre_hook(lambda _, args: caught.append(args[0][0, -1]))
-    with torch.no_grad():
+    caught, down = [], tiny.base.model.model.layers[2].mlp.down_proj
+    with torch.no_grad(), down.register_forward_pre_hook(lambda _, args: caught.append(args[0][0, -1])):
         tiny.base.model(input_ids=ids)
-    hook.remove()
     assert torch.allclose(found[0, 2], caught[0], atol=1e-4)
     assert ((found == 0) <= (parts == 0)).all()
 
@@ -106,7 +103,7 @@ def test_matched_neurons_are_others_of_like_size():
 
 def hooked_generate(member, prompt, steps, factor, added):
     """Independent: plain transformers with a plain PyTorch hook on each edited layer."""
-    hooks = []
+    hooks = contextlib.ExitStack()
     for layer in {layer for layer, _ in NEURONS}:
         columns = [neuron for at, neuron in NEURONS if at == layer]
 
@@ -116,13 +113,11 @@ def hooked_generate(member, prompt, steps, factor, added):
             return (changed,)
 
         down = member.model.model.layers[layer].mlp.down_proj
-        hooks.append(down.register_forward_pre_hook(edit))
+        hooks.enter_context(down.register_forward_pre_hook(edit))
     ids = member.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
-    out = member.model.generate(ids, do_sample=False, max_new_tokens=steps, pad_token_id=0, repetition_penalty=1.0)
-    with torch.no_grad():
+    with hooks, torch.no_grad():
+        out = member.model.generate(ids, do_sample=False, max_new_tokens=steps, pad_token_id=0, repetition_penalty=1.0)
         logits = member.model(input_ids=ids).logits[0, -1]
-    for hook in hooks:
-        hook.remove()
     return out[0, ids.shape[1] :].tolist(), logits
 
 
@@ -189,4 +184,6 @@ def test_cut_answers_are_those_of_the_smaller_limit(tiny):
     prompts = [member.prompt(question.text, "template") for question in asked]
     long, short = (judged(complete(member, prompts, max_new_tokens=n), asked, opened=False) for n in (40, 15))
     cut = cut_short(member, long, asked, 15, opened=False)
-    assert cut.equals(short)
+    assert cut.equals(short) and cut_short(member, cut, asked, 30, opened=False).equals(short)
+    twice = cut_short(member, cut_short(member, long, asked, 25, opened=False), asked, 15, opened=False)
+    assert twice.equals(short), "at the shorter place, in whatever order"
