@@ -318,10 +318,13 @@ for name, counts in sets.items():
 
 
 # %%
+NO_TEXT = stats.Interval(np.nan, np.nan, np.nan, 0)
+
+
 def over_texts(rows: pd.DataFrame, column: str) -> stats.Interval:
     """Mean of a column over texts, each text's own mean first; where fewer than two texts have one, none."""
     means = rows.groupby("text")[column].mean() if len(rows) else []
-    return stats.bootstrap(means) if len(means) > 1 else stats.Interval(np.nan, np.nan, np.nan, len(means))
+    return stats.bootstrap(means) if len(means) > 1 else NO_TEXT
 
 
 # %%
@@ -354,7 +357,12 @@ rows = [
     for gap in texts.GAPS
     for what, colour in (("</think>", figures.STOP), ("Wait", figures.WAIT))
 ]
-title = "Mid-thought, one new line closes the thought; a blank line does not, even at its end"
+split = [
+    exchanged.get(f"P(</think>) in mid-thought, {gap} put there", NO_TEXT).estimate for gap in texts.GAPS
+]
+title = "What follows each mark, put at the end of a sentence"
+if split[0] > 0.5 > 0.1 > split[1]:
+    title = "Mid-thought, one new line closes the thought; a blank line does not, even at its end"
 fig = figures.interval_rows(
     {"": rows}, title=title, unit="probability right after the mark", span=(-0.03, 1.03)
 )
@@ -622,7 +630,7 @@ note += f"temperature {TEMPERATURE}, top-p {TOP_P}"
 figures.save_figure(fig, "07_samples", pair=pair.name, size=(11, 3.2), note=note)
 
 # %% [markdown]
-# **Figure 2: what samples do around `</think>`.** Orange with the tag, grey squares with the nonsense tag (left) and in greedy decoding (right); 95 % bootstrap over questions.
+# **Figure 3: what samples do around `</think>`.** Orange with the tag, grey squares with the nonsense tag (left) and in greedy decoding (right); 95 % bootstrap over questions.
 
 # %% [markdown]
 # <details><summary>What it does not show</summary>
@@ -779,7 +787,7 @@ note = f"n = {len(p_grid['base'])} questions x {len(grid)} endings, confirm, pla
 figures.save_figure(fig, "07_grid", pair=pair.name, size=(9, 3.2), note=note)
 
 # %% [markdown]
-# **Figure 3: P(stop) by tags and kind of answer.** Means over thoughts, gaps and answer tags. "open" and "word" lack the period; "wrong" and "other" end in one.
+# **Figure 4: P(stop) by tags and kind of answer.** Means over thoughts, gaps and answer tags. "open" and "word" lack the period; "wrong" and "other" end in one.
 
 # %% [markdown]
 # <details><summary>What it does not show</summary>
@@ -1032,7 +1040,7 @@ note = f"n = {len(questions)} questions, confirm"
 figures.save_figure(fig, "07_endings", pair=pair.name, size=(12, 4.8), key=key, note=note)
 
 # %% [markdown]
-# **Figure 4: P(stop) right after each ending.** Round: with `</think>`; grey squares: a nonsense tag of as many tokens in its place; pink: as many plain words; triangles: nothing in its place. ¶ is a new line, A. the answer with its period. In the template the distilled model's thought is open already. The base in the template and the word without its period are in `07_endings.safetensors` and in F22's details.
+# **Figure 5: P(stop) right after each ending.** Round: with `</think>`; grey squares: a nonsense tag of as many tokens in its place; pink: as many plain words; triangles: nothing in its place. ¶ is a new line, A. the answer with its period. In the template the distilled model's thought is open already. The base in the template and the word without its period are in `07_endings.safetensors` and in F22's details.
 
 # %% [markdown]
 # <details><summary>What it does not show</summary>
@@ -1121,7 +1129,7 @@ note = f"n = {len(few)} questions, confirm, plain, greedy"
 figures.save_figure(fig, "07_behaviour", pair=pair.name, size=(9.5, 5.6), key=colours, note=note)
 
 # %% [markdown]
-# **Figure 5: greedy continuations after each ending.** One bar an ending, base and distilled, with `</think>`; of the distilled model also with the nonsense tag in its place.
+# **Figure 6: greedy continuations after each ending.** One bar an ending, base and distilled, with `</think>`; of the distilled model also with the nonsense tag in its place.
 
 # %% [markdown]
 # <details><summary>What it does not show</summary>
@@ -1239,7 +1247,7 @@ note = f"n = {len(questions)} questions, confirm, plain, distilled; random: mean
 figures.save_figure(fig, "07_hidden", pair=pair.name, note=note)
 
 # %% [markdown]
-# **Figure 6: P(stop) after a thought and the ending block, with the tag hidden.** All later tokens, in all heads and layers, cannot attend to it; the tag itself still stands in the text. Grey: a random other token hidden instead, and the nonsense tag.
+# **Figure 7: P(stop) after a thought and the ending block, with the tag hidden.** All later tokens, in all heads and layers, cannot attend to it; the tag itself still stands in the text. Grey: a random other token hidden instead, and the nonsense tag.
 
 # %% [markdown]
 # **What it does not show.** A hidden tag is not an absent one: a new line stands before it and two after it, and without the tag only two are left, since three in a row would be other tokens. Where P(stop) hardly falls with the tag hidden, but is low without it, no later token needs to read the tag, and the new lines around it may carry what it seems to do; the triangles of figure 4 share that flaw. Nor does it show which head is needed: all are cut at once.
@@ -1361,7 +1369,7 @@ note = f"n = {len(questions)} questions, confirm, template, distilled"
 figures.save_figure(fig, "07_cut", pair=pair.name, size=(7.5, 3.4), note=note)
 
 # %% [markdown]
-# **Figure 7: P(stop) after `</think>`, two new lines and the answer, if the thought is cut.** Orange with the tag, dashed grey with the nonsense tag; 95 % bootstrap over questions.
+# **Figure 8: P(stop) after `</think>`, two new lines and the answer, if the thought is cut.** Orange with the tag, dashed grey with the nonsense tag; 95 % bootstrap over questions.
 
 # %% [markdown]
 # <details><summary>What it does not show</summary>
@@ -1495,7 +1503,7 @@ note = f"n = {len(forced)} questions, confirm, template, greedy"
 figures.save_figure(fig, "07_budget", pair=pair.name, size=(6.5, 5), note=note)
 
 # %% [markdown]
-# **Figure 8: budget forcing.** Above, tokens of thought; below, right answers, with "Wait" (wine) or "So" (dashed grey) in the place of the thought's end, zero to three times; 95 % bootstrap over questions.
+# **Figure 9: budget forcing.** Above, tokens of thought; below, right answers, with "Wait" (wine) or "So" (dashed grey) in the place of the thought's end, zero to three times; 95 % bootstrap over questions.
 
 # %% [markdown]
 # <details><summary>What it does not show</summary>

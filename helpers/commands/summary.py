@@ -32,14 +32,20 @@ def summary(pair: str) -> str:
         return f"On pair `{pair}`, of {len(CLAIMS)} findings {len(entries)} were measured: {counted}."
     if lacking := [name for name in NOTED if name not in entries]:
         raise UserError(f"the ledger of smol lacks {', '.join(lacking)}: run all notebooks before the report")
-    verdicts = {name: entries[name]["verdict"] for name in NOTED}
+    verdicts = {name: row["verdict"] for name, row in entries.items()}
+    own = {row["source"]: row for row in load_findings("published") if row["id"] == "F26"}  # R1's own texts
 
     def written_for(**expected: str) -> str:
         if changed := [f"{name} {verdicts[name]!r}" for name, verdict in expected.items() if verdicts[name] != verdict]:
             raise UserError(f"{TEMPLATE.name} was written for other verdicts: now {', '.join(changed)}; rewrite it")
         return ""
 
-    known = {"verdicts": Counter(verdicts.values()), "count": len(NOTED), "written_for": written_for}
+    known = {
+        "R1": own,
+        "verdicts": Counter(verdicts[name] for name in NOTED),
+        "count": len(NOTED),
+        "written_for": written_for,
+    }
     known |= {"figure": lambda slug: figure(pair, slug), "measured": measured, "percent": percent, "text": as_text}
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**entries, **known).strip()

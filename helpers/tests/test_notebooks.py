@@ -71,7 +71,6 @@ def test_style(source):
         assert word in notebook.cells[0].source
 
 
-@pytest.mark.xfail(reason="the notebooks are rewritten to it next", strict=False)
 @pytest.mark.skipif(not RUFF, reason="needs ruff: pip install ruff")
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 def test_cells_are_short_as_ruff_formats_them(source, tmp_path):

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""The fork at the end of a sentence, against plain transformers, and its push."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import fork
+from helpers.generation import Change, Completion, complete
+from helpers.store import UserError
+from helpers.texts import GAPS
+
+TEXT = "So the river is old.\n\nWait, it is. The park is old.\nBut that house. Yes.\n</think>\n\nIt is."
+
+
+@pytest.fixture
+def done(qwen) -> Completion:
+    """A thought with known ends of sentences, as if the tiny distilled model had written it."""
+    member = qwen.distilled
+    prompt = member.prompt("What is old?", "template")
+    tokens = member.tokenizer(TEXT, add_special_tokens=False).input_ids
+    return Completion(prompt, TEXT, len(tokens), "stop", "So", 0.0, tokens)
+
+
+def plain(member, ids: list[int]) -> torch.Tensor:
+    """Probabilities of the next token in plain transformers."""
+    return member.model(torch.tensor([ids])).logits[0, -1].double().softmax(-1)
+
+
+def test_sentence_ends_are_those_of_the_thought(qwen, done):
+    decode = qwen.distilled.tokenizer.decode
+    places = fork.sentence_ends(qwen.distilled, done)
+    before = [
+        decode(done.tokens[:place]) + decode(done.tokens[place : place + 1]).partition("\n")[0] for place in places
+    ]
+    assert [text.rsplit(" ", 2)[-1].strip() for text in before] == ["old.", "old.", "Yes."]
+
+
+def test_the_fork_is_what_plain_transformers_says_of_each_mark(qwen, done):
+    member, marks = qwen.distilled, fork.line_marks(qwen.distilled.tokenizer)
+    frame = fork.read_fork(member, done)
+    assert frame["wrote"].tolist() == [GAPS[1], GAPS[0], GAPS[0]] and frame["closes"].tolist() == [False, False, True]
+    ids = member.encode([done.prompt])["input_ids"][0].tolist()
+    new_lines, close, wait = [*marks.one, *marks.blank], member.groups.end_think, list(member.groups.wait)
+    for row, place in zip(frame.itertuples(), fork.sentence_ends(member, done), strict=True):
+        so_far = [*ids, *done.tokens[:place]]
+        first = plain(member, so_far)
+        stem = member.tokenizer.decode([done.tokens[place]]).partition("\n")[0]
+        one, two = (
+            member.tokenizer(f"{stem or '.'}{gap}Wait", add_special_tokens=False).input_ids[not stem : -1]
+            for gap in ("\n", "\n\n")
+        )
+        after, last = plain(member, so_far + one), plain(member, so_far + two)
+        second = 0.0 if marks.whole else float(after[new_lines].sum())
+        assert row.one == pytest.approx(float(first[list(marks.one)].sum()) * (1 - second), abs=1e-6)
+        assert row.one + row.blank + row.neither == pytest.approx(1, abs=1e-6)
+        told = [getattr(row, f"_{k}") for k in range(8, 12)]  # names with spaces, in their order
+        expected = [after[close] / (1 - second), after[wait].sum() / (1 - second), last[close], last[wait].sum()]
+        assert np.allclose(told, [float(value) for value in expected], atol=1e-6)
+
+
+def test_a_push_of_nothing_changes_nothing_and_a_strong_one_decides(qwen):
+    member = qwen.distilled
+    prompts = [member.prompt("What is old?", "template")] * 2
+    as_it_is = complete(member, prompts, max_new_tokens=12)
+    nothing = Change("none", processors=(fork.AtSentenceEnds(member, 0.0),))
+    assert complete(member, prompts, change=nothing, max_new_tokens=12) == as_it_is
+    marks, scores = fork.line_marks(member.tokenizer), torch.zeros(2, member.n_vocab)
+    period, new_line = (member.tokenizer(text, add_special_tokens=False).input_ids[-1] for text in ("a.", "a\n"))
+    ids = torch.tensor([[period, new_line], [new_line, period]])
+    changed = fork.AtSentenceEnds(member, 5.0)(ids, scores)
+    if not marks.whole:  # away from a second new line, and only after a sentence and a first one
+        assert set(changed[0].unique().tolist()) == {0.0, -5.0} and (changed[0, list(marks.one)] == -5).all()
+        assert (changed[1] == 0).all()
+
+
+def test_a_model_without_the_tag_has_no_fork(qwen, done):
+    with pytest.raises(UserError, match="no token for </think>"):
+        fork.read_fork(qwen.base, done)
