@@ -13,7 +13,7 @@
 #
 # **Claim.** Under test: it is the end of the thought, which is decided one token before its tag. `</think>`, then the answer with its period, and the distilled model stops; answer tags alone do not do it; after `</think>` it says the answer once more; and no answer comes without the tag. What holds on this pair is printed below the set-up.
 #
-# **Evidence.** What follows the end of a sentence, in published texts and on the pair (figure 1); eight samples a question (figure 2); a full grid of endings (figures 3 and A); the same endings with the tag, without it, and with a nonsense tag of as many tokens (figure 4).
+# **Evidence.** What follows the end of a sentence, in published texts and on the pair (figure 1); the same with the marks exchanged (figure 2); eight samples a question (figure 3); a full grid of endings (figures 4 and A); the same endings with the tag, without it, and with a nonsense tag of as many tokens (figure 5).
 #
 # **Caveat.** Any markup might look like an end. So a tag that closes no thought stands wherever `</think>` does (`nonsense tag` in the figures; on the distilled half of `smol` it lies very near `</think>`: F22), and the base, which does not know the tag as a token, reads it as text. The numbers stored here are from the embedded pair `smol`, which was trained on traces of this very form, and say nothing about DeepSeek-R1; published texts of R1's distilled model stand beside it in F26 and F24.
 #
@@ -1250,7 +1250,7 @@ figures.save_figure(fig, "07_hidden", pair=pair.name, note=note)
 # **Figure 7: P(stop) after a thought and the ending block, with the tag hidden.** All later tokens, in all heads and layers, cannot attend to it; the tag itself still stands in the text. Grey: a random other token hidden instead, and the nonsense tag.
 
 # %% [markdown]
-# **What it does not show.** A hidden tag is not an absent one: a new line stands before it and two after it, and without the tag only two are left, since three in a row would be other tokens. Where P(stop) hardly falls with the tag hidden, but is low without it, no later token needs to read the tag, and the new lines around it may carry what it seems to do; the triangles of figure 4 share that flaw. Nor does it show which head is needed: all are cut at once.
+# **What it does not show.** A hidden tag is not an absent one: a new line stands before it and two after it, and without the tag only two are left, since three in a row would be other tokens. Where P(stop) hardly falls with the tag hidden, but is low without it, no later token needs to read the tag, and the new lines around it may carry what it seems to do; the triangles of figure 5 share that flaw. Nor does it show which head is needed: all are cut at once.
 
 # %% [markdown]
 # ### Which heads look at it, and from which depth on it tells
@@ -1595,7 +1595,7 @@ figures.save_figure(fig, "07_r1_zero", pair=pair.name, key=key, note=note)
 # %% [markdown]
 # ## Try it
 #
-# Build an ending from its parts: P(stop), the next token and the continuation of both models. Figures 3, 4 and 5 are the same for readers without a kernel.
+# Build an ending from its parts: P(stop), the next token and the continuation of both models. Figures 4, 5 and 6 are the same for readers without a kernel.
 
 # %%
 explorers.endings_explorer(pair, questions[0], materials[0])
