@@ -178,7 +178,7 @@ def headline(entry: dict[str, Any]) -> str:
 def sentence(entry: dict[str, Any]) -> str:
     """A finding in full: the headline, each part of its rule with what it decides, and what stands beside it."""
     parts = [
-        f"- {MARKS[p['verdict']]} {p['name']}: {as_text(p)}, {Rule(p['side'], p['threshold'], p['margin'])}"
+        f"- {MARKS[p['verdict']]} {p['name']}: {as_text(p)}, {Rule(p['side'], float(p['threshold']), p['margin'])}"
         for p in entry["rules"]
     ]
     beside = "; ".join(f"{name}: {as_text(value)}" for name, value in entry["details"].items())

@@ -49,11 +49,13 @@ def ledger(monkeypatch):
     measured = numbers(0.4)
     verdicts = dict(re.findall(r'(F\d\d)="([^"]+)"', text))
     read = re.findall(r'(?:measured|percent)\((F\d\d), "([^"]+)"', text)
-    rows = [entry(name, rules=[], control=measured, **measured) for name in summary_module.NOTED]
+    read += re.findall(r'(F\d\d)\.details\["([^"]+)"', text)
+    texts = [entry("F26", source=name) for name in ("gsm8k_pair", "math_sampled", "math500_think_or_not")]
+    rows = [entry(name, rules=[], control=measured, **measured) for name in (*summary_module.NOTED, "F26")]
     for row in rows:
         row["details"] = {name: measured for finding, name in read if finding == row["id"]}
         row["verdict"] = verdicts.get(row["id"], "holds")
-    monkeypatch.setattr(summary_module, "load_findings", lambda pair: rows)
+    monkeypatch.setattr(summary_module, "load_findings", lambda pair: texts if pair == "published" else rows)
     return rows
 
 
@@ -71,8 +73,8 @@ def test_the_summary_reads_parts_and_details_by_their_names(ledger):
 
 def test_a_changed_or_missing_verdict_stops_the_summary_and_a_new_finding_leaves_it(ledger):
     said = summary("smol")
-    assert "25 were measured: " in summary("another")
-    ledger.append(ledger[0] | {"id": "F26"})
+    assert "26 were measured: " in summary("another")
+    ledger.append(ledger[0] | {"id": "F28"})
     assert summary("smol") == said
     ledger[0]["verdict"] = "inconclusive"
     with pytest.raises(UserError, match="written for other verdicts: now F01 'inconclusive'"):
@@ -188,10 +190,10 @@ def test_a_ledger_of_another_run_is_refused_and_nothing_written(tmp_path, monkey
 
 def test_readmes_example_runs(qwen, data_here, monkeypatch):
     code = re.findall(r"```python\n(.*?)```", README, re.S)
-    monkeypatch.setitem(findings.CLAIMS, "F26", "The distilled model says “ So” more after the answer.")
+    monkeypatch.setitem(findings.CLAIMS, "F28", "The distilled model says “ So” more after the answer.")
     known = {"pair": qwen, "N_PROMPTS": 24, "load_combined": lambda *a, **k: load_combined(*a, max_new_tokens=24, **k)}
     known |= {"next_logprobs": next_logprobs, "single_id": single_id, "stats": stats, "findings": findings}
     for block in code:
         exec(block, known)  # noqa: S102
     (entry,) = findings.load_findings("tiny-qwen2")
-    assert entry["id"] == "F26" and entry["n"] > 1
+    assert entry["id"] == "F28" and entry["n"] > 1
