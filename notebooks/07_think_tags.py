@@ -451,6 +451,12 @@ display(Markdown("Ends of sentences, by third of the thought:"))
 display(sentences.pivot_table(index=["gap", "third"], **summed))
 
 # %% [markdown]
+# Where the waits of the published texts stand, and how they are spelled (a space before the word is part of the token):
+
+# %%
+pd.DataFrame({name: counts.filter(regex="^waits (after|')").sum() for name, counts in sets.items()})
+
+# %% [markdown]
 # ## F23 · A prompt that ends in `</think>`
 #
 # **Question.** Question, answer, `</think>`: does the distilled model write two new lines, say the answer again and stop? Eight seeded samples a question, temperature 0.6, top-p 0.95. **Control.** The nonsense tag, two samples a question. **Rule, written before the result.** F23 holds if more than half of the samples do all three, and more than a quarter more than after the nonsense tag.
