@@ -165,8 +165,9 @@ def executions(request, qwen_folders, tiny_autoencoder, second_device):
 
     def run(name):
         source = scratch / "notebooks" / f"{name}.py"
-        without = {"R1_FAST": "0"} if name == "02_logits" else {}  # what is kept for speed alone can be missed
-        execute(source, notebook := build(source, knobs, quick=True), second_device | without)
+        how = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # two kernels beside each other: a core each
+        how |= {"R1_FAST": "0"} if name == "02_logits" else {}  # what is kept for speed alone can be missed
+        execute(source, notebook := build(source, knobs, quick=True), second_device | how)
         rows = json.loads((scratch / "data" / "own" / "findings.json").read_text())
         return notebook, [row for row in rows if row["notebook"] == name]
 
