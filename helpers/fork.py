@@ -98,7 +98,8 @@ def read_fork(member: Member, done: Completion) -> pd.DataFrame:
     one, blank, close, wait = (part.sum(1).reshape(-1, 3) for part in found.split([len(some) for some in sets], dim=1))
     second = torch.zeros(len(places)) if marks.whole else (one + blank)[:, 1]  # another new line after the first
     one, blank = one[:, 0] * (1 - second), blank[:, 0] + one[:, 0] * second
-    close[:, 1], wait[:, 1] = close[:, 1] / (1 - second), wait[:, 1] / (1 - second)
+    other = (1 - second).clamp(min=1e-7)  # in float32 a sum of probabilities can reach one
+    close[:, 1], wait[:, 1] = close[:, 1] / other, wait[:, 1] / other
     return pd.DataFrame(
         {
             "place": places,
@@ -126,9 +127,10 @@ def _closes(member: Member, done: Completion, place: int) -> bool:
 
 
 class AtSentenceEnds(LogitsProcessor):
-    """Pushes a model by `shift` nats to one new line at the ends of sentences, and nowhere else: to the tokens that end
-    a sentence with one, or, where a blank line is two tokens, away from the second. As a control, `tokens` are shifted
-    there. For `generation.Change(description, processors=(...,))`."""
+    """Pushes a model by `shift` nats to one new line after a sentence. Where period and new line are one token, those
+    tokens are shifted at every step, which matters where a sentence can end; else the model is pushed away from the
+    second new line, at those places alone. As a control, `tokens` are shifted at the same steps. For
+    `generation.Change(description, processors=(...,))`. Used in notebook 07."""
 
     def __init__(self, member: Member, shift: float, tokens: tuple[int, ...] | None = None) -> None:
         marks, n = line_marks(member.tokenizer), member.n_vocab

@@ -82,8 +82,13 @@ def share(passed: Any) -> Interval:
     values = _numbers(passed, "shares", shares=True)
     if set(values) not in ({0.0}, {1.0}):
         return bootstrap(values)
-    exact = stats.binomtest(int(values.sum()), len(values)).proportion_ci(method="exact")
-    return Interval(float(values[0]), float(exact.low), float(exact.high), len(values))
+    return exact_share(int(values.sum()), len(values))
+
+
+def exact_share(hits: int, n: int) -> Interval:
+    """A share of n with its exact 95 % bound (Clopper and Pearson 1934)."""
+    exact = stats.binomtest(hits, n).proportion_ci(method="exact")
+    return Interval(hits / n, float(exact.low), float(exact.high), n)
 
 
 def paired(after: Any, before: Any) -> Interval:

@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
-from helpers.stats import Interval, bootstrap, ratio_of_means, share
+from helpers.stats import Interval, bootstrap, exact_share, ratio_of_means, share
 from helpers.store import ROOT
-from helpers.tokens import WAIT, count_keywords
+from helpers.tokens import THINK, WAIT, count_keywords
 
-CLOSE = "</think>"
+CLOSE = THINK[1]
 A_WAIT = re.compile(r"\b[Ww]ait\b")
 LINE_BREAK = re.compile(r"[ \t]*\n\s*")
 GAPS = ("one new line", "blank line")
@@ -114,14 +113,13 @@ def measure(text: str) -> dict[str, int | str]:
 def rate(hits: pd.Series, places: pd.Series) -> Interval:
     """Hits per place, both counted text by text: 95 % bootstrap over texts, or, where every place is a hit or none is,
     the exact bound over places (Clopper and Pearson 1934), which takes places of one text as independent."""
-    n, found = int(places.sum()), ratio_of_means(hits, places) if places.sum() else NOTHING
-    if 0 < hits.sum() < n or not n:
-        return found
-    exact = binomtest(int(hits.sum()), n).proportion_ci(method="exact")
-    return Interval(found.estimate, float(exact.low), float(exact.high), n)
+    n = int(places.sum())
+    if 0 < hits.sum() < n:
+        return ratio_of_means(hits, places)
+    return exact_share(int(hits.sum()), n) if n else NOTHING
 
 
-def fork(counts: pd.DataFrame) -> dict[str, Interval]:
+def fork_rates(counts: pd.DataFrame) -> dict[str, Interval]:
     """Is the end of a thought decided at the end of a line? Over counts of `measure`, one row a text: closings that
     follow one new line; and at ends of sentences before prose, by one new line and by a blank line, how often the
     thought closes there or "Wait" comes next. Used in notebook 07."""

@@ -257,7 +257,7 @@ figures.save_figure(fig, "07_fork", pair=pair.name, note=note, key=key, size=(9.
 # %%
 def fork_parts(counts: pd.DataFrame) -> list[findings.Part]:
     """The three parts of F26's rule for one set of texts."""
-    after_one = texts.fork(counts)["closings after one new line"]
+    after_one = texts.fork_rates(counts)["closings after one new line"]
     closes, waits = (texts.difference(counts, what) for what in ("closes", "waits"))
     over = {least: findings.Rule("above", least) for least in (0.9, 0.25, 0.02)}
     return [
@@ -269,7 +269,7 @@ def fork_parts(counts: pd.DataFrame) -> list[findings.Part]:
 
 def rates_of(counts: pd.DataFrame) -> dict[str, stats.Interval]:
     """How often each follows each."""
-    rates = texts.fork(counts).items()
+    rates = texts.fork_rates(counts).items()
     return {f"P({what})": rate for what, rate in rates if not what.startswith("closings")}
 
 
@@ -282,7 +282,7 @@ def by_chance(counts: pd.DataFrame) -> stats.Interval:
     """Closings after one new line if each stood at a random line's end of its own thought."""
     closed = counts[counts["closings"] > 0]
     if len(closed) < 2:
-        return stats.Interval(np.nan, np.nan, np.nan, len(closed))
+        return texts.NOTHING
     ends = closed[["lines ended by one new line", "lines ended by blank line"]]
     return stats.bootstrap((ends.iloc[:, 0] / ends.sum(axis=1).clip(lower=1)).to_numpy())
 
@@ -318,13 +318,27 @@ for name, counts in sets.items():
 
 
 # %%
-NO_TEXT = stats.Interval(np.nan, np.nan, np.nan, 0)
-
-
 def over_texts(rows: pd.DataFrame, column: str) -> stats.Interval:
     """Mean of a column over texts, each text's own mean first; where fewer than two texts have one, none."""
     means = rows.groupby("text")[column].mean() if len(rows) else []
-    return stats.bootstrap(means) if len(means) > 1 else NO_TEXT
+    return stats.bootstrap(means) if len(means) > 1 else texts.NOTHING
+
+
+def by_place(ends: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Ends of sentences behind the first third of a thought, and a thought's own end."""
+    if not len(ends):
+        return {}
+    mid_thought = ~ends["closes"] & ends["depth"].between(1 / 3, 0.999)
+    return {"in mid-thought": ends[mid_thought], "at its own end": ends[ends["closes"]]}
+
+
+def after_each_mark(groups: dict[str, pd.DataFrame]) -> dict[str, stats.Interval]:
+    """What follows each mark, put at each place."""
+    asked = itertools.product(groups.items(), texts.GAPS, ("</think>", "Wait"))
+    return {
+        f"P({what}) {place}, {gap} put there": over_texts(rows, f"{what} after {gap}")
+        for (place, rows), gap, what in asked
+    }
 
 
 # %%
@@ -333,10 +347,7 @@ read_thoughts = [Completion(**row) for row in greedy[fields].to_dict("records")[
 ends = pd.DataFrame()
 if distilled.groups.end_think is not None:
     ends = pd.concat([fork.read_fork(distilled, done).assign(text=k) for k, done in enumerate(read_thoughts)])
-groups = {}
-if len(ends):
-    mid_thought = ~ends["closes"] & ends["depth"].between(1 / 3, 0.999)
-    groups = {"in mid-thought": ends[mid_thought], "at its own end": ends[ends["closes"]]}
+groups = by_place(ends)
 marks_chosen = {
     f"P({choice}), {place}": over_texts(rows, choice)
     for place, rows in groups.items()
@@ -345,12 +356,7 @@ marks_chosen = {
 pd.DataFrame({"mean over texts": marks_chosen}).map(format)
 
 # %%
-exchanged = {
-    f"P({what}) {place}, {gap} put there": over_texts(rows, f"{what} after {gap}")
-    for place, rows in groups.items()
-    for gap in texts.GAPS
-    for what in ("</think>", "Wait")
-}
+exchanged = after_each_mark(groups)
 rows = [
     (f"{place}: {gap}", exchanged[f"P({what}) {place}, {gap} put there"], colour)
     for place in groups
@@ -358,7 +364,8 @@ rows = [
     for what, colour in (("</think>", figures.STOP), ("Wait", figures.WAIT))
 ]
 split = [
-    exchanged.get(f"P(</think>) in mid-thought, {gap} put there", NO_TEXT).estimate for gap in texts.GAPS
+    exchanged.get(f"P(</think>) in mid-thought, {gap} put there", texts.NOTHING).estimate
+    for gap in texts.GAPS
 ]
 title = "What follows each mark, put at the end of a sentence"
 if split[0] > 0.5 > 0.1 > split[1]:
@@ -376,32 +383,47 @@ figures.save_figure(fig, "07_fork_exchanged", pair=pair.name, note=note, key=key
 # %% [markdown]
 # <details><summary>What it does not show</summary>
 #
-# Why the mark decides. Every text that the model learned from has one new line before the tag. A training of the pair `qwen-1.5b` with a *blank* line there moved the fork: P(`</think>`) after one new line in mid-thought fell from 0.96 and more to 0.1 to 0.3, and at the thought's own end a blank line led to the tag (`data/qwen-1.5b/README.md`). So the form of the data put the fork where it is; that R1's texts have the same form is why theirs do.
+# Why the mark decides, and nothing about R1 itself: its texts have the same form, its probabilities were not read.
 #
 # </details>
 
 # %% [markdown]
+# **Aside.** Every text that this model learned from has one new line before the tag. Was the fork put there by that form? The pair `qwen-1.5b`, read once on a GPU ([data/qwen-1.5b](../data/qwen-1.5b/README.md)), beside the same base trained on texts with a *blank* line there. Limits: one training each, and the second had no second stage, so that more than the mark differs between the two.
+
+# %%
+trainings = {"one new line in the texts": "fork.csv", "a blank line in the texts": "fork_blank.csv"}
+of_qwen = {}
+for name, file in trainings.items():
+    seen = pd.read_csv(data_dir("qwen-1.5b") / file).rename(columns={"question": "text"})
+    n = seen["text"].nunique()
+    of_qwen[f"{name} (n = {n} texts)"] = after_each_mark(by_place(seen))
+pd.DataFrame(of_qwen).map(format)
+
+# %% [markdown]
 # ### And if it is pushed?
 #
-# **Question.** While the model writes, the choice of one new line at the ends of sentences is made likelier or less likely by `PUSHES` nats, nothing else. How long does it go on, does it wait, is it still right? The run that is not pushed is the control.
+# **Question.** While the model writes, the choice of one new line at the ends of sentences is made likelier or less likely by `PUSHES` nats, nothing else. How long does it go on, does it wait, is it still right? **Control.** The control words pushed as far at the same steps; and the run that is not pushed.
 
 # %%
 pushed_questions = [question for question in load_questions(N_PROMPTS) if question.split == "confirm"][
     :N_PUSHED
 ]
 pushed = {"not pushed": greedy.loc[[question.id for question in pushed_questions]]}
-for push in PUSHES if len(ends) else []:
-    change = Change(f"one new line {push:+g} nats", processors=(fork.AtSentenceEnds(distilled, push),))
-    pushed[f"{push:+g} nats"] = answers(
+targets = {"one new line": ("", None), "control words": ("words_", distilled.groups.control)}
+for (target, (short, tokens)), push in itertools.product(targets.items(), PUSHES if len(ends) else []):
+    change = Change(f"{target} {push:+g} nats", processors=(fork.AtSentenceEnds(distilled, push, tokens),))
+    pushed[f"{target} {push:+g} nats"] = answers(
         pair,
         distilled,
         pushed_questions,
         form="template",
         change=change,
-        name=f"07_push_{'less' if push < 0 else 'more'}",
+        name=f"07_push_{short}{'less' if push < 0 else 'more'}",
         max_new_tokens=MAX_NEW_TOKENS,
         fresh=RECOMPUTE,
     )
+
+# %%
 measured = ["length", "stopped", "waits", "right", "repetition"]
 pd.DataFrame(
     {
@@ -413,7 +435,7 @@ pd.DataFrame(
 # %%
 unpushed = pushed["not pushed"]["length"]
 effects = {
-    f"tokens more, one new line {arm}": stats.paired(frame["length"], unpushed)
+    f"tokens more, {arm}": stats.paired(frame["length"], unpushed)
     for arm, frame in pushed.items()
     if arm != "not pushed"
 }

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,19 +63,28 @@ def test_the_fork_is_what_plain_transformers_says_of_each_mark(qwen, done):
         assert np.allclose(told, [float(value) for value in expected], atol=1e-6)
 
 
-def test_a_push_of_nothing_changes_nothing_and_a_strong_one_decides(qwen):
+def test_a_push_of_nothing_changes_nothing(qwen):
     member = qwen.distilled
     prompts = [member.prompt("What is old?", "template")] * 2
-    as_it_is = complete(member, prompts, max_new_tokens=12)
     nothing = Change("none", processors=(fork.AtSentenceEnds(member, 0.0),))
+    as_it_is = complete(member, prompts, max_new_tokens=12)
     assert complete(member, prompts, change=nothing, max_new_tokens=12) == as_it_is
-    marks, scores = fork.line_marks(member.tokenizer), torch.zeros(2, member.n_vocab)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("tokens", [None, (7, 9)])
+def test_a_push_moves_its_tokens_at_its_steps_alone(qwen, monkeypatch, whole, tokens):
+    """Away from a second new line after a sentence and a first one; where period and new line are one token, to it."""
+    member = qwen.distilled
+    marks = replace(fork.line_marks(member.tokenizer), closing=(5, 6), whole=whole)
+    monkeypatch.setattr(fork, "line_marks", lambda tokenizer: marks)
     period, new_line = (member.tokenizer(text, add_special_tokens=False).input_ids[-1] for text in ("a.", "a\n"))
     ids = torch.tensor([[period, new_line], [new_line, period]])
-    changed = fork.AtSentenceEnds(member, 5.0)(ids, scores)
-    if not marks.whole:  # away from a second new line, and only after a sentence and a first one
-        assert set(changed[0].unique().tolist()) == {0.0, -5.0} and (changed[0, list(marks.one)] == -5).all()
-        assert (changed[1] == 0).all()
+    changed = fork.AtSentenceEnds(member, 5.0, tokens)(ids, torch.zeros(2, member.n_vocab))
+    expected = torch.zeros(2, member.n_vocab)
+    moved = tokens or (marks.closing if whole else (*marks.one, *marks.blank))
+    expected[: 2 if whole else 1, list(moved)] = 5.0 if whole or tokens else -5.0
+    assert torch.equal(changed, expected)
 
 
 def test_a_model_without_the_tag_has_no_fork(qwen, done):

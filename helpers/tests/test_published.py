@@ -14,7 +14,7 @@ import pytest
 
 from helpers.commands import published
 from helpers.store import UserError
-from helpers.texts import fork, last_number, line_breaks, measure, waits
+from helpers.texts import fork_rates, last_number, line_breaks, measure, waits
 
 THOUGHT = "First, 2 + 2.\nIt is 4.\n\nWait, is it? I wait. (Wait)\n- one\n- two\n\\[\nx = 4\n\\]\n\nYes.\n</think>\n\n"
 TEXT = THOUGHT + "Wait: the answer is \\(\\boxed{1,\\!004}\\), not 7."
@@ -111,24 +111,25 @@ def test_a_set_that_is_missing_or_of_another_form_is_named(invented):
 
 def test_the_fork_counts_closings_and_waits_at_the_ends_of_sentences():
     counts = pd.DataFrame([measure(TEXT), measure(TEXT), measure("So.\n\nWait.\nIt is. </think>")])
-    found = fork(counts)
+    found = fork_rates(counts)
     assert found["closings after one new line"].estimate == pytest.approx(2 / 3)
     assert found["closes after one new line"].estimate == pytest.approx(2 / 5)
     assert found["closes after blank line"].estimate == 0 and 0 < found["closes after blank line"].high < 1
     assert found["waits after blank line"].estimate == 1 and found["waits after one new line"].estimate == 0
-    assert np.isnan(fork(pd.DataFrame([measure("So.")] * 2))["closings after one new line"].estimate), "none closes"
+    assert np.isnan(fork_rates(pd.DataFrame([measure("So.")] * 2))["closings after one new line"].estimate), "none closes"
 
 
 COMMITTED = pd.read_csv(published.ROOT / "data" / "published" / "texts.csv", keep_default_na=False)
 KNOWN = {  # set: texts of the distilled model, closings after one new line, waits, texts with one, after a blank line
     "gsm8k_pair": (500, 469, 660, 125, 499),
     "math_sampled": (487, 365, 3267, 399, 2433),
+    "math500_think_or_not": (100, 100, 446, 99, 335),  # with its own thought
 }
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_committed_counts_are_those_that_were_counted_independently(name):
-    frame = COMMITTED[(COMMITTED["set"] == name) & (COMMITTED["model"] == "distilled")]
+    frame = COMMITTED[(COMMITTED["set"] == name) & (COMMITTED["model"] == "distilled")].query("closed_prompt == 0")
     each = frame.filter(regex="^waits after ").sum(axis=1)
     after_one = (frame["gap_before_close"] == "one new line").sum()
     assert (len(frame), after_one, each.sum(), (each > 0).sum(), frame["waits after blank line"].sum()) == KNOWN[name]
