@@ -116,7 +116,9 @@ def test_the_fork_counts_closings_and_waits_at_the_ends_of_sentences():
     assert found["closes after one new line"].estimate == pytest.approx(2 / 5)
     assert found["closes after blank line"].estimate == 0 and 0 < found["closes after blank line"].high < 1
     assert found["waits after blank line"].estimate == 1 and found["waits after one new line"].estimate == 0
-    assert np.isnan(fork_rates(pd.DataFrame([measure("So.")] * 2))["closings after one new line"].estimate), "none closes"
+    assert np.isnan(fork_rates(pd.DataFrame([measure("So.")] * 2))["closings after one new line"].estimate), (
+        "none closes"
+    )
 
 
 COMMITTED = pd.read_csv(published.ROOT / "data" / "published" / "texts.csv", keep_default_na=False)
