@@ -318,40 +318,59 @@ for name, counts in sets.items():
 
 
 # %%
-def over_texts(rows: pd.DataFrame, column: str) -> stats.Interval:
-    """Mean of a column over texts, each text's own mean first; where fewer than two texts have one, none."""
-    means = rows.groupby("text")[column].mean() if len(rows) else []
-    return stats.bootstrap(means) if len(means) > 1 else texts.NOTHING
+MARKS = ["one", "blank", "neither"]
+MARKS += [f"{what} after {gap}" for gap in texts.GAPS for what in ("</think>", "Wait")]
 
 
-def by_place(ends: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Ends of sentences behind the first third of a thought, and a thought's own end."""
+def by_place(ends: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Means over one thought's ends of sentences, [mark]: behind its first third, and at its own end."""
     if not len(ends):
-        return {}
+        return dict.fromkeys(("in mid-thought", "at its own end"), np.full(len(MARKS), np.nan))
     mid_thought = ~ends["closes"] & ends["depth"].between(1 / 3, 0.999)
-    return {"in mid-thought": ends[mid_thought], "at its own end": ends[ends["closes"]]}
+    places = {"in mid-thought": ends[mid_thought], "at its own end": ends[ends["closes"]]}
+    return {place: rows[MARKS].mean().to_numpy() for place, rows in places.items()}
 
 
-def after_each_mark(groups: dict[str, pd.DataFrame]) -> dict[str, stats.Interval]:
+def stacked(thoughts: list[pd.DataFrame]) -> dict[str, np.ndarray]:
+    """The same of several thoughts, [text, mark]."""
+    each = [by_place(ends) for ends in thoughts]
+    return {place: np.stack([one[place] for one in each]) for place in each[0]}
+
+
+# %%
+def over_texts(means: np.ndarray, mark: str) -> stats.Interval:
+    """Mean of a mark over the texts that have such a place; none where fewer than two do."""
+    values = means[:, MARKS.index(mark)]
+    values = values[~np.isnan(values)]
+    return stats.bootstrap(values) if len(values) > 1 else texts.NOTHING
+
+
+def after_each_mark(groups: dict[str, np.ndarray]) -> dict[str, stats.Interval]:
     """What follows each mark, put at each place."""
     asked = itertools.product(groups.items(), texts.GAPS, ("</think>", "Wait"))
     return {
-        f"P({what}) {place}, {gap} put there": over_texts(rows, f"{what} after {gap}")
-        for (place, rows), gap, what in asked
+        f"P({what}) {place}, {gap} put there": over_texts(means, f"{what} after {gap}")
+        for (place, means), gap, what in asked
     }
 
 
 # %%
 fields = [field.name for field in dataclasses.fields(Completion)]
 read_thoughts = [Completion(**row) for row in greedy[fields].to_dict("records")[:N_FORK]]
-ends = pd.DataFrame()
-if distilled.groups.end_think is not None:
-    ends = pd.concat([fork.read_fork(distilled, done).assign(text=k) for k, done in enumerate(read_thoughts)])
-groups = by_place(ends)
+has_tag = distilled.groups.end_think is not None
+
+
+def read_forks(rows: list[int]) -> dict[str, np.ndarray]:
+    """The forks of some thoughts; of a model without the tag, none."""
+    some = take(read_thoughts, rows)
+    return stacked([fork.read_fork(distilled, done) if has_tag else pd.DataFrame() for done in some])
+
+
+groups = kept(pair, "07_forks", read_forks, len(read_thoughts), fresh=RECOMPUTE)
 marks_chosen = {
-    f"P({choice}), {place}": over_texts(rows, choice)
-    for place, rows in groups.items()
-    for choice in ("one", "blank", "neither")
+    f"P({choice}), {place}": over_texts(means, choice)
+    for place, means in groups.items()
+    for choice in MARKS[:3]
 }
 pd.DataFrame({"mean over texts": marks_chosen}).map(format)
 
@@ -394,9 +413,8 @@ figures.save_figure(fig, "07_fork_exchanged", pair=pair.name, note=note, key=key
 trainings = {"one new line in the texts": "fork.csv", "a blank line in the texts": "fork_blank.csv"}
 of_qwen = {}
 for name, file in trainings.items():
-    seen = pd.read_csv(data_dir("qwen-1.5b") / file).rename(columns={"question": "text"})
-    n = seen["text"].nunique()
-    of_qwen[f"{name} (n = {n} texts)"] = after_each_mark(by_place(seen))
+    seen = [ends for _, ends in pd.read_csv(data_dir("qwen-1.5b") / file).groupby("question")]
+    of_qwen[f"{name} (n = {len(seen)} texts)"] = after_each_mark(stacked(seen))
 pd.DataFrame(of_qwen).map(format)
 
 # %% [markdown]
@@ -410,7 +428,7 @@ pushed_questions = [question for question in load_questions(N_PROMPTS) if questi
 ]
 pushed = {"not pushed": greedy.loc[[question.id for question in pushed_questions]]}
 targets = {"one new line": ("", None), "control words": ("words_", distilled.groups.control)}
-for (target, (short, tokens)), push in itertools.product(targets.items(), PUSHES if len(ends) else []):
+for (target, (short, tokens)), push in itertools.product(targets.items(), PUSHES if has_tag else []):
     change = Change(f"{target} {push:+g} nats", processors=(fork.AtSentenceEnds(distilled, push, tokens),))
     pushed[f"{target} {push:+g} nats"] = answers(
         pair,
