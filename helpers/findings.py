@@ -93,29 +93,33 @@ def record(
     unit: str,
     rules: Sequence[Part],
     control: tuple[str, Interval],
+    stopping: Sequence[Part] = (),
     details: Mapping[str, Interval | float | int | str] | None = None,
     interval: Interval | None = None,
     split: str = "confirm",
     sample: str = "prompts",
 ) -> dict[str, Any]:
     """Write one finding into the source's ledger and return it; its number is `interval`, or that of the first part,
-    and n counts `sample` of a `split`. All parts decide; of two copies of one model nothing holds: a rule about each
+    and n counts `sample` of a `split`. `stopping`: the same claim by the log-odds of stopping, where its own metric is
+    another; its verdict stands beside. All parts decide; of two copies of one model nothing holds: a rule about each
     model alone may be met there, and says nothing about a pair. Raises UserError for an unknown id, or a name twice."""
     check_choice(finding, "finding", CLAIMS)
     details, published = details or {}, isinstance(source, Published)
-    names = [*(part.name for part in rules), *details]
+    names = [*(part.name for part in (*rules, *stopping)), *details]
     if len(set(names)) < len(names):
         raise UserError(f"two parts or details of {finding} have one name: tell them apart, they are read by it")
     models = list(source.models if published else (member.identity for member in source.members))
-    interval, verdict = interval or rules[0].interval, all_of(*(part.verdict for part in rules))
-    remark = NO_VALUE if np.isnan(interval.estimate) else ""
-    if verdict == "holds" and not published and len(set(models)) == 1:
-        verdict, remark = "inconclusive", ONE_MODEL
+    interval, one_model = interval or rules[0].interval, not published and len(set(models)) == 1
+    verdict, by_odds = (all_of(*(part.verdict for part in parts)) for parts in (rules, stopping))
+    remark = NO_VALUE if np.isnan(interval.estimate) else ONE_MODEL if one_model and verdict == "holds" else ""
+    verdict, by_odds = ("inconclusive" if one_model and one == "holds" else one for one in (verdict, by_odds))
     entry = {"id": finding, "evidence": "published" if published else "pair", "source": source.name, "models": models}
     entry |= {"settings": source.settings if published else "", "claim": CLAIMS[finding], "notebook": notebook}
     entry |= {"quantity": quantity, "unit": unit, **_stored(interval), "split": split, "sample": sample}
     entry |= {"control": {"name": control[0], **_stored(control[1])}, "verdict": verdict, "remark": remark}
-    entry["rules"] = [{"name": p.name, **asdict(p.rule), **_stored(p.interval), "verdict": p.verdict} for p in rules]
+    entry["rules"], parts = ([_part(part) for part in some] for some in (rules, stopping))
+    if parts:
+        entry["stopping"] = {"verdict": by_odds, "rules": parts}
     entry["details"] = {name: _stored(value) for name, value in details.items()}
     ledger = "published" if published else source.name
     path = data_dir(ledger) / "findings.json"
@@ -123,6 +127,10 @@ def record(
         others = [row for row in load_findings(ledger) if (row["id"], row["source"]) != (finding, source.name)]
         write_records(path, sorted([*others, entry], key=lambda row: (row["id"], row["source"])))
     return entry
+
+
+def _part(part: Part) -> dict[str, Any]:
+    return {"name": part.name, **asdict(part.rule), **_stored(part.interval), "verdict": part.verdict}
 
 
 def _stored(value: Any) -> Any:
@@ -177,13 +185,19 @@ def headline(entry: dict[str, Any]) -> str:
 
 def sentence(entry: dict[str, Any]) -> str:
     """A finding in full: the headline, each part of its rule with what it decides, and what stands beside it."""
-    parts = [
-        f"- {MARKS[p['verdict']]} {p['name']}: {as_text(p)}, {Rule(p['side'], float(p['threshold']), p['margin'])}"
-        for p in entry["rules"]
-    ]
+    odds = entry.get("stopping") or {"rules": []}
+    parts, by_odds = (
+        as_markdown("\n".join(
+            f"- {MARKS[p['verdict']]} {p['name']}: {as_text(p)}, {Rule(p['side'], float(p['threshold']), p['margin'])}"
+            for p in some["rules"]
+        ))
+        for some in (entry, odds)
+    )  # fmt: skip
+    if by_odds:
+        by_odds = f"**By the log-odds of stopping: {odds['verdict']}**\n\n{by_odds}"
     beside = "; ".join(f"{name}: {as_text(value)}" for name, value in entry["details"].items())
     beside = as_markdown(f"Beside it: {beside}." if beside else "")
-    paragraphs = [headline(entry), as_markdown("\n".join(parts)), entry["remark"], beside]
+    paragraphs = [headline(entry), parts, entry["remark"], by_odds, beside]
     return "\n\n".join(filter(None, paragraphs))
 
 

@@ -3,13 +3,13 @@
 swapped between the models.
 
 A *node* is a place whose activation at the last position can be replaced: the stream at a point, a layer's
-attention or MLP output, a query head, an MLP neuron. What an effect is measured on is `contrast`.
+attention or MLP output, a query head, an MLP neuron. What an effect is measured on is a `readouts.Metric`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -22,10 +22,12 @@ from helpers.pairs import Member, Pair
 from helpers.readouts import (
     Activations,
     Ids,
+    Metric,
     activations,
     as_one_row,
     in_batches,
     in_order,
+    logit_difference,
     sites,
     stacked,
 )
@@ -38,7 +40,6 @@ Where = Literal["last", "earlier", "all"]
 Part = Literal["all", "attention", "mlp", "norms"]
 Role = Literal["base", "distilled"]
 Streams = Sequence[Float[Tensor, "_ point d_model"]]
-Metric = Callable[[Float[Tensor, "row d_model"]], Float[Tensor, " row"]]
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,15 @@ HOLDS = {"stream": "stream", "attention": "attention", "mlp": "mlp", "head": "z"
 
 def logit_direction(member: Member, plus: Ids, minus: Ids = ()) -> Float[Tensor, " d_model"]:
     """Mean unembedding of the `plus` tokens minus that of the `minus` tokens, float32."""
-    member.check_ids([*plus, *minus])
-    ids, amounts = [*plus, *minus], torch.tensor([1 / len(plus) for _ in plus] + [-1 / len(minus) for _ in minus])
-    return member.at_weights(lambda model: amounts @ model.lm_head.weight.detach()[ids].float().cpu()).to(member.device)
+    metric = logit_difference(member, plus, minus)
+    return member.at_weights(_slopes, torch.zeros(1, member.config.hidden_size), metric)[0].to(member.device)
 
 
-def contrast(member: Member, plus: Ids, minus: Ids = ()) -> Metric:
-    """The metric: the mean logit of `plus` minus that of `minus`, in nats, as a function of the stream behind the final
-    norm. Any other function of it that has a gradient would do."""
-    direction = logit_direction(member, plus, minus)
-    return lambda states: states.float() @ direction.to(states.device)
+def _slopes(model: Any, states: Float[Tensor, "row d_model"], metric: Metric) -> Float[Tensor, "row d_model"]:
+    """The metric's gradient at states behind the final norm."""
+    with torch.enable_grad():
+        states = states.to(model.lm_head.weight.device).detach().requires_grad_(True)
+        return torch.autograd.grad(metric(model, states).sum(), states)[0]
 
 
 @dataclass(frozen=True)
@@ -90,66 +90,68 @@ class Attribution:
 
 
 def attribute(
-    member: Member, prompts: list[str], plus: Ids, minus: Ids = (), *, neurons: bool = False, rounded: bool = False
+    member: Member, prompts: list[str], metric: Metric, *, neurons: bool = False, rounded: bool = False
 ) -> Attribution:
-    """Direct logit attribution at the last position: what each component writes towards the mean logit of `plus`
-    minus that of `minus`, the final norm's scale frozen and its weight folded in; query heads one by one.
+    """Direct attribution at the last position: what each component writes towards a metric, along its gradient there,
+    the final norm's scale frozen and its weight folded in; query heads one by one. For a `logit_difference` the parts
+    sum to its value; for others, to the gradient times the state.
 
     Raises UserError unless the model is in float32, remote, or may be `rounded`: parts would not add up. Used in
     notebooks 03 to 05."""
     if member.dtype != torch.float32 and not (member.remote or rounded):
         raise UserError(f"attribution must add up, but {member.source} is in {member.dtype}: call pair.float() first")
-    folded = logit_direction(member, plus, minus) * member.norm_weight.float()
     member.check(prompts)
-    into = member.at_weights(_onto, folded)
-    n_heads, eps = member.config.num_attention_heads, member.config.rms_norm_eps
+    weight, n_heads = member.norm_weight.float(), member.config.num_attention_heads
 
     def run(indices: list[int]) -> dict[str, Tensor]:
         seen = activations(member, take(prompts, indices))
-        scale = torch.rsqrt(seen.stream[:, -1].pow(2).mean(-1) + eps)[:, None]
-        toward = folded * scale
+        scale = torch.rsqrt(seen.stream[:, -1].pow(2).mean(-1) + member.config.rms_norm_eps)[:, None]
+        slopes = member.at_weights(_slopes, seen.stream[:, -1] * scale * weight, metric).to(member.device)
+        toward = slopes * weight * scale
+        into = member.at_weights(_onto, toward)
         found = {
             "embedding": (seen.stream[:, 0] * toward).sum(-1),
             "attention": (seen.attention * toward[:, None]).sum(-1),
             "mlp": (seen.mlp * toward[:, None]).sum(-1),
-            "heads": (seen.z * into["o_proj"]).unflatten(-1, (n_heads, -1)).sum(-1) * scale[..., None],
-            "attention_bias": into["o_proj bias"] * scale,
-            "mlp_bias": into["down_proj bias"] * scale,
+            "heads": (seen.z * into["o_proj"]).unflatten(-1, (n_heads, -1)).sum(-1),
+            "attention_bias": into["o_proj bias"],
+            "mlp_bias": into["down_proj bias"],
         }
         if neurons:
-            found["neurons"] = seen.act * into["down_proj"] * scale[..., None]
+            found["neurons"] = seen.act * into["down_proj"]
         return {name: part.cpu() for name, part in found.items()}
 
     return Attribution(**in_order(in_batches(prompts, 64, run)))
 
 
-def _onto(model: Any, direction: Tensor) -> dict[str, Tensor]:
-    """What each column of every layer's `o_proj` and `down_proj`, and their biases, write along a direction."""
+def _onto(model: Any, directions: Float[Tensor, "prompt d_model"]) -> dict[str, Float[Tensor, "prompt layer ..."]]:
+    """What each column of every layer's `o_proj` and `down_proj`, and their biases, write along each direction."""
     found: dict[str, Tensor] = {}
-    for name in ("o_proj", "down_proj"):
-        matrices = [getattr(layer.self_attn if name == "o_proj" else layer.mlp, name) for layer in model.model.layers]
-        biases = [
-            matrix.weight.new_zeros(len(direction)) if matrix.bias is None else matrix.bias for matrix in matrices
-        ]
-        found[name] = torch.stack([(direction.to(m.weight) @ m.weight).to(direction) for m in matrices])
-        found[f"{name} bias"] = torch.stack([bias.to(direction) @ direction for bias in biases])
+    for name, inside in (("o_proj", "self_attn"), ("down_proj", "mlp")):
+        matrices = [getattr(getattr(layer, inside), name) for layer in model.model.layers]
+        along = [directions.to(m.weight) for m in matrices]
+        bias = [d.new_zeros(len(d)) if m.bias is None else d @ m.bias for d, m in zip(along, matrices, strict=True)]
+        written = [d @ m.weight for d, m in zip(along, matrices, strict=True)]
+        found[name], found[f"{name} bias"] = (
+            torch.stack([part.to(directions) for part in parts], dim=1) for parts in (written, bias)
+        )
     return found
 
 
 def gradients(
-    member: Member, prompts: list[str], plus: Ids, minus: Ids = (), *, batch_size: int = 16
+    member: Member, prompts: list[str], metric: Metric, *, batch_size: int = 16
 ) -> tuple[Float[Tensor, " prompt"], Activations]:
     """The metric of each prompt, and its gradient with respect to every site at the last position; one backward
     pass a batch, parameters frozen. Raises UserError for a model in half precision, unless it is remote."""
     if member.dtype != torch.float32 and not member.remote:
         raise UserError(f"gradients need float32, {member.source} is in {member.dtype}: call pair.float() first")
     member.check(prompts)
-    metric, device = contrast(member, plus, minus), member.device
+    device = member.device
 
     def read(lm: Any) -> dict[str, Tensor]:
         lm.model.embed_tokens.output = lm.model.embed_tokens.output.detach().requires_grad_(True)
         names, full = zip(*((name, getattr(module, side)) for name, _, module, side in sites(lm)), strict=True)
-        value = metric(lm.model.norm.output[:, -1])
+        value = metric(lm._module, lm.model.norm.output[:, -1])
         slopes = torch.autograd.grad(value.sum(), full)
         return {"metric": value.detach(), **stacked(zip(names, slopes, strict=True), device)}
 
@@ -177,15 +179,13 @@ class Effects:
         return torch.stack(picked, dim=1)
 
 
-def attribution_patching(
-    member: Member, prompts: list[str], source: Activations, plus: Ids, minus: Ids = ()
-) -> Effects:
+def attribution_patching(member: Member, prompts: list[str], source: Activations, metric: Metric) -> Effects:
     """First-order estimate of `exact_patching` for every node: (source - own) times the gradient (Nanda 2023; Kramár
     et al. 2024). `source`: activations of the other model on the same prompts, or of this one on others. Used in
     notebooks 05 and 06."""
     _check_source(member, prompts, source)
     own = activations(member, prompts)
-    slopes = gradients(member, prompts, plus, minus)[1]
+    slopes = gradients(member, prompts, metric)[1]
 
     def product(name: str) -> Tensor:
         return ((getattr(source, name).to(member.device) - getattr(own, name)) * getattr(slopes, name)).cpu()
@@ -200,14 +200,14 @@ def attribution_patching(
 
 
 def exact_patching(
-    member: Member, prompts: list[str], source: Activations, nodes: Sequence[Node], plus: Ids, minus: Ids = ()
+    member: Member, prompts: list[str], source: Activations, nodes: Sequence[Node], metric: Metric
 ) -> Float[Tensor, "prompt node"]:
     """What replacing each node by `source` at the last position does to the metric, run for run. Behind the rest of the
     prompt its last token stands once as it is and once for each node, and none sees another. Used in notebooks 05 and
     06."""
     _check_nodes(member, nodes)
     _check_source(member, prompts, source)
-    metric, effects = contrast(member, plus, minus), []
+    effects = []
     some = [nodes[at : at + BRANCHES] for at in range(0, len(nodes), BRANCHES)]
     for number, prompt in enumerate(prompts):
         tokens = member.encode([prompt])["input_ids"][0].tolist()
@@ -234,7 +234,7 @@ def _patched(
                 for place, columns in put[name, layer]:
                     changed[0, place, columns] = values[name][layer, columns]
                 setattr(module, side, changed)
-        found = metric(lm.model.norm.output[0, end - 1 :])
+        found = metric(lm._module, lm.model.norm.output[0, end - 1 :])
         return found[1:] - found[0]
 
     return member.traced(row, read).cpu()
@@ -259,7 +259,7 @@ def _check_source(member: Member, prompts: list[str], source: Activations) -> No
 
 
 def patch_streams(
-    member: Member, prompts: list[str], source: Streams, plus: Ids, minus: Ids = (), *, where: Where = "last"
+    member: Member, prompts: list[str], source: Streams, metric: Metric, *, where: Where = "last"
 ) -> Float[Tensor, "prompt point"]:
     """What replacing the stream by `source` at one point does to the metric, at the last position, at all earlier
     ones, or at all. Prompts are aligned at their ends, so that a model which reads one mark more at the start keeps it.
@@ -267,7 +267,6 @@ def patch_streams(
     check_choice(where, "positions", get_args(Where))
     member.check(prompts)
     check_lengths(prompts=prompts, streams=source)
-    metric = contrast(member, plus, minus)
     pairs = zip(prompts, source, strict=True)
     return torch.stack([_patched_stream(member, member.encode([one]), given, where, metric) for one, given in pairs])
 
@@ -284,7 +283,7 @@ def _patched_stream(member: Member, batch: Any, given: Tensor, where: Where, met
                 changed = rows[:1].clone()
                 changed[0, span] = values[span, point]
                 setattr(module, side, torch.cat([rows, changed]))
-        found = metric(lm.model.norm.output[:, -1])
+        found = metric(lm._module, lm.model.norm.output[:, -1])
         return found[1:] - found[0]
 
     return member.traced(batch, read).cpu()
@@ -315,7 +314,7 @@ def swapped(
     """One model of the pair with some weights of the other, inside the block, and with its own after it: of `layers`
     (or one `part` of each), and with True the `embedding`, the `head` and the final `norm`. `amount` interpolates
     between own (0) and the other's (1). `noise` is a seed: instead of the other's weights, own plus a random change of
-    the same norm, matrix by matrix (the control).
+    the same singular values, matrix by matrix (the control).
 
     Parameters are exchanged as objects, so a tied head and an embedding can be swapped apart. Used in notebook 05."""
     check_choice(role, "role", get_args(Role))
@@ -338,18 +337,31 @@ def _mixed(own: Tensor, other: Tensor, amount: float, generator: torch.Generator
     other = other.to(own.device, own.dtype)
     if generator is None:
         return other.detach() if amount == 1 else torch.lerp(own, other, float(amount))
-    change = torch.randn(own.shape, generator=generator).to(own)
-    size = (other.float() - own.float()).norm() / change.float().norm()
-    return own + float(amount) * change * size.to(own.dtype)
+    change = _like_spectrum(other.float() - own.float(), generator)
+    return own + float(amount) * change.to(own.dtype)
+
+
+def _like_spectrum(change: Tensor, generator: torch.Generator) -> Tensor:
+    """Random weights of the same singular values: as large in every norm, in directions of chance. A vector keeps its
+    length alone."""
+    if change.dim() < 2:
+        drawn = torch.randn(change.shape, generator=generator).to(change)
+        return drawn * (change.norm() / drawn.norm())
+    values = torch.linalg.svdvals(change)
+    values = values[values > 1e-4 * values.max()]
+    left, right = (
+        torch.linalg.qr(torch.randn(n, len(values), generator=generator).to(change))[0] for n in change.shape
+    )
+    return left * values @ right.T
 
 
 def single_swaps(
-    pair: Pair, role: Role, prompts: list[str], plus: Ids, minus: Ids = (), *, all_but: bool = False, **how: Any
+    pair: Pair, role: Role, prompts: list[str], metric: Metric, *, all_but: bool = False, **how: Any
 ) -> Float[Tensor, "prompt layer"]:
     """The metric of one model with each single layer of the other in turn, or with all layers but that one; `how` as
     in `swapped`. The layers below, which do not change, are run once. Used in notebook 05."""
     member = pair.base if role == "base" else pair.distilled
-    metric, layers = contrast(member, plus, minus), range(member.n_layers)
+    layers = range(member.n_layers)
 
     def run(some: list[int]) -> Tensor:
         batch, found = member.encode(take(prompts, some)), []
@@ -360,7 +372,7 @@ def single_swaps(
             def read(lm: Any, layer: int = layer) -> Tensor:
                 for block in list(lm.model.layers)[:layer]:
                     block.skip(below[layer])
-                return metric(lm.model.norm.output[:, -1])
+                return metric(lm._module, lm.model.norm.output[:, -1])
 
             with swapped(pair, role, [other for other in layers if (other != layer) == all_but], **how):
                 found.append(member.traced(batch, read).cpu())

@@ -19,7 +19,7 @@ from helpers.members import Member
 from helpers.pairs import Pair
 from helpers.patching import attribute
 from helpers.prompts import neutral_sentences
-from helpers.readouts import last_hidden_shared, lens, logprobs_of, next_logprobs
+from helpers.readouts import last_hidden_shared, lens, logit_difference, logprobs_of, next_logprobs
 from helpers.store import UserError
 from helpers.tokens import THINK
 
@@ -92,7 +92,7 @@ def differences(member: Member) -> dict[str, float]:
     ids = sorted({*range(0, member.n_vocab, max(1, member.n_vocab // 50)), *member.groups.stop, *member.groups.wait})
     wanted = last.log_softmax(-1)[:, ids]
     shared = logprobs_of(member, last_hidden_shared(member, [prompts[0], f"{prompts[0]} the", f"{prompts[0]} a"]), ids)
-    parts, rounding = attribute(member, prompts, ids[:1], ids[1:2], rounded=True), 1.0
+    parts, rounding = attribute(member, prompts, logit_difference(member, ids[:1], ids[1:2]), rounded=True), 1.0
     if member.dtype != torch.float32:  # the stream is rounded at every layer, whatever the parts sum to
         rounding = max(1.0, float((parts.attention.abs().sum(1) + parts.mlp.abs().sum(1)).max()) / 20)
     found = {

@@ -30,6 +30,7 @@ BRANCHES = 96  # prompts in one row
 T = TypeVar("T")
 Norm = Literal["full", "scale", "none"]
 Ids = tuple[int, ...] | list[int]
+Metric = Callable[[Any, Float[Tensor, "row d_model"]], Float[Tensor, " row"]]  # (transformers model, last states)
 
 
 def in_batches(prompts: list[str], batch_size: int, run: Callable[[list[int]], T]) -> Iterator[tuple[list[int], T]]:
@@ -169,6 +170,44 @@ def logprobs_of(
     return member.at_weights(
         _read, hidden, "none", lambda every: (every[:, chosen] - every.logsumexp(-1, keepdim=True),)
     )[0]
+
+
+def logit_difference(member: Member, plus: Ids, minus: Ids = ()) -> Metric:
+    """The metric "mean logit of `plus` minus that of `minus`", in nats, of states behind the final norm."""
+    member.check_ids([*plus, *minus])
+    amounts = torch.tensor([1 / len(plus) for _ in plus] + [-1 / len(minus) for _ in minus])
+
+    def read(model: Any, states: Tensor) -> Tensor:
+        rows = model.lm_head.weight[[*plus, *minus]].float()
+        return states.float().to(rows.device) @ (amounts.to(rows.device) @ rows)
+
+    return read
+
+
+def log_odds(member: Member, ids: Ids, against: Ids | None = None) -> Metric:
+    """The metric log P(ids) - log P(against), in nats; against all other tokens if None: the log-odds. A set's
+    probability is the sum of its tokens'."""
+    member.check_ids([*ids, *(against or [])])
+
+    def read(model: Any, states: Tensor) -> Tensor:
+        every = _every_logit(model, states.float().to(model.lm_head.weight.device))
+        if against is None:
+            rivals = every.index_fill(1, torch.tensor(list(ids), device=every.device), -torch.inf)
+        else:
+            rivals = every[:, list(against)]
+        return every[:, list(ids)].logsumexp(-1) - rivals.logsumexp(-1)
+
+    return read
+
+
+def stop_odds(member: Member) -> Metric:
+    """The study's metric: the log-odds of stopping over all stop tokens of a model, in nats."""
+    return log_odds(member, member.groups.stop)
+
+
+def measure(member: Member, prompts: list[str], metric: Metric, *, lm: object = None) -> Float[Tensor, " prompt"]:
+    """A metric after each prompt, on the CPU. `lm`: an edited nnsight model of this member."""
+    return member.at_weights(metric, last_hidden(member, prompts, lm=lm)).cpu()
 
 
 def next_logits(member: Member, prompts: list[str], token_ids: Ids) -> Float[Tensor, "prompt token"]:

@@ -42,11 +42,11 @@ ROWS = {  # name: (prompts, what it is, what plain transformers does for it or a
     "lens_ranked": (64, "logit lens with log-probabilities and ranks in the whole vocabulary", READ,
                     "readouts.lens(m, prompts, ids)"),
     "readout": (256, "last-token readout, 256 prompts", READ, "readouts.next_logprobs(m, prompts, ids)"),
-    "attribute": (64, "direct attribution of all heads, 64 prompts", READ, "patching.attribute(m, prompts, *aims)"),
+    "attribute": (64, "direct attribution of all heads, 64 prompts", READ, "patching.attribute(m, prompts, aim)"),
     "attribution_patching": (16, "attribution patching, all heads and MLPs, 16 prompts", READ,
-                             "patching.attribution_patching(m, prompts, source, *aims)"),
+                             "patching.attribution_patching(m, prompts, source, aim)"),
     "exact": (4, "exact patching of all layers, 4 prompts", PATCH,
-              "patching.exact_patching(m, prompts, source, nodes, *aims)"),
+              "patching.exact_patching(m, prompts, source, nodes, aim)"),
     "generate": (32, "32 prompts x 100 tokens", WRITE, "write(change=generation.Change(processors=processors))"),
     "generate_scaled": (32, "32 prompts x 100 tokens with 50 scaled neurons", WRITE, "write(lm=scaled)"),
     "generate_scaled_weights": (32, "32 prompts x 100 tokens, 50 neurons scaled as weights", WRITE,
@@ -323,10 +323,11 @@ def _ours(job: Any) -> dict[str, Any]:
     load = partial(Pair.of, *job.folders, name=job.pair, device=job.device, dtype=job.dtype)
     if job.row == "load":
         return {"load": load}
-    pair, ids, aims = load(), job.tokens, (job.tokens[:1], job.tokens[1:5])
+    pair, ids = load(), job.tokens
     if job.row in SUMS:
         pair.float()
     m = pair.distilled if job.writes else pair.base
+    aim = readouts.stop_odds(m)
     source = readouts.activations(m, job.prompts) if job.row in ("exact", "attribution_patching") else None
     nodes = [patching.Node("stream", point + 1) for point in range(m.n_layers)]
     write = partial(generation.complete, m, job.prompts, max_new_tokens=MAX_NEW)

@@ -97,6 +97,16 @@ def source(pair: Pair) -> readouts.Activations:
 
 
 NODES = [patching.Node(*place) for place in (("stream", 1), ("head", 0, 2), ("mlp", 1), ("neuron", 1, 4))]
+
+
+def stops(pair: Pair) -> Any:
+    return readouts.stop_odds(pair.base)
+
+
+def third_over_fifth(pair: Pair) -> Any:
+    return readouts.logit_difference(pair.base, [3], [5])
+
+
 ASKED: dict[str, Callable[[Pair], Any]] = {
     "last_hidden": lambda pair: readouts.last_hidden(pair.base, TEXTS),
     "last_hidden, neurons edited": lambda pair: readouts.last_hidden(pair.base, TEXTS, lm=neurons(pair)),
@@ -109,16 +119,18 @@ ASKED: dict[str, Callable[[Pair], Any]] = {
     "lens": lambda pair: readouts.lens(pair.base, TEXTS, [3, 5]),
     "lens_map": lambda pair: readouts.lens_map(pair.base, TEXTS[1], last=3),
     "activations": lambda pair: readouts.activations(pair.base, TEXTS),
-    "attribute": lambda pair: patching.attribute(pair.base, TEXTS, [3], [5, 6], neurons=True),
+    "attribute": lambda pair: patching.attribute(pair.base, TEXTS, stops(pair), neurons=True),
     "logit_direction": lambda pair: patching.logit_direction(pair.base, [3], [5, 6]),
     "vocabulary_scores": lambda pair: readouts.vocabulary_scores(pair.base, torch.eye(48)[:3], [3, 5]),
     "promoted": lambda pair: readouts.promoted(pair.base, torch.eye(48)[:3], k=2),
-    "gradients": lambda pair: patching.gradients(pair.base, TEXTS, [3], [5]),
-    "attribution_patching": lambda pair: patching.attribution_patching(pair.base, TEXTS, source(pair), [3], [5]),
-    "exact_patching": lambda pair: patching.exact_patching(pair.base, TEXTS, source(pair), NODES, [3], [5]),
+    "gradients": lambda pair: patching.gradients(pair.base, TEXTS, stops(pair)),
+    "attribution_patching": lambda pair: patching.attribution_patching(pair.base, TEXTS, source(pair), stops(pair)),
+    "exact_patching": lambda pair: patching.exact_patching(
+        pair.base, TEXTS, source(pair), NODES, third_over_fifth(pair)
+    ),
     "streams_at_all_positions": lambda pair: readouts.streams_at_all_positions(pair.base, TEXTS),
     "patch_streams": lambda pair: patching.patch_streams(
-        pair.base, TEXTS, readouts.streams_at_all_positions(pair.distilled, TEXTS), [3], [5], where="earlier"
+        pair.base, TEXTS, readouts.streams_at_all_positions(pair.distilled, TEXTS), stops(pair), where="earlier"
     ),
     "complete": lambda pair: written(generation.complete(pair.distilled, TEXTS, max_new_tokens=LIMIT)),
     "complete, sampled": lambda pair: written(
@@ -144,7 +156,7 @@ REFUSED: dict[str, Callable[[Pair], Any]] = {
     "sparse_shares": lambda pair: weights.sparse_shares(pair.base, [3], k=2),
     "least_squares_shares": lambda pair: weights.least_squares_shares(pair.base, [3]),
     "swapped": lambda pair: patching.swapped(pair, "base", [0]).__enter__(),
-    "single_swaps": lambda pair: patching.single_swaps(pair, "base", TEXTS, [3]),
+    "single_swaps": lambda pair: patching.single_swaps(pair, "base", TEXTS, stops(pair)),
     "attention_pattern": lambda pair: readouts.attention_pattern(pair.base, TEXTS[0], [(0, 0)]),
     "float": lambda pair: pair.float(),
 }

@@ -114,7 +114,7 @@ def a_line(at: list[int]) -> Any:
 
 def patched(desk: Desk, *nodes: Node) -> Any:
     """The base's prompts with what the case prepared at these nodes."""
-    return patching.exact_patching(desk.base, TEXTS, desk.given, list(nodes), [3])
+    return patching.exact_patching(desk.base, TEXTS, desk.given, list(nodes), readouts.logit_difference(desk.base, [3]))
 
 
 TABLE = [

@@ -53,6 +53,13 @@ def test_ledger_keeps_one_entry_a_finding_in_order(qwen, data_here):
     assert list(table("tiny-qwen2")["verdict"]) == ["holds", "holds"]
 
 
+def test_the_verdict_by_the_log_odds_of_stopping_stands_beside(qwen, data_here):
+    entry = write(qwen, stopping=[Part("odds", Interval(0.5, 0.4, 0.6, 9), Rule("above", 1.0))])
+    assert entry["verdict"] == "holds" and entry["stopping"]["verdict"] == "does not hold"
+    assert "By the log-odds of stopping: does not hold" in sentence(entry) and "✗ odds" in sentence(entry)
+    assert "stopping" not in write(qwen) and "log-odds" not in sentence(write(qwen))
+
+
 def test_all_parts_decide_and_the_first_is_the_number(qwen, data_here):
     """Unless another number is given."""
     small, large = (Interval(x, x - 0.1, x + 0.1, 9) for x in (0.5, 2.0))

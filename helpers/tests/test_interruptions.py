@@ -149,7 +149,7 @@ INTERVENTIONS: dict[str, Callable[[Pair], Any]] = {
     "layers swapped": hybrid,
     "parts interpolated": lambda pair: hybrid(pair, part="mlp", amount=0.5, norm=True),
     "embedding and head swapped": lambda pair: hybrid(pair, embedding=True, head=True),
-    "single swaps": lambda pair: patching.single_swaps(pair, "base", PROMPTS, [5], [6]),
+    "single swaps": lambda pair: patching.single_swaps(pair, "base", PROMPTS, readouts.stop_odds(pair.base)),
     "attention pattern": lambda pair: readouts.attention_pattern(pair.base, PROMPTS[0], [(1, 2)])[1],
 }
 

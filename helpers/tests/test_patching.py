@@ -6,7 +6,15 @@ import torch
 
 from helpers import patching
 from helpers.patching import Node, attribution_patching, exact_patching, gradients, patch_streams, single_swaps, swapped
-from helpers.readouts import activations, last_hidden, next_logits, streams_at_all_positions
+from helpers.readouts import (
+    activations,
+    last_hidden,
+    log_odds,
+    logit_difference,
+    measure,
+    next_distribution,
+    streams_at_all_positions,
+)
 
 PROMPTS = ["The bus stops at the corner near the old library.", "She bought a blue coat", "A cat sat on the mat."]
 PLUS, MINUS = [3], [4, 5]
@@ -14,9 +22,30 @@ NODES = [*(Node("stream", point) for point in (0, 2, 3)), Node("attention", 1), 
          Node("neuron", 0, 7)]  # fmt: skip
 
 
-def metric(member, prompts=PROMPTS):
-    logits = next_logits(member, prompts, [*PLUS, *MINUS])
-    return logits[:, : len(PLUS)].mean(1) - logits[:, len(PLUS) :].mean(1)
+AIMS = {
+    "difference": lambda member: logit_difference(member, PLUS, MINUS),
+    "odds": lambda member: log_odds(member, PLUS),
+    "rivals": lambda member: log_odds(member, PLUS, MINUS),
+}
+
+
+def by_hand(logits, name):
+    """A metric from the logits of the whole vocabulary."""
+    p = logits.double().softmax(-1)
+    odds = {"odds": 1 - p[..., PLUS].sum(-1), "rivals": p[..., MINUS].sum(-1)}
+    if name == "difference":
+        return logits[..., PLUS].mean(-1) - logits[..., MINUS].mean(-1)
+    return (p[..., PLUS].sum(-1).log() - odds[name].log()).float()
+
+
+def metric(member, prompts=PROMPTS, name="difference"):
+    return by_hand(next_distribution(member, prompts), name)
+
+
+@pytest.mark.parametrize("name", AIMS)
+def test_metrics_equal_the_probabilities(tiny, name):
+    for member in tiny.members:
+        assert torch.allclose(measure(member, PROMPTS, AIMS[name](member)), metric(member, name=name), atol=1e-4)
 
 
 def digest(member):
@@ -27,10 +56,11 @@ def digest(member):
     return content.hexdigest(), member.tied, [id(value) for value in member.model.parameters()]
 
 
-def test_gradients_equal_plain_autograd(tiny):
+@pytest.mark.parametrize("aim", AIMS)
+def test_gradients_equal_plain_autograd(tiny, aim):
     member = tiny.distilled
-    found, slopes = gradients(member, PROMPTS, PLUS, MINUS, batch_size=2)
-    assert torch.allclose(found, metric(member), atol=1e-4)
+    found, slopes = gradients(member, PROMPTS, AIMS[aim](member), batch_size=2)
+    assert torch.allclose(found, metric(member, name=aim), atol=1e-4)
     ids = member.tokenizer(PROMPTS[0], add_special_tokens=False, return_tensors="pt").input_ids
     caught, hooks = {}, []
     layer = member.model.model.layers[1]
@@ -43,7 +73,7 @@ def test_gradients_equal_plain_autograd(tiny):
     logits = member.model(inputs_embeds=start).logits[0, -1]
     for hook in hooks:
         hook.remove()
-    value = logits[PLUS].mean() - logits[MINUS].mean()
+    value = by_hand(logits, aim)
     names = list(caught)
     plain = dict(zip(["start", *names], torch.autograd.grad(value, [start, *caught.values()]), strict=True))
     assert torch.allclose(slopes.stream[0, 0], plain["start"][0, -1], atol=1e-4)
@@ -55,12 +85,12 @@ def test_gradients_equal_plain_autograd(tiny):
 def test_patching_a_run_into_itself_changes_nothing(tiny):
     member = tiny.base
     own = activations(member, PROMPTS)
-    assert exact_patching(member, PROMPTS, own, NODES, PLUS, MINUS).abs().max() < 1e-4
-    estimated = attribution_patching(member, PROMPTS, own, PLUS, MINUS)
+    assert exact_patching(member, PROMPTS, own, NODES, AIMS["odds"](member)).abs().max() < 1e-4
+    estimated = attribution_patching(member, PROMPTS, own, AIMS["odds"](member))
     assert all(getattr(estimated, kind).abs().max() < 1e-4 for kind in ("stream", "attention", "mlp", "head", "neuron"))
     streams = streams_at_all_positions(member, PROMPTS)
     for where in ("last", "earlier", "all"):
-        assert patch_streams(member, PROMPTS, streams, PLUS, MINUS, where=where).abs().max() < 1e-4
+        assert patch_streams(member, PROMPTS, streams, AIMS["difference"](member), where=where).abs().max() < 1e-4
 
 
 def hooked(member, node, value):
@@ -84,15 +114,16 @@ def hooked(member, node, value):
     return outputs[node.kind].register_forward_hook(of_output)
 
 
-def test_exact_patching_equals_a_plain_hook(tiny, monkeypatch):
+@pytest.mark.parametrize("name", AIMS)
+def test_exact_patching_equals_a_plain_hook(tiny, monkeypatch, name):
     monkeypatch.setattr(patching, "BRANCHES", 3)
     member, other = tiny.members
-    source, before = activations(other, PROMPTS), metric(member)
-    found = exact_patching(member, PROMPTS, source, NODES, PLUS, MINUS)
+    source, before = activations(other, PROMPTS), metric(member, name=name)
+    found = exact_patching(member, PROMPTS, source, NODES, AIMS[name](member))
     for column, node in enumerate(NODES):
         for number, prompt in enumerate(PROMPTS):
             with hooked(member, node, getattr(source, patching.HOLDS[node.kind])[number, node.layer]):
-                expected = metric(member, [prompt])[0] - before[number]
+                expected = metric(member, [prompt], name)[0] - before[number]
             assert float(found[number, column]) == pytest.approx(float(expected), abs=1e-3), node
     assert found.abs().min(dim=0).values.max() > 1e-3, "the patches must do something"
 
@@ -101,13 +132,13 @@ def test_the_last_streams_patch_gives_the_others_answer(tiny):
     member, other = tiny.members
     source = activations(other, PROMPTS)
     last = Node("stream", member.n_layers)
-    found = exact_patching(member, PROMPTS, source, [last], PLUS, MINUS)[:, 0]
+    found = exact_patching(member, PROMPTS, source, [last], AIMS["difference"](member))[:, 0]
     normed = member.model.model.norm(source.stream[:, -1])
     logits = normed @ member.unembedding[[*PLUS, *MINUS]].T
     assert torch.allclose(found + metric(member), logits[:, 0] - logits[:, 1:].mean(1), atol=1e-3)
     streams = streams_at_all_positions(other, PROMPTS)
-    assert torch.allclose(patch_streams(member, PROMPTS, streams, PLUS, MINUS)[:, -1], found, atol=1e-3)
-    earlier = patch_streams(member, PROMPTS, streams, PLUS, MINUS, where="earlier")
+    assert torch.allclose(patch_streams(member, PROMPTS, streams, AIMS["difference"](member))[:, -1], found, atol=1e-3)
+    earlier = patch_streams(member, PROMPTS, streams, AIMS["difference"](member), where="earlier")
     assert earlier[:, -1].abs().max() < 1e-4, "after the last layer earlier positions are not read"
 
 
@@ -116,8 +147,8 @@ def test_attribution_is_exact_where_the_model_is_linear_in_the_node(tiny):
     member = tiny.base
     own, other = activations(member, PROMPTS), activations(tiny.distilled, PROMPTS)
     near = type(own)(**{n: getattr(own, n) + 1e-3 * (getattr(other, n) - getattr(own, n)) for n in own.__dict__})
-    estimated = attribution_patching(member, PROMPTS, near, PLUS, MINUS).of(NODES)
-    exact = exact_patching(member, PROMPTS, near, NODES, PLUS, MINUS)
+    estimated = attribution_patching(member, PROMPTS, near, AIMS["odds"](member)).of(NODES)
+    exact = exact_patching(member, PROMPTS, near, NODES, AIMS["odds"](member))
     scale = float(exact.abs().max())
     assert scale > 1e-4 and torch.allclose(estimated, exact, atol=0.02 * scale)
 
@@ -176,18 +207,17 @@ def test_amounts_and_noise_by_hand(qwen):
         assert torch.equal(member.model.model.layers[1].mlp.up_proj.weight, one)
     with swapped(qwen, "base", [1], noise=5) as member:
         change = member.model.model.layers[1].mlp.up_proj.weight - one
-    assert float(change.norm()) == pytest.approx(float((two - one).norm()), rel=1e-4)
+    spectra = [torch.linalg.svdvals(one) for one in (change, two - one)]
+    assert torch.allclose(*spectra, atol=1e-3), "noise has the singular values of the real change"
     assert abs(float((change * (two - one)).sum() / change.norm() ** 2)) < 0.1, "noise points elsewhere"
 
 
 @pytest.mark.parametrize("options", [{}, {"all_but": True}, {"noise": 3}, {"all_but": True, "noise": 3}])
 def test_single_swaps_equal_whole_runs_of_each_hybrid(tiny, options):
-    plus, minus = [5], [6, 7]
-    found = single_swaps(tiny, "base", PROMPTS, plus, minus, **options)
+    found = single_swaps(tiny, "base", PROMPTS, log_odds(tiny.base, PLUS), **options)
     layers = range(tiny.base.n_layers)
     for layer in layers:
         taken = [other for other in layers if other != layer] if "all_but" in options else [layer]
         with swapped(tiny, "base", taken, noise=options.get("noise")) as hybrid:
-            logits = next_logits(hybrid, PROMPTS, [*plus, *minus])
-        assert torch.allclose(found[:, layer], logits[:, 0] - logits[:, 1:].mean(1), atol=1e-4)
+            assert torch.allclose(found[:, layer], metric(hybrid, name="odds"), atol=1e-4)
     assert found.std(1).min() > 1e-3

@@ -10,7 +10,17 @@ from helpers import readouts
 from helpers.generation import in_memory
 from helpers.pairs import Pair
 from helpers.patching import attribute
-from helpers.readouts import bigram_logits, kl_nats, last_hidden, last_hidden_shared, lens, read_stream, residuals
+from helpers.readouts import (
+    bigram_logits,
+    kl_nats,
+    last_hidden,
+    last_hidden_shared,
+    lens,
+    log_odds,
+    logit_difference,
+    read_stream,
+    residuals,
+)
 from helpers.store import UserError
 
 PROMPTS = ["The bus stops at the corner near the old library.", "A cat", "She bought a blue coat", "Who?"]
@@ -141,8 +151,8 @@ def test_attribution_sums_to_the_logit(which, request):
     pair = request.getfixturevalue(which)
     plus, minus = [3], [4, 5, 6]
     for member in pair.members:
-        found = attribute(member, PROMPTS, plus, minus, neurons=True)
         logits = torch.stack([plain_logits(member, p) for p in PROMPTS])
+        found = attribute(member, PROMPTS, logit_difference(member, plus, minus), neurons=True)
         true = logits[:, plus].mean(1) - logits[:, minus].mean(1)
         assert torch.allclose(found.total, true, atol=1e-3)
         assert torch.allclose(found.heads.sum(-1) + found.attention_bias, found.attention, atol=1e-4)
@@ -150,10 +160,21 @@ def test_attribution_sums_to_the_logit(which, request):
         assert bool(found.mlp_bias.any()) == (which == "biased")
 
 
+def test_attribution_of_log_odds_follows_their_gradient(qwen):
+    """d log-odds / d logit is 1 / (1 - P) times (share of the set) inside, and -p / (1 - P) outside."""
+    member, ids = qwen.distilled, [3, 4]
+    logits = torch.stack([plain_logits(member, prompt) for prompt in PROMPTS])
+    p = logits.softmax(-1)
+    slope = -p / (1 - p[:, ids].sum(-1, keepdim=True))
+    slope[:, ids] = p[:, ids] / p[:, ids].sum(-1, keepdim=True)
+    found = attribute(member, PROMPTS, log_odds(member, ids))
+    assert torch.allclose(found.total, (slope * logits).sum(-1), atol=1e-3)
+
+
 def test_a_heads_share_is_what_vanishes_with_it(tiny):
     """Silencing one query head of the last layer, and that layer's MLP, removes its contribution and nothing else."""
     member, head, size = tiny.base, 4, 8
-    found = attribute(member, PROMPTS[:1], [3], [5])
+    found = attribute(member, PROMPTS[:1], logit_difference(member, [3], [5]))
     layer, norm, caught = member.model.model.layers[-1], member.model.model.norm, []
 
     def silence(_, args):
@@ -174,9 +195,9 @@ def test_attribution_refuses_half_precision(qwen_folders, monkeypatch):
     monkeypatch.setattr(readouts, "VOCAB_CHUNK", 100)
     pair = Pair.of(*qwen_folders, device="cpu", dtype=torch.bfloat16)
     with pytest.raises(UserError, match="pair.float"):
-        attribute(pair.base, PROMPTS, [3])
+        attribute(pair.base, PROMPTS, logit_difference(pair.base, [3]))
     coarse, fine = lens(pair.distilled, PROMPTS, [3, 700]), lens(pair.float().distilled, PROMPTS, [3, 700])
-    assert attribute(pair.float().base, PROMPTS, [3]).heads.shape == (4, 3, 6)
+    assert attribute(pair.float().base, PROMPTS, logit_difference(pair.float().base, [3])).heads.shape == (4, 3, 6)
     assert torch.allclose(coarse.logprobs, fine.logprobs, atol=0.5) and coarse.logits.shape == (4, 4, 2)
 
 

@@ -22,8 +22,8 @@ from helpers.tests.remote_client import ASKED, TEXTS, difference, plain
 READ = ["last_hidden_shared", "next_logprobs", "lens", "attribute", "attribution_patching", "exact_patching",
         "complete", "steered_logprobs", "last_hidden, neurons edited"]  # fmt: skip
 OF_WEIGHTS = {
-    "swaps": lambda pair: patching.single_swaps(pair, "base", TEXTS, [5], [9]),
-    "noise": lambda pair: patching.single_swaps(pair, "base", TEXTS, [5], [9], noise=1),
+    "swaps": lambda pair: patching.single_swaps(pair, "base", TEXTS, readouts.stop_odds(pair.base)),
+    "noise": lambda pair: patching.single_swaps(pair, "base", TEXTS, readouts.stop_odds(pair.base), noise=1),
     "random": lambda pair: steering.random_directions(3, pair.base.config.hidden_size),
     "pursuit": lambda pair: weights.sparse_shares(pair.base, [5], k=3),
     "matrices": lambda pair: weights.compare_matrices(pair).relative.to_numpy(),

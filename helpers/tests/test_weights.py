@@ -11,7 +11,7 @@ from helpers.generation import complete, cut_short, judged
 from helpers.pairs import Pair
 from helpers.patching import attribute
 from helpers.prompts import load_questions
-from helpers.readouts import activations, last_hidden
+from helpers.readouts import activations, last_hidden, logit_difference
 from helpers.weights import NeuronEdit, with_neurons
 
 PROMPTS = ["The bus stops at the corner near the old library.", "A cat", "She bought a blue coat"]
@@ -82,7 +82,7 @@ def test_value_vectors_by_hand(tiny):
 
 def test_activations_are_what_multiplies_the_columns(tiny):
     found = activations(tiny.base, PROMPTS, batch_size=2).act
-    parts = attribute(tiny.base, PROMPTS, [3], neurons=True).neurons
+    parts = attribute(tiny.base, PROMPTS, logit_difference(tiny.base, [3]), neurons=True).neurons
     ids = tiny.base.tokenizer(PROMPTS[0], add_special_tokens=False, return_tensors="pt").input_ids
     caught, down = [], tiny.base.model.model.layers[2].mlp.down_proj
     with torch.no_grad(), down.register_forward_pre_hook(lambda _, args: caught.append(args[0][0, -1])):
