@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Counts over what others published that the real pair wrote: from the texts, which stay where they are, to
-`data/published/`, which holds numbers only."""
+"""Counts over what others published that the real pair wrote, kept in `data/published/` without the texts."""
 
 from __future__ import annotations
 
@@ -27,21 +26,20 @@ def published(folder: Path, *, keep: bool = False) -> bool:
     commits them. True when nothing differs. Raises UserError where a file is missing or is in another form."""
     counted = {"texts.csv": texts_table(folder), "line_breaks.csv": breaks_table(folder)}
     print(*report(counted["texts.csv"]), sep="\n")
-    differ = []
-    for name, frame in counted.items():
-        path, new = FOLDER / name, frame.to_csv(index=False)
-        if not path.exists() or path.read_text("utf-8") != new:
-            differ.append(name)
-            if keep:
-                write_text(path, new)
-    said = "as committed" if not differ else f"{'kept' if keep else 'not as committed'}: {', '.join(differ)}"
+    if keep:
+        for name, frame in counted.items():
+            write_text(FOLDER / name, frame.to_csv(index=False))
+    differ = [
+        name for name, frame in counted.items() if (FOLDER / name).read_text("utf-8") != frame.to_csv(index=False)
+    ]
+    said = f"not as committed: {', '.join(differ)}" if differ else "as committed"
     print(f"{sum(map(len, counted.values()))} rows of counts, {said}")
-    return keep or not differ
+    return not differ
 
 
 def read_texts(folder: Path, name: str) -> list[dict[str, Any]]:
     """The rows of one set: `<name>.jsonl` or `<name>.jsonl.gz`, an object a line."""
-    path = next((p for p in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz") if p.exists()), None)
+    path = next(iter(sorted(folder.glob(f"{name}.jsonl*"))), None)
     if path is None:
         raise UserError(f"{folder} holds no {name}.jsonl or {name}.jsonl.gz: data/published/README.md says what it is")
     try:
