@@ -118,12 +118,6 @@ def test_colabs_versions_and_the_environments_of_results_meet_the_requirements()
         assert not [name for name, allowed in WANTED.items() if name not in found or found[name] not in allowed]
 
 
-def frozen(python):
-    """Installed packages of another environment, each with its version."""
-    done = subprocess.run([python, "-m", "pip", "freeze"], capture_output=True, check=True, text=True)
-    return set(done.stdout.split())
-
-
 @pytest.mark.colab
 @pytest.mark.parametrize("number", os.environ.get("R1_COLAB_NOTEBOOKS", "01").split(","))
 def test_a_notebook_alone_runs_with_colabs_versions(copy, tmp_path, number):
@@ -143,13 +137,14 @@ def test_a_notebook_alone_runs_with_colabs_versions(copy, tmp_path, number):
     for cell in notebook.cells:
         cell.source = cell.source.replace('REPOSITORY = ""', f'REPOSITORY = "file://{copy}"')
     nbformat.write(notebook, alone / "alone.ipynb")
-    before = frozen(python)
+    freeze = {"args": [python, "-m", "pip", "freeze"], "capture_output": True, "check": True, "text": True}
+    before = set(subprocess.run(**freeze).stdout.split())
     environment = {**os.environ, "R1_CACHE": str(cache_dir()), "HF_HUB_OFFLINE": "1", "VIRTUAL_ENV": str(tmp_path)}
     environment.pop("PYTHONPATH", None)
     command = [python, "-m", "jupyter", "execute", "--inplace", "alone.ipynb"]
     done = subprocess.run(command, cwd=alone, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    after = frozen(python)
+    after = set(subprocess.run(**freeze).stdout.split())
     assert before <= after, "nothing that was there is changed"
     added = {line.partition("==")[0] for line in after - before}
     assert "nnsight" in added and not {"pytest", "pypandoc-binary"} & added
