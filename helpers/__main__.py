@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,7 +16,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Why doesn't 
 PairName = Annotated[str, typer.Option("--pair", help="smol, r1-1.5b, r1-7b, ..., BASE,DISTILLED or auto")]
 Traces = Annotated[list[str], typer.Argument(help="JSONL files of traces; distill: or data sets of the hub")]
 Out = Annotated[Path | None, typer.Option(help="folder to write to, instead of the one in data/<pair>")]
-OtherPython = Annotated[str | None, typer.Option(help="Python of an environment that has it")]
+Controls = Literal["whole", "answers", "no-waits", "shuffled", "blank", "joined"]
+TrainedOn = Annotated[Controls, typer.Option(help="what of the traces; all but whole are controls")]
+OtherPython = Annotated[Path | None, typer.Option(exists=True, help="Python of an environment that has it")]
 
 
 @app.command()
@@ -36,12 +38,11 @@ def run(
     from helpers.findings import load_findings
 
     chosen, check = _chosen(pair), check or verdicts
-    names = pairs_of(find_notebooks(ROOT, only), chosen)
+    name, *others = pairs_of(find_notebooks(ROOT, only), chosen)
     if keep and (only or check or not quick):
         raise UserError("--keep goes with --quick alone: a full run writes its findings in place")
-    if len(names) > 1 and (keep or check):
-        raise UserError(f"the notebooks name several pairs ({', '.join(names)}): set PAIR to one in all of them")
-    name = names[0]
+    if others and (keep or check):
+        raise UserError(f"the notebooks name several pairs ({name}, {', '.join(others)}): set PAIR to one in all")
     expected = recheck.committed(name, quick=quick, only=only) if check else None
     folder = run_series(pair=chosen, quick=quick, fresh=fresh, only=only, scratch=check)
     if check and not recheck.compare(name, expected, folder, quick=quick, only=only, verdicts=verdicts):
@@ -50,12 +51,11 @@ def run(
         print(f"kept: {recheck.keep(name, folder)}")
     if quick or only or check:
         return
-    for path in (ROOT / "data" / name / "environment.txt" for name in names):
+    for one in (name, *others):
+        path = ROOT / "data" / one / "environment.txt"
         if fresh or not path.exists():  # else it tells what stored results were made with
-            write_text(path, install.environment(install.REQUIREMENTS.read_text("utf-8")))
-    if len(names) > 1:
-        print(f"no report: the notebooks name several pairs ({', '.join(names)})")
-    elif load_findings(name):
+            write_text(path, install.environment())
+    if load_findings(name) and not others:
         report(name)
 
 
@@ -70,7 +70,7 @@ def _chosen(pair: str) -> str | tuple[str, ...]:
 @app.command()
 def report(
     pair: PairName = "smol",
-    to: Annotated[str, typer.Option(help="html, docx or all")] = "all",
+    to: Annotated[Literal["html", "docx", "all"], typer.Option()] = "all",
     out: Out = None,
 ) -> None:
     """Write the whole series as one page and one .docx; renew the README's summary and table."""
@@ -102,36 +102,31 @@ def check(pair: PairName = "auto") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from helpers.pairs import load_pair, parse_pair
+    from helpers.pairs import load_pair
     from helpers.preflight import preflight
 
-    loaded = load_pair(parse_pair(pair))
+    loaded = load_pair(pair)
     frame = preflight(loaded)
     grid = Table(*frame.columns, title=loaded.describe())
-    for row in frame.itertuples(index=False):
-        grid.add_row(*("pass" if value is True else "FAIL" if value is False else str(value) for value in row))
+    for row in frame.assign(ok=frame["ok"].map({True: "pass", False: "FAIL"})).itertuples(index=False):
+        grid.add_row(*row)
     Console().print(grid)
-    if failed := list(frame.loc[~frame["ok"], "check"]):
-        told = f"{len(failed)} of {len(frame)} checks failed: {', '.join(failed)}"
-        raise UserError(f"{told}; the table says what each spoils")
+    if failed := ", ".join(frame.loc[~frame["ok"], "check"]):
+        raise UserError(f"checks failed: {failed}; the table says what each spoils")
 
 
 @app.command()
 def distill(
-    traces: Annotated[list[str], typer.Argument(help="JSONL files of traces, or data sets of the hub")],
-    out: Annotated[Path | None, typer.Option(help="folder of the adapter; default data/<pair>/adapter")] = None,
+    traces: Traces,
+    out: Out = None,
     practice: Annotated[Path | None, typer.Option(help="questions for rejection sampling")] = None,
-    pair: Annotated[str, typer.Option(help="embedded pair: smol or qwen-1.5b")] = "smol",
+    pair: Annotated[Literal["smol", "qwen-1.5b"], typer.Option(help="embedded pair")] = "smol",
     seed: Annotated[int, typer.Option(help="of adapter and order")] = 0,
-    data: Annotated[str, typer.Option(help="whole; controls: answers, no-waits, shuffled, blank, joined")] = "whole",
+    data: TrainedOn = "whole",
 ) -> None:
     """Train the distilled half of an embedded pair from reasoning traces (a GPU makes it minutes)."""
-    from helpers.checks import check_choice
-    from helpers.making.distill import DATA, SETTINGS
     from helpers.making.distill import distill as train_adapter
 
-    check_choice(pair, "pair", SETTINGS)
-    check_choice(data, "data", DATA)
     written = train_adapter(traces, out, practice, pair=pair, seed=seed, data=data)
     print(f"adapter written to {written}; now `python -m helpers card` measures it")
 
@@ -152,8 +147,8 @@ def autoencoder(
 @app.command()
 def bench(
     name: Annotated[str, typer.Option(help="the file's name: data/bench/NAME.json")] = "cpu",
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option()] = "cpu",
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option()] = "float32",
     shapes: Annotated[bool, typer.Option(help="random weights at the real pair's shapes instead of smol")] = False,
     row: Annotated[list[str] | None, typer.Option(help="only these rows")] = None,
     cap: Annotated[float, typer.Option(help="GiB of GPU memory that a process may use; 0: all")] = 0.0,
@@ -163,8 +158,9 @@ def bench(
     """Time the study's pieces beside plain transformers and other libraries, taking turns, a process each."""
     from helpers.commands import bench as benchmark
 
-    others = {name: python for name, python in (("transformer_lens", transformer_lens), ("nnterp", nnterp)) if python}
-    path = benchmark.bench(name=name, others=others, shapes=shapes, dtype=dtype, device=device, rows=row, cap=cap)
+    pythons = {"transformer_lens": transformer_lens, "nnterp": nnterp}
+    others = {library: str(python) for library, python in pythons.items() if python}
+    path = benchmark.bench(name, others, shapes=shapes, dtype=dtype, device=device, rows=row, cap=cap)
     if name == "cpu" and not row:
         benchmark.growth_figure(path)
     print(benchmark.table(path))

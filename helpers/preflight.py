@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Checks of a loaded pair: what the study takes for granted, with what a failure would spoil; and the proof that what
-the helpers read of a model is what plain transformers computes with the same weights."""
+"""Checks of a loaded pair: what the study takes for granted, and whether what the helpers read of a model is what plain
+transformers computes with the same weights."""
 
 from __future__ import annotations
 
@@ -30,17 +30,16 @@ FIRST = "put one that both have first in eos_token_id of the generation_config.j
 
 
 def preflight(pair: Pair) -> pd.DataFrame:
-    """One row a check: what was seen, whether it passed, and what a failure would spoil. Used in 01."""
-    rows = [(name, *_seen(pair, see, holds), spoils) for name, see, holds, spoils in CHECKS]
+    """One row a check: what was seen, whether it passed, and what a failure would spoil. Used in notebook 01."""
+    rows = []
+    for name, see, holds, spoils in CHECKS:
+        try:
+            one, two = see(pair.base), see(pair.distilled)
+            seen = f"{one} in both" if one == two else f"base {one}, distilled {two}"
+            rows.append((name, seen, holds(one, two), spoils))
+        except UserError as error:  # as of a remote pair, whose weights are not here
+            rows.append((name, str(error), False, spoils))
     return pd.DataFrame(rows, columns=["check", "seen", "ok", "a failure would spoil"])
-
-
-def _seen(pair: Pair, see: Callable[[Member], Any], holds: Callable[[Any, Any], bool]) -> tuple[str, bool]:
-    try:
-        one, two = see(pair.base), see(pair.distilled)
-    except UserError as error:
-        return str(error), False
-    return f"{one} in both" if one == two else f"base {one}, distilled {two}", holds(one, two)
 
 
 def _each(holds: Callable[[Any], bool]) -> Callable[[Any, Any], bool]:
@@ -52,14 +51,12 @@ def _head(member: Member) -> tuple[str, str]:
 
 
 def _bos_counts(member: Member) -> list[int]:
-    if not member.bos:
-        return [0, 0]
-    texts = [member.prompt(QUESTION, form) for form in ("plain", "template")]
-    return [member.encode([text])["input_ids"][0].tolist().count(member.tokenizer.bos_token_id) for text in texts]
+    texts, bos = [member.prompt(QUESTION, form) for form in ("plain", "template")], member.tokenizer.bos_token_id
+    return [member.encode([text])["input_ids"][0].tolist().count(bos) if member.bos else 0 for text in texts]
 
 
 def _edited_steps(member: Member) -> int:
-    """Zero the last norm's output at every step: all logits tie, so each step must emit the same first id."""
+    """At how many steps an edit that zeroes the last norm's output, so that all logits tie, makes the first id win."""
     with member.lm.edit() as (tracer, edited):
         for _ in tracer.all():
             edited.model.norm.output = edited.model.norm.output * 0
@@ -73,10 +70,8 @@ def refuse_unequal(member: Member) -> None:
     """Raise UserError for a model that the helpers would misread, naming what differs and by how much."""
     for name, gap in differences(member).items():
         if not gap <= TOLERANCE[member.dtype]:  # NaN is not
-            raise UserError(
-                f"{member.source} ({member.config.model_type}): {name} is {gap:.2g} off what transformers computes "
-                "with the same weights: choose a model built like Llama or Qwen2"
-            )
+            told = f"{member.source} ({member.config.model_type}): {name} is {gap:.2g} off what transformers computes"
+            raise UserError(f"{told} with the same weights: choose a model built like Llama or Qwen2")
 
 
 def differences(member: Member) -> dict[str, float]:
@@ -119,11 +114,8 @@ def _other_tokens(member: Member, text: str) -> int:
         wanted["template"] = member.tokenizer.apply_chat_template(chat, **how)
         if member.thinks and THINK[0] not in member.tokenizer.decode(wanted["template"]):
             wanted["template"] += member.tokenizer(f"{THINK[0]}\n", add_special_tokens=False).input_ids
-    gaps = []
-    for form, ids in wanted.items():
-        ours = member.encode([member.prompt(text, form)])["input_ids"][0].tolist()
-        gaps.append(sum(a != b for a, b in itertools.zip_longest(ours, ids)))
-    return max(gaps)
+    ours = {form: member.encode([member.prompt(text, form)])["input_ids"][0].tolist() for form in wanted}
+    return max(sum(a != b for a, b in itertools.zip_longest(ours[form], ids)) for form, ids in wanted.items())
 
 
 def _greedy_gap(member: Member, done: Completion) -> float:

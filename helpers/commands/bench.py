@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How long each piece of the study's work takes, beside plain transformers and other libraries.
 
-Each row is a statement that torch.utils.benchmark times, in a process in which one library and plain transformers take
-turns. Another library's environment needs only what is imported at the top.
+A row is a statement that torch.utils.benchmark times, in a process of its own, in which one library and plain
+transformers take turns. Another library's environment needs only what is imported at the top.
 """
 
 from __future__ import annotations
@@ -12,25 +12,24 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.benchmark import Compare, Timer
+from torch.nn import functional
+from torch.utils.benchmark import Timer
 
 from helpers.checks import check_choice
-from helpers.store import PACKAGES, ROOT, UserError, read_json, write_text
+from helpers.store import ROOT, UserError, package_versions, read_json, write_text
 
-REPEATS, GROWTH, BATCHES, MAX_NEW = 5, (8, 32, 128, 512), (32, 128, 512), 100
+REPEATS, MAX_NEW = 5, 100
 READ = "for texts in batches: model(**encode(texts)).logits[:, -1].log_softmax(-1)"
 PATCH = "for texts in batches: patch(encode(texts))"
 WRITE = "model.generate(**encode(prompts), **settings)"
@@ -59,57 +58,44 @@ ROWS = {  # name: (prompts, what it is, what plain transformers does for it or a
     "load": (0, "loading the pair", "load(0), load(1)", "load()"),
 }  # fmt: skip
 SUMS = ("attribute", "attribution_patching")  # they must add up, so they run in float32
+SIZES = {"growth": ("lens", (8, 32, 128, 512)), "decoding": ("generate", (32, 128, 512))}  # a row by prompts
 FLOOR, OURS = "plain", "helpers"
 TITLES = {OURS: "ours", "transformer_lens": "TransformerLens 4", "nnterp": "nnterp"}
-HAS = {"transformer_lens": ("lens", "exact"), "nnterp": ("lens",)}
+HAS = {OURS: tuple(ROWS), "transformer_lens": ("lens", "exact"), "nnterp": ("lens",)}
 QWEN = dict(hidden_size=1536, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2)
 QWEN |= dict(intermediate_size=8960, vocab_size=151_936, max_position_embeddings=4096)  # Qwen2.5-Math-1.5B's config
+FOLDER = ROOT / "data" / "bench"
 
 
 def bench(
-    *,
-    name: str,
-    others: dict[str, str] | None = None,
-    shapes: bool = False,
-    dtype: str = "float32",
-    device: str = "cpu",
-    rows: list[str] | None = None,
-    cap: float = 0.0,
-    folder: Path = ROOT / "data" / "bench",
+    name: str, others: dict[str, str], *, shapes: bool, dtype: str, device: str, rows: list[str] | None, cap: float
 ) -> Path:
-    """Time every row, or some, in every library and write `data/bench/<name>.json` after each; return its path.
-    `others`: library -> the Python of an environment that has it; `shapes`: random weights at the real pair's shapes
-    instead of smol; `cap`: GiB of GPU memory that a process may use. Raises UserError for what is not there."""
+    """Time every row, or some, write `data/bench/<name>.json` after each, and return its path. `others`: library -> the
+    Python of an environment that has it; `shapes`: random weights at the real pair's shapes instead of smol; `cap`: GiB
+    of GPU memory that a process may use, 0 for all. Raises UserError for what is not there."""
     from helpers.embedded import base_folder, distilled_folder
 
-    check_choice(dtype, "dtype", ("float32", "bfloat16", "float16"))
     check_choice(device, "device", ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",))
     for row in rows or []:
-        check_choice(row, "row", (*ROWS, "growth", "decoding"))
-    for library, python in (others or {}).items():
-        if not shutil.which(python):
-            raise UserError(f"no Python at {python}: give the one of an environment that has {library}")
-    path, models = folder / f"{name}.json", "random, r1-1.5b's shapes" if shapes else "smol"
-    tried = {"models": models, "dtype": dtype} | ({"cap": cap} if cap else {})
-    old = read_json(path) if rows and path.exists() else tried
-    if any(old.get(key) != tried.get(key) for key in ("models", "dtype", "cap")):
+        check_choice(row, "row", (*ROWS, *SIZES))
+    path = FOLDER / f"{name}.json"
+    of = {"models": "random, r1-1.5b's shapes" if shapes else "smol", "dtype": dtype, "cap": cap}
+    old = {"cap": 0.0, **read_json(path)} if rows and path.exists() else of
+    if any(old[key] != value for key, value in of.items()):
         raise UserError(f"{path} was measured with other models, dtype or cap: give the file another --name")
-    record = {"rows": [], "growth": {}, "decoding": {}, **old, "machine": _machine(device)}
+    named = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    chip = torch.cuda.get_device_name() if device == "cuda" else named[1] if named else platform.machine()
+    machine = {"device": chip, "cores": os.cpu_count(), "python": platform.python_version()}
+    machine |= {"date": datetime.now(UTC).date().isoformat(), **package_versions()}
+    record = {"rows": [], "growth": {}, "decoding": {}, **old, "machine": machine}
     with tempfile.TemporaryDirectory() as place:
         both = random_pair(Path(place), dtype, device) if shapes else (base_folder(), distilled_folder())
         job = {"pair": "own" if shapes else "smol", "folders": [*map(str, both)], "dtype": dtype, "device": device}
         job |= {"cap": cap, **_read(*both)}
         for row in rows or [*ROWS, "growth", *["decoding"] * (device == "cuda")]:
-            _measure(row, record, {OURS: sys.executable, **(others or {})}, job)
+            _measure(row, record, {OURS: sys.executable, **others}, job)
             write_text(path, json.dumps(record, indent=1) + "\n")
     return path
-
-
-def _machine(device: str) -> dict[str, Any]:
-    named = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    chip = torch.cuda.get_device_name() if device == "cuda" else named[1] if named else platform.machine()
-    found = {"device": chip, "cores": os.cpu_count(), "python": platform.python_version()}
-    return found | {"date": datetime.now(UTC).date().isoformat(), **{name: version(name) for name in PACKAGES}}
 
 
 def random_pair(folder: Path, dtype: str, device: str) -> tuple[Path, Path]:
@@ -121,11 +107,10 @@ def random_pair(folder: Path, dtype: str, device: str) -> tuple[Path, Path]:
     from helpers.prompts import load_questions
     from helpers.tokens import REASONING, THINK, WAIT
 
-    bpe, end = ByteLevelBPETokenizer(), "<|endoftext|>"
+    bpe, marks = ByteLevelBPETokenizer(), {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
     texts = [word * 3 for word in (*WAIT, *REASONING)] * 50 + [question.text for question in load_questions(60)]
-    bpe.train_from_iterator(texts, vocab_size=700, special_tokens=[end, *THINK], show_progress=False)
-    template = "{% for m in messages %}User: {{ m['content'] }}\n{% endfor %}Assistant: "
-    marks = {"eos_token": end, "pad_token": end, "chat_template": template}
+    bpe.train_from_iterator(texts, vocab_size=700, special_tokens=[marks["eos_token"], *THINK], show_progress=False)
+    marks["chat_template"] = "{% for m in messages %}User: {{ m['content'] }}\n{% endfor %}Assistant: "
     for role in ("base", "distilled"):
         torch.manual_seed(role == "base")
         with torch.device(device):
@@ -146,77 +131,27 @@ def _read(base: Path, distilled: Path) -> dict[str, Any]:
     groups, questions = token_groups(tokenizer, [tokenizer.eos_token_id]), load_questions()
     texts = [f"{question.text} {JUST} The answer is {question.answers[0]}." for question in questions]
     chats = [[{"role": "user", "content": question.text}] for question in questions[: ROWS["generate"][0]]]
-    asked = [thinker.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+    asked = thinker.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
     tokens = [groups.stop[0], *groups.wait, *groups.reasoning][:15]
     return {"texts": texts, "asked": asked, "tokens": tokens, "stop": groups.stop}
 
 
 def _measure(row: str, record: dict[str, Any], pythons: dict[str, str], job: dict[str, Any]) -> None:
     """Put what a row takes into the record, where it can be measured."""
-    sizes = {"growth": [f"lens:{n}" for n in GROWTH], "decoding": [f"generate:{n}" for n in BATCHES]}.get(row, [])
-    runs = {int(name.partition(":")[2]): _in_process(name, OURS, pythons[OURS], job) for name in sizes}
-    if row == "growth":
-        record[row] = {str(n): {key: one[OURS][key] for key in ("seconds", "mib")} for n, one in runs.items() if one}
-    elif row == "decoding":
-        record[row] = {str(n): _decoding(n, one, job) for n, one in runs.items() if one}
-    else:
-        found: dict[str, Any] = {}
-        for name in (name for name in pythons if row in HAS.get(name, ROWS)):
-            found = _in_process(row, name, pythons[name], job) | found  # plain transformers as our environment has it
+    name, sizes = SIZES.get(row, (row, ()))
+    if runs := {n: found for n in sizes if (found := _in_process(name, OURS, pythons[OURS], job | {"n": n}))}:
+        keys = ("seconds", "mib") if row == "growth" else ("share", "gb_a_second", "peak")
+        record[row] = {str(n): {key: found[OURS][key] for key in keys} for n, found in runs.items()}
+    if row == "decoding":  # tokens a second
+        for n, found in runs.items():
+            record[row][str(n)] |= {one: round(n * MAX_NEW / took["seconds"], 1) for one, took in found.items()}
+    if row in ROWS:
+        found = {}
+        for library in (library for library in pythons if row in HAS[library]):
+            found = _in_process(row, library, pythons[library], job) | found  # plain as our environment has it
         entries = {old["row"]: old for old in record["rows"]}
         entries |= {row: {"row": row, "what": ROWS[row][1], "libraries": found}} if OURS in found else {}
         record["rows"] = [entries[known] for known in ROWS if known in entries]
-
-
-def _decoding(n: int, runs: dict[str, dict[str, Any]], job: dict[str, Any]) -> dict[str, float]:
-    """Tokens a second by library, and the share of our time in which a copy would move the bytes that MAX_NEW steps
-    must read: every weight but the input embedding, once a batch, and the keys and values."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    from helpers.generation import BATCH
-
-    source = torch.randn(2**27, device=job["device"])
-    copy = Timer("to.copy_(source)", globals={"to": torch.empty_like(source), "source": source}).blocked_autorange()
-    speed, tokenizer = 2 * source.nbytes / copy.median, AutoTokenizer.from_pretrained(job["folders"][1])
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job["folders"][1]))
-    layers, prompts = model.model.layers, (job["asked"] * n)[:n]
-    weights = sum(weight.numel() for weight in layers.parameters()) + model.lm_head.weight.numel()
-    tokens = sum(len(tokenizer(prompt).input_ids) for prompt in prompts) + n * MAX_NEW / 2
-    keys = 2 * tokens * sum(layer.self_attn.k_proj.out_features for layer in layers)
-    read = MAX_NEW * (-(-n // BATCH[job["device"]]) * weights + keys) * getattr(torch, job["dtype"]).itemsize
-    found = {name: round(n * MAX_NEW / one["seconds"], 1) for name, one in runs.items()}
-    share = round(read / speed / runs[OURS]["seconds"], 4)
-    return found | {"share": share, "gb_a_second": round(speed / 1e9, 1), "peak": runs[OURS]["peak"]}
-
-
-def table(path: Path) -> str:
-    """A benchmark's file as Markdown tables."""
-    import jinja2
-
-    record = {"cap": 0, "decoding": {}, **read_json(path)}
-    had = {name for entry in record["rows"] for name in entry["libraries"]}
-    others = {name: title for name, title in TITLES.items() if name in had}
-    template = Path(__file__).with_name("bench.md.j2").read_text(encoding="utf-8")
-    made = jinja2.Template(template, trim_blocks=True, lstrip_blocks=True)
-    return made.render(**record, others=others, max_new=MAX_NEW, tuple=tuple).rstrip("\n")
-
-
-def growth_figure(path: Path) -> None:
-    """Draw time and extra memory of the lens by number of prompts, as measured in a benchmark's file."""
-    from helpers import figures
-
-    record = read_json(path)
-    (least, first), *_, (most, last) = record["growth"].items()
-    drawn = {"time": ("seconds", figures.BASE), "extra memory": ("mib", figures.DISTILLED)}
-    of = {name: ([one[key] / first[key] for one in record["growth"].values()], c) for name, (key, c) in drawn.items()}
-    of["prompts"] = [int(n) / int(least) for n in record["growth"]], figures.CONTROL
-    grown = f"{of['time'][0][-1]:.0f} times the time, {of['extra memory'][0][-1]:.0f} times the extra memory"
-    title = f"Lens of {most} prompts against {least}: {grown} ({last['mib']:.0f} MiB)"
-    how = {"xlabel": "prompts", "ylabel": f"times that of {least} prompts", "ticks": [*record["growth"]]}
-    fig = figures.lines({"": of}, range(len(record["growth"])), title=title, log_rows=(0,), **how)
-    note, place = f"{record['machine']['device']}, {record['dtype']}", ROOT / "figures" / "bench"
-    figures.save_figure(fig, "lens_growth", pair=record["models"], alt=title, note=note, folder=place)
 
 
 def _in_process(row: str, library: str, python: str, job: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -225,40 +160,56 @@ def _in_process(row: str, library: str, python: str, job: dict[str, Any]) -> dic
     command = [python, "-m", "helpers.commands.bench", library, row]
     how = {"env": os.environ | quiet, "input": json.dumps(job), "text": True}
     done = subprocess.run(command, capture_output=True, **how)
-    *shown, last = [*(done.stderr if done.returncode else done.stdout).strip().splitlines()] or ["it said nothing"]
-    print(f"  {row}: no {library} ({last})" if done.returncode else "\n".join(shown), flush=True)
+    *_, last = ["it said nothing", *(done.stderr if done.returncode else done.stdout).strip().splitlines()]
+    print(f"  {row}: no {library} ({last})" if done.returncode else f"  {row}: {last}", flush=True)
     return {} if done.returncode else json.loads(last)
 
 
 def work(library: str, row: str) -> None:
-    """What such a process does: REPEATS runs of both, in turn, each after one to warm up."""
-    job, (name, _, n) = SimpleNamespace(**json.load(sys.stdin)), row.partition(":")
-    job.row, job.writes, job.whole = name, name.startswith("generate"), bool(n)
-    wanted, size = int(n or ROWS[name][0]), 1 if name == "exact" else 64
+    """What such a process does: REPEATS runs of both, in turn, each after one to warm up; the last line is JSON."""
+    job = SimpleNamespace(row=row, writes=row.startswith("generate"), **({"n": 0} | json.load(sys.stdin)))
+    wanted, size = job.n or ROWS[row][0], 1 if row == "exact" else 64
     job.prompts = ((job.asked if job.writes else job.texts) * wanted)[:wanted]
     job.batches = [job.prompts[start : start + size] for start in range(0, wanted, size)]
     if job.cap:
         whole = torch.cuda.get_device_properties(0).total_memory / 2**30
         torch.cuda.set_per_process_memory_fraction(min(1.0, job.cap / whole))
-    timers, held, how = {}, {}, {"num_threads": torch.get_num_threads(), "label": ROWS[name][1], "sub_label": row}
-    for one in [library] if job.cap or (name == "lens" and n) else [FLOOR, library]:
+    both = [library] if job.cap or (job.n and not job.writes) else [FLOOR, library]
+    timers, held, runs, extra = {}, {}, {one: [] for one in both}, {one: [] for one in both}
+    for one in both:
         before, names = _peak_mib(job.device), {**vars(job), **LIBRARIES[one](job)}
-        statement = {FLOOR: ROWS[name][2], OURS: ROWS[name][3]}.get(one, "for texts in batches: run(texts)")
-        timers[one] = Timer(statement, f"torch.set_grad_enabled({one == OURS})", globals=names, description=one, **how)
+        statement = {FLOOR: ROWS[row][2], OURS: ROWS[row][3]}.get(one, "for texts in batches: run(texts)")
+        how = {"globals": names, "num_threads": torch.get_num_threads()}
+        timers[one] = Timer(statement, f"torch.set_grad_enabled({one == OURS})", **how)
         held[one] = _peak_mib(job.device) - before
-    runs, extra = ({one: [] for one in timers} for _ in range(2))
-    for one in list(timers) * REPEATS:
+    for one in both * REPEATS:
         before = _peak_mib(job.device)
-        runs[one].append(timers[one].blocked_autorange(min_run_time=0))
+        runs[one].append(timers[one].blocked_autorange(min_run_time=0).median)
         extra[one].append(_peak_mib(job.device, reset=False) - before)
-    print(Compare([run for some in runs.values() for run in some]))
-    found, floor = {}, np.array([run.median for run in runs.get(FLOOR, runs[library])])
-    for one, some in runs.items():
-        seconds, mib = np.array([run.median for run in some]), float(np.median(extra[one]))
-        ratio = [round(float(of(seconds / floor)), 3) for of in (np.median, np.min, np.max)]
-        found[one] = {"seconds": round(float(np.median(seconds)), 5), "ratio": ratio}
-        found[one] |= {"mib": round(mib, 1), "peak": round(mib + held[one], 1)}
+    found = {}
+    for one in both:
+        seconds, ratio, mib = np.median(runs[one]), np.divide(runs[one], runs[both[0]]), np.median(extra[one])
+        found[one] = {"seconds": round(float(seconds), 5), "mib": round(float(mib), 1)}
+        found[one]["ratio"] = [round(float(of(ratio)), 3) for of in (np.median, np.min, np.max)]
+        found[one]["peak"] = round(float(mib) + held[one], 1)
+    if job.n and job.writes:
+        found[OURS] |= _bandwidth(names["m"], job.prompts, found[OURS]["seconds"])
     print(json.dumps(found))
+
+
+def _bandwidth(m: Any, prompts: list[str], seconds: float) -> dict[str, float]:
+    """What a copy reads and writes, in GB/s, and the share of `seconds` in which it would move the bytes that MAX_NEW
+    steps must read: every weight but the input embedding, once a batch, and the keys and values."""
+    from helpers.generation import BATCH
+
+    source = torch.randn(2**27, device=m.device)
+    copy = Timer("to.copy_(source)", globals={"to": torch.empty_like(source), "source": source}).blocked_autorange()
+    speed, layers, n = 2 * source.nbytes / copy.median, m.model.model.layers, len(prompts)
+    weights = sum(weight.numel() for weight in layers.parameters()) + m.unembedding.numel()
+    tokens = int(m.encode(prompts)["attention_mask"].sum()) + n * MAX_NEW / 2
+    keys = 2 * tokens * sum(layer.self_attn.k_proj.out_features for layer in layers)
+    read = MAX_NEW * (-(-n // BATCH[m.device.type]) * weights + keys) * m.dtype.itemsize
+    return {"share": round(read / speed / seconds, 4), "gb_a_second": round(speed / 1e9, 1)}
 
 
 def _peak_mib(device: str, *, reset: bool = True) -> float:
@@ -271,6 +222,34 @@ def _peak_mib(device: str, *, reset: bool = True) -> float:
         ctypes.CDLL(None).malloc_trim(0)  # else what the last run freed counts as in use
         Path("/proc/self/clear_refs").write_text("5")
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+def table(path: Path) -> str:
+    """A benchmark's file as Markdown tables."""
+    import jinja2
+
+    record, template = {"cap": 0, **read_json(path)}, Path(__file__).with_name("bench.md.j2").read_text("utf-8")
+    had = {name for entry in record["rows"] for name in entry["libraries"]}
+    others = {name: title for name, title in TITLES.items() if name in had}
+    made = jinja2.Template(template, trim_blocks=True, lstrip_blocks=True)
+    return made.render(**record, others=others, max_new=MAX_NEW, tuple=tuple).rstrip("\n")
+
+
+def growth_figure(path: Path) -> None:
+    """Draw time and extra memory of the lens by number of prompts, as measured in a benchmark's file."""
+    from helpers import figures
+
+    record = read_json(path)
+    sizes, runs = list(record["growth"]), list(record["growth"].values())
+    time, memory = ([one[key] / runs[0][key] for one in runs] for key in ("seconds", "mib"))
+    drawn = {"time": (time, figures.BASE), "extra memory": (memory, figures.DISTILLED)}
+    drawn["prompts"] = [int(n) / int(sizes[0]) for n in sizes], figures.CONTROL
+    title = f"Lens of {sizes[-1]} prompts against {sizes[0]}: {time[-1]:.0f} times the time, "
+    title += f"{memory[-1]:.0f} times the extra memory ({runs[-1]['mib']:.0f} MiB)"
+    how = {"xlabel": "prompts", "ylabel": f"times that of {sizes[0]} prompts", "ticks": sizes}
+    fig = figures.lines({"": drawn}, range(len(sizes)), title=title, log_rows=(0,), **how)
+    note, place = f"{record['machine']['device']}, {record['dtype']}", ROOT / "figures" / "bench"
+    figures.save_figure(fig, "lens_growth", pair=record["models"], alt=title, note=note, folder=place)
 
 
 def _plain(job: Any) -> dict[str, Any]:
@@ -292,25 +271,23 @@ def _plain(job: Any) -> dict[str, Any]:
             hook.remove()
 
     def last_zero(out: torch.Tensor) -> torch.Tensor:  # any other value costs the same
-        return torch.nn.functional.pad(out[:, :-1], (0, 0, 0, 1))
+        return functional.pad(out[:, :-1], (0, 0, 0, 1))
 
     def search() -> None:
-        unit = torch.nn.functional.normalize
-        target = unit(model.lm_head.weight[job.stop].float().mean(0), dim=0)
+        target = functional.normalize(model.lm_head.weight[job.stop].float().mean(0), dim=0)
         for layer in model.model.layers:
-            (unit(layer.mlp.down_proj.weight.float(), dim=0).T @ target).abs().topk(10)
+            (functional.normalize(layer.mlp.down_proj.weight.float(), dim=0).T @ target).abs().topk(10)
 
     if job.row == "load":
         return {"load": load}
     tokenizer = AutoTokenizer.from_pretrained(job.folders[job.writes], padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     model = load(job.writes)
-    named = dict(load(1).named_parameters()) if job.row == "weights" else {}
-    matrices = [
-        (own, named[n]) for n, own in model.named_parameters() if n in named and ".layers." in n and own.ndim == 2
-    ]
-    settings = {"max_new_tokens": MAX_NEW, "min_new_tokens": MAX_NEW * job.whole, "do_sample": False}
-    return {**locals(), "settings": {**settings, "eos_token_id": job.stop}}
+    both = [dict(one.named_parameters()) for one in (model, load(1))] if job.row == "weights" else ({}, {})
+    matrices = [(own, both[1][name]) for name, own in both[0].items() if ".layers." in name and own.ndim == 2]
+    settings = {"max_new_tokens": MAX_NEW, "min_new_tokens": MAX_NEW * bool(job.n), "do_sample": False}
+    settings["eos_token_id"] = job.stop
+    return locals()
 
 
 def _ours(job: Any) -> dict[str, Any]:
@@ -336,7 +313,7 @@ def _ours(job: Any) -> dict[str, Any]:
     vector = {int(0.6 * m.n_layers): torch.ones(m.config.hidden_size)}
     if job.row == "generate_vector":
         change = steering.steered(m, [steering.Steering("v", vector, 1.0)] * len(job.prompts))
-    processors = (MinLengthLogitsProcessor(10**6, list(m.groups.stop), device=job.device),) * job.whole
+    processors = (MinLengthLogitsProcessor(10**6, list(m.groups.stop), device=job.device),) * bool(job.n)
     return locals()
 
 

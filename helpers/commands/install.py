@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""What requirements.txt asks for. Run by the notebooks' set-up cell: install what this Python lacks, never torch."""
+"""What this Python has and lacks. Run by the notebooks' set-up cell: install what requirements.txt asks for, but never
+torch."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -22,19 +23,11 @@ def missing(text: str) -> list[Requirement]:
     return [need for need, here in found if not (here and need.specifier.contains(here, prereleases=True))]
 
 
-def environment(text: str) -> str:
-    """A requirements text of exact versions: all packages that `text` asks for or that those need, as installed here,
-    without local build marks. With it results can be made again, and the packages audited."""
-    waiting, seen = [(need, extra) for need in asked(text) for extra in ("", *need.extras)], set()
-    while waiting:
-        need, extra = waiting.pop()
-        name = canonicalize_name(need.name)
-        if (name, extra) not in seen and _installed(name):  # else not needed on this system, or not yet there
-            seen.add((name, extra))
-            inner = map(Requirement, requires(name) or [])
-            inner = [one for one in inner if not one.marker or one.marker.evaluate({"extra": extra})]
-            waiting += [(one, own) for one in inner for own in ("", *one.extras)]
-    lines = (f"{name}=={_installed(name)}\n" for name in sorted({name for name, _ in seen}))
+def environment() -> str:
+    """A requirements text of all packages that this Python has, without local build marks: with it results can be made
+    again, and the packages audited."""
+    names = sorted({canonicalize_name(one.name) for one in distributions()})
+    lines = (f"{name}=={_installed(name)}\n" for name in names)
     return f"# Python {platform.python_version()}, {platform.system()} {platform.machine()}\n" + "".join(lines)
 
 

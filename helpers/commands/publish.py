@@ -17,23 +17,19 @@ COLAB = "https://colab.research.google.com"
 
 
 def publish(repository: str, *, branch: str = "main", root: Path = ROOT) -> str:
-    """Stamp `OWNER/REPO` and the commit that is checked out; again for a fork. Returns the commit.
-
-    The badges open `branch`; the set-up cell fetches the commit. Raises UserError for a bad name or no commit.
-    """
+    """Stamp `OWNER/REPO` and the commit that is checked out, which the set-up cell fetches; again for a fork. Badges
+    open `branch`. Returns the commit; raises UserError for a bad name or no commit."""
     if not re.fullmatch(r"[A-Za-z0-9-]+/[\w.-]+", repository):
         raise UserError(f"{repository!r} is no repository: give it as OWNER/REPO")
-    if not re.fullmatch(r"[\w./-]+", branch):
-        raise UserError(f"{branch!r} is no branch: give its name, such as main")
-    commit, page = current_commit(root), f"{COLAB}/github/{repository}/blob/{branch}/notebooks"
+    fields = {"REPOSITORY": f"https://github.com/{repository}", "COMMIT": current_commit(root)}
+    page = f"{COLAB}/github/{repository}/blob/{branch}/notebooks"
     for source in find_notebooks(root):
         if not same_cells(source, source.with_suffix(".ipynb")):
             raise UserError(f"{source.name} and its .ipynb differ: run `jupytext --sync notebooks/{source.stem}.ipynb`")
-        fields = {"REPOSITORY": f"https://github.com/{repository}", "COMMIT": commit}
-        _stamp(source, fields, _badge(f"{page}/{source.stem}.ipynb"))
+        stamp(source, fields, f"{page}/{source.stem}.ipynb")
     readme = root / "README.md"
-    write_text(readme, _with_badge(readme.read_text(encoding="utf-8"), _badge(f"{page}/01_prompts.ipynb")))
-    return commit
+    write_text(readme, with_badge(readme.read_text(encoding="utf-8"), f"{page}/01_prompts.ipynb"))
+    return fields["COMMIT"]
 
 
 def current_commit(root: Path) -> str:
@@ -46,20 +42,16 @@ def current_commit(root: Path) -> str:
         raise UserError(f"git tells no commit of {root} ({said}): mend that, or commit first") from error
 
 
-def _badge(address: str) -> str:
-    return f"[![Open In Colab]({COLAB}/assets/colab-badge.svg)]({address})"
+def with_badge(text: str, address: str, mark: str = "") -> str:
+    """A text whose title is followed by this badge, and by no other; `mark` begins its lines."""
+    badge, old = f"[![Open In Colab]({COLAB}/assets/colab-badge.svg)]({address})", r"\[!\[Open In Colab\].*"
+    title, empty = f"^{mark}# .*", f"\n{mark.strip()}\n{mark}"
+    return re.sub(f"({title})(?:{empty}{old})?", rf"\1{empty}{badge}", text, count=1, flags=re.M)
 
 
-def _with_badge(text: str, badge: str) -> str:
-    """A Markdown text whose title is followed by this badge, and by no other."""
-    title, _, rest = re.sub(r"\n+\[!\[Open In Colab\][^\n]*", "", text).partition("\n")
-    return f"{title}\n\n{badge}\n{rest}"
-
-
-def _stamp(source: Path, fields: dict[str, str], badge: str) -> None:
+def stamp(source: Path, fields: dict[str, str], address: str) -> None:
     """Write badge and form fields into a notebook and its twin; outputs stay, for no computation changes."""
-    text = source.read_text(encoding="utf-8")
-    text = re.sub(r"^(# # .*\n)(?:#\n# \[!\[Open In Colab\].*\n)?", rf"\1#\n# {badge}\n", text, count=1, flags=re.M)
+    text = with_badge(source.read_text(encoding="utf-8"), address, "# ")
     for name, value in fields.items():
         text = re.sub(rf'^{name} = "[^"]*"', f'{name} = "{value}"', text, count=1, flags=re.M)
     write_text(source, text)

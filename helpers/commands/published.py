@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Counts over what others published that the real pair wrote: from the texts, which stay where they are, to
-`data/published/`, which holds numbers only."""
+"""Counts over what others published that the real pair wrote, kept in `data/published/` without the texts."""
 
 from __future__ import annotations
 
 import gzip
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import pandas as pd
 
 from helpers.prompts import echo_share
 from helpers.store import ROOT, UserError, write_text
-from helpers.texts import last_number, line_breaks, measure, sources
+from helpers.texts import GAPS, last_number, line_breaks, measure, sources
 
 FOLDER = ROOT / "data" / "published"
 BREAKS = ["set", "gap", "line_end", "next_line", "third", "follows"]
@@ -25,23 +23,21 @@ NEEDED = {"id", "question", "model", "text", "closed_prompt", "settings"}
 def published(folder: Path, *, keep: bool = False) -> bool:
     """Count the texts of a folder, say where each set comes from, and compare with the committed counts; `keep`
     commits them. True when nothing differs. Raises UserError where a file is missing or is in another form."""
-    counted = {"texts.csv": texts_table(folder), "line_breaks.csv": breaks_table(folder)}
-    print(*report(counted["texts.csv"]), sep="\n")
-    differ = []
-    for name, frame in counted.items():
-        path, new = FOLDER / name, frame.to_csv(index=False)
-        if not path.exists() or path.read_text("utf-8") != new:
-            differ.append(name)
-            if keep:
-                write_text(path, new)
-    said = "as committed" if not differ else f"{'kept' if keep else 'not as committed'}: {', '.join(differ)}"
-    print(f"{sum(map(len, counted.values()))} rows of counts, {said}")
-    return keep or not differ
+    texts, breaks = texts_table(folder), breaks_table(folder)
+    print(sources()[["source", "commit", "settings"]].to_string(), report(texts).to_string(), sep="\n\n")
+    new = {"texts.csv": texts.to_csv(index=False), "line_breaks.csv": breaks.to_csv(index=False)}
+    if keep:
+        for name, text in new.items():
+            write_text(FOLDER / name, text)
+    differ = [name for name, text in new.items() if (FOLDER / name).read_text("utf-8") != text]
+    said = f"not as committed: {', '.join(differ)}" if differ else "as committed"
+    print(f"{len(texts) + len(breaks)} rows of counts, {said}")
+    return not differ
 
 
 def read_texts(folder: Path, name: str) -> list[dict[str, Any]]:
     """The rows of one set: `<name>.jsonl` or `<name>.jsonl.gz`, an object a line."""
-    path = next((p for p in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz") if p.exists()), None)
+    path = next(iter(sorted(folder.glob(f"{name}.jsonl*"))), None)
     if path is None:
         raise UserError(f"{folder} holds no {name}.jsonl or {name}.jsonl.gz: data/published/README.md says what it is")
     try:
@@ -94,14 +90,9 @@ def breaks_table(folder: Path) -> pd.DataFrame:
     return pd.DataFrame([(*key, n) for key, n in sorted(counts.items())], columns=[*BREAKS, "count"])
 
 
-def report(texts: pd.DataFrame) -> Iterator[str]:
-    """One line a set and model: source, settings, and the counts that a reader looks for first."""
-    for (name, model, closed), frame in texts.groupby(["set", "model", "closed_prompt"], sort=False):
-        known, waits = sources().loc[name], frame.filter(regex="^waits after ").sum(axis=1)
-        after_one = (frame["gap_before_close"] == "one new line").sum()
-        yield (
-            f"{name} ({known['source']} {known['commit']}; {known['settings']}), {model}"
-            f"{', thought closed by the prompt' * closed}: {len(frame)} texts, {frame['closings'].sum()} closings, "
-            f"{after_one} of them after one new line; {waits.sum()} waits in {(waits > 0).sum()} texts, "
-            f"{frame['waits after blank line'].sum()} of them after a blank line"
-        )
+def report(texts: pd.DataFrame) -> pd.DataFrame:
+    """The counts that a reader looks for first, one row a set, model and kind of prompt."""
+    waits, of = texts.filter(regex="^waits after ").sum(axis=1), ["set", "model", "closed_prompt"]
+    counts = {"texts": 1, "closings": texts["closings"], "after one new line": texts["gap_before_close"] == GAPS[0]}
+    counts |= {"waits": waits, "texts with waits": waits > 0, "after a blank line": texts["waits after blank line"]}
+    return texts[of].assign(**counts).groupby(of, sort=False).sum()

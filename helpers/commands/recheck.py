@@ -12,10 +12,11 @@ from rich.table import Table
 
 from helpers.commands.run import run_command
 from helpers.findings import read_ledger
-from helpers.store import ROOT, UserError, atomic
+from helpers.store import ROOT, UserError, write_text
 
 # Of one machine in float32 every digit repeats; of another, sums differ in their last bits.
 TOLERANCE = 1e-3  # relative and absolute
+KEEP = " --quick --keep"  # the options that write a quick ledger
 Rows = list[dict[str, Any]]
 
 
@@ -24,24 +25,18 @@ def ledger_path(pair: str, *, quick: bool, root: Path = ROOT) -> Path:
     return root / "data" / pair / ("quick_findings.json" if quick else "findings.json")
 
 
-def keep_command(pair: str, *, quick: bool) -> str:
-    """The command that writes a pair's ledger anew."""
-    return run_command(pair) + " --quick --keep" * quick
-
-
 def committed(pair: str, *, quick: bool, only: str | None = None, root: Path = ROOT) -> Rows:
     """The ledger to compare with, or its part of some notebooks. Raises UserError where there is none."""
     path = ledger_path(pair, quick=quick, root=root)
     if not path.exists():
-        raise UserError(f"no {path.relative_to(root)}: write it with `{keep_command(pair, quick=quick)}`")
+        raise UserError(f"no {path.relative_to(root)}: write it with `{run_command(pair)}{KEEP * quick}`")
     return [row for row in read_ledger(path) if row["notebook"].startswith(only or "")]
 
 
 def keep(pair: str, run: Path, *, root: Path = ROOT) -> Path:
     """Copy the ledger of a quick run from its scratch folder to where later runs are compared with it."""
     path = ledger_path(pair, quick=True, root=root)
-    with atomic(path) as temporary:
-        temporary.write_bytes(ledger_path(pair, quick=False, root=run).read_bytes())
+    write_text(path, ledger_path(pair, quick=False, root=run).read_text("utf-8"))
     return path
 
 
@@ -49,12 +44,12 @@ def differences(expected: Rows, found: Rows) -> list[tuple[str, str, str, str]]:
     """What differs, as (finding, field, committed, found): findings that are missing, words, verdicts, and numbers
     beyond the tolerance. New findings have nothing to differ from."""
     seen, rows = {row["id"]: flat(row) for row in found}, []
-    for row in expected:
-        one, two = flat(row), seen.get(row["id"], {})
-        if not two:
-            rows.append((row["id"], "finding", "there", "missing"))
-        fields = [field for field in one | two if two and not _same(one.get(field), two.get(field))]
-        rows += [(row["id"], field, str(one.get(field)), str(two.get(field))) for field in fields]
+    for one in map(flat, expected):
+        if not (two := seen.get(one["id"])):
+            rows.append((one["id"], "finding", "there", "missing"))
+            continue
+        fields = [field for field in one | two if not _same(one.get(field), two.get(field))]
+        rows += [(one["id"], field, str(one.get(field)), str(two.get(field))) for field in fields]
     return rows
 
 
@@ -77,8 +72,8 @@ def other_bytes(pair: str, run: Path, *, root: Path = ROOT) -> tuple[list[str], 
     """Data and figures of a full run that are not byte for byte the committed ones, and how many there are of both.
     What says when and where a result was made (`*.meta.json`) and the report are left out."""
     made = [path for kind in ("data", "figures") for path in sorted((run / kind / pair).glob("[0-9af]*.*"))]
-    made = [path for path in made if path.is_file() and not path.name.endswith(".meta.json")]
-    names = [path.relative_to(run) for path in made if (root / path.relative_to(run)).exists()]
+    made = [path.relative_to(run) for path in made if path.is_file() and not path.name.endswith(".meta.json")]
+    names = [name for name in made if (root / name).exists()]
     return [str(name) for name in names if (root / name).read_bytes() != (run / name).read_bytes()], len(names)
 
 
@@ -87,20 +82,18 @@ def compare(
 ) -> bool:
     """Print what differs between the committed findings and those of a run in a scratch folder; whether nothing that
     decides does. `verdicts`: numbers are told, verdicts decide. Of a full run the files are compared as well."""
-    console, path = Console(), ledger_path(pair, quick=False, root=run)
-    found = [row for row in read_ledger(path) if row["notebook"].startswith(only or "")]
-    rows = differences(expected, found)
-    if rows:
+    found = committed(pair, quick=False, only=only, root=run)
+    if rows := differences(expected, found):
         grid = Table("finding", "field", "committed", "found", title=f"Not as committed, beyond {TOLERANCE:g}")
         for row in rows:
             grid.add_row(*row)
-        console.print(grid)
+        Console().print(grid)
     else:
-        console.print(f"{len(expected)} findings: verdicts, words and numbers as committed", highlight=False)
+        print(f"{len(expected)} findings: verdicts, words and numbers as committed")
     if new := ", ".join(sorted({row["id"] for row in found} - {row["id"] for row in expected})):
-        print(f"new, not committed yet: {new}; keep with `{keep_command(pair, quick=quick)}`")
+        print(f"new, not committed yet: {new}; keep with `{run_command(pair)}{KEEP * quick}`")
     if not quick:
         others, n = other_bytes(pair, run)
-        same = f"{n - len(others)} of {n} files of data and figures are byte for byte as committed"
-        console.print(f"{same}; not so: {', '.join(others)}" if others else same, highlight=False)
+        told = f"; not so: {', '.join(others)}" if others else ""
+        print(f"{n - len(others)} of {n} files of data and figures are byte for byte as committed{told}")
     return not [field for _, field, _, _ in rows if field in ("finding", "verdict") or not verdicts]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import atexit
-import contextlib
 import os
 import re
 import shutil
@@ -20,7 +19,6 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from rich.console import Console
 from tqdm import tqdm
 
 from helpers.findings import read_ledger
@@ -40,14 +38,10 @@ def run(
     root: Path | None = None,
     scratch: bool = False,
 ) -> Path:
-    """Execute the notebooks on a pair and return the folder that holds the results.
-
-    `scratch` works in a copy that is gone when this process ends, `quick` in one with the knobs' quick values. Raises
-    UserError, or NotebookFailed for a failing cell.
-    """
-    console, started = Console(highlight=False, markup=False, soft_wrap=True), time.time()
-    root = home = root or ROOT
-    chosen = find_notebooks(root, only)
+    """Execute the notebooks on a pair and return the folder that holds the results: with `scratch` a copy that is gone
+    when this process ends, with `quick` one with the knobs' quick values. Raises UserError or NotebookFailed."""
+    started, root = time.time(), root or ROOT
+    home, chosen = root, find_notebooks(root, only)
     for source in chosen:
         refuse_unsynced(source)
     names = pairs_of(chosen, pair)
@@ -58,20 +52,21 @@ def run(
         forget(chosen, [root / "data" / name for name in names])
     for source in chosen:
         began = time.time()
-        console.print(f"{source.stem} begins")
-        notebook = build(source, {"PAIR": repr(_whole_paths(_pair_of(source, pair), home))}, quick=quick)
+        print(f"{source.stem} begins", flush=True)
+        named = _pair_of(source, pair)
+        named = named if isinstance(named, str) else tuple(_whole_path(folder, home) for folder in named)
+        notebook = build(source, {"PAIR": repr(named)}, quick=quick)
         remarks = execute(source, notebook)
         for cell, own in zip(notebook.cells, build(source).cells, strict=True):
             cell.source = own.source
         with atomic(source.with_suffix(".ipynb")) as temporary:
             nbformat.write(notebook, temporary)
-        console.print(f"{source.stem} ends after {time.time() - began:.0f} s")
-        for line in dict.fromkeys(remarks):
-            console.print(f"  {line}")
+        told = (f"  {line}" for line in dict.fromkeys(remarks))
+        print(f"{source.stem} ends after {time.time() - began:.0f} s", *told, sep="\n", flush=True)
     for name in names:
-        show_findings(name, root, console)
+        show_findings(name, root)
     where = "in a scratch copy" if quick or scratch else f"outputs in {root}"
-    console.print(f"{len(chosen)} notebooks in {time.time() - started:.0f} s; {where}")
+    print(f"{len(chosen)} notebooks in {time.time() - started:.0f} s; {where}")
     return root
 
 
@@ -88,19 +83,18 @@ def pairs_of(chosen: list[Path], pair: Named) -> list[str]:
 def _pair_of(source: Path, pair: Named) -> Named:
     """What a notebook's knob PAIR says, or the pair of the run for "auto" and for what is not a literal."""
     said = re.search(r"^PAIR = (.+)$", source.read_text(encoding="utf-8"), re.M)
-    with contextlib.suppress(SyntaxError, ValueError, TypeError):
+    try:
         named = ast.literal_eval(said[1])
-        named = parse_pair(named) if isinstance(named, str) else tuple(named)
-        return pair if named == "auto" else named
-    return pair
-
-
-def _whole_paths(pair: Named, root: Path) -> Named:
-    """A pair whose folders, as seen from here or from the project, have their whole paths: kernels run elsewhere."""
-    if isinstance(pair, str):
+    except (SyntaxError, ValueError, TypeError):
         return pair
-    places = {source: [at / Path(source).expanduser() for at in (Path(), root)] for source in pair}
-    return tuple(next((str(at.resolve()) for at in places[source] if at.is_dir()), source) for source in pair)
+    named = parse_pair(named) if isinstance(named, str) else tuple(named)
+    return pair if named == "auto" else named
+
+
+def _whole_path(source: str, root: Path) -> str:
+    """The whole path of a model's folder, as seen from here or from the project: kernels run elsewhere."""
+    places = (at / Path(source).expanduser() for at in (Path(), root))
+    return next((str(place.resolve()) for place in places if place.is_dir()), source)
 
 
 def find_notebooks(root: Path, only: str | None = None) -> list[Path]:
@@ -114,14 +108,10 @@ def find_notebooks(root: Path, only: str | None = None) -> list[Path]:
 def refuse_unsynced(source: Path) -> None:
     """Stop when the `.ipynb` was edited since it was executed, whatever the clock says: a run would overwrite that."""
     built = source.with_suffix(".ipynb")
-    if not built.exists() or same_cells(source, built):
-        return
-    executed = nbformat.read(built, as_version=4)
-    if executed.metadata.get("executed_source_sha256") != source_hash(executed.cells):
-        raise UserError(
-            f"{built.name} was edited since it was executed and differs from {source.name}: "
-            f"run `jupytext --sync notebooks/{built.name}` first, by which the newer one counts"
-        )
+    executed = nbformat.read(built, as_version=4) if built.exists() and not same_cells(source, built) else None
+    if executed and executed.metadata.get("executed_source_sha256") != source_hash(executed.cells):
+        told = f"{built.name} was edited since it was executed and differs from {source.name}"
+        raise UserError(f"{told}: run `jupytext --sync notebooks/{built.name}` first, by which the newer one counts")
 
 
 def same_cells(source: Path, built: Path) -> bool:
@@ -148,9 +138,8 @@ def scratch_copy(root: Path) -> Path:
 
 def forget(chosen: list[Path], folders: list[Path]) -> None:
     """Remove what says of stored results that notebooks could reuse them: their own and those of all, the answers."""
-    numbers = {source.name[:2] for source in chosen}
     for path in (path for folder in folders for path in folder.glob("*.meta.json")):
-        if path.name[:2] in numbers or not path.name[:2].isdigit():
+        if not path.name[:2].isdigit() or path.name[:2] in {source.name[:2] for source in chosen}:
             path.unlink()
 
 
@@ -162,31 +151,22 @@ def build(source: Path, knobs: dict[str, str] | None = None, *, quick: bool = Fa
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{source.stem}-{number:02d}"
         if "parameters" in cell.metadata.get("tags", []):
-            cell.source = "\n".join(_with_knobs(line, knobs or {}, quick) for line in cell.source.splitlines())
+            small = dict(re.findall(r"^(\w+) = .*# quick: ([^;\n]+)", cell.source, re.M)) if quick else {}
+            for name, value in (small | (knobs or {})).items():
+                cell.source = re.sub(rf"^{name} = .*", lambda _, to=f"{name} = {value}": to, cell.source, flags=re.M)
     notebook.metadata |= {"jupytext": {"formats": "ipynb,py:percent"}, "executed_source_sha256": digest}
     return notebook
 
 
-def _with_knobs(line: str, knobs: dict[str, str], quick: bool) -> str:
-    name, small = line.partition(" = ")[0], re.search(r"# quick: ([^;]+)", line)
-    value = knobs.get(name) or (small[1] if quick and small else None)
-    return f"{name} = {value}" if value else line
-
-
 def execute(source: Path, notebook: Any, environment: dict[str, str] | None = None) -> list[str]:
-    """Run all cells in a fresh kernel of this Python, whatever other kernels named python3 are installed; returns what
-    helpers remarked on stored results. The notebook keeps its outputs only if no cell failed."""
+    """Run all cells in a fresh kernel of this Python, whatever others are installed; returns what helpers remarked on
+    stored results."""
     path = os.pathsep.join(filter(None, (str(source.parents[1]), os.environ.get("PYTHONPATH"))))
     variables = {"PYTHONPATH": path, "TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", **(environment or {})}
-    client = NotebookClient(
-        notebook,
-        km=AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[])),
-        timeout=None,
-        record_timing=False,
-        extra_arguments=["--log-level=CRITICAL"],  # a kernel that is told to end would complain of its closed sockets
-        resources={"metadata": {"path": str(source.parent)}},
-    )
-    remarks = []
+    how = {"timeout": None, "record_timing": False, "resources": {"metadata": {"path": str(source.parent)}}}
+    how["km"] = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    how["extra_arguments"] = ["--log-level=CRITICAL"]  # a kernel that is told to end complains of its closed sockets
+    client, remarks = NotebookClient(notebook, **how), []
     try:
         with client.setup_kernel(cleanup_kc=True, env={**os.environ, **variables}):
             try:
@@ -227,19 +207,17 @@ def repeat_claims(client: NotebookClient) -> None:
     """Run the cell tagged `claim` once more, so that the abstract tells this run's numbers."""
     for number, cell in enumerate(client.nb.cells):
         if "claim" in cell.metadata.get("tags", []):
-            count = cell["execution_count"]
-            client.execute_cell(cell, number)
+            client.execute_cell(cell, number, execution_count=cell.execution_count)
             _without_remarks(cell)
-            for counted in (cell, *(output for output in cell["outputs"] if "execution_count" in output)):
-                counted["execution_count"] = count
+            for output in (output for output in cell.outputs if "execution_count" in output):
+                output.execution_count = cell.execution_count
 
 
-def show_findings(pair: str, root: Path, console: Console) -> None:
+def show_findings(pair: str, root: Path) -> None:
     """Print the ledger of the run, a line of at most 80 columns a finding."""
     rows = read_ledger(root / "data" / pair / "findings.json")
-    title = f"Findings on {pair} (claims, controls and rules are in the report):"
-    console.print(title if rows else f"No findings on {pair}.")
+    print(f"Findings on {pair} (claims, controls and rules are in the report):" if rows else f"No findings on {pair}.")
     for row in rows:
         numbers = f"{row['estimate']:.3g} ({row['low']:.3g} to {row['high']:.3g}) {row['unit']}"
         line = f"{row['id']}  {row['verdict']:13}  {numbers}"
-        console.print(line if len(line) <= 80 else f"{line[:77]}...")
+        print(line if len(line) <= 80 else f"{line[:77]}...")

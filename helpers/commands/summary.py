@@ -11,7 +11,9 @@ from urllib.parse import quote
 
 import jinja2
 import jupytext
+from PIL import Image
 
+from helpers.commands.bench import table
 from helpers.findings import CLAIMS, as_markdown, as_text, load_findings
 from helpers.store import ROOT, UserError, figures_dir, write_text
 
@@ -21,10 +23,7 @@ TEMPLATE = Path(__file__).with_name("summary.md.j2")
 
 def summary(pair: str) -> str:
     """The executive summary in Markdown. Its prose was written for smol; any other pair gets its verdicts counted.
-
-    Raises UserError when a finding, or a part or detail that it reads, is missing, or a verdict is another than the
-    prose was written for.
-    """
+    Raises UserError when what it reads is missing, or a verdict is another than it was written for."""
     entries = {row["id"]: row for row in load_findings(pair)}
     if pair != "smol":
         counts = Counter(row["verdict"] for row in entries.values())
@@ -40,98 +39,72 @@ def summary(pair: str) -> str:
             raise UserError(f"{TEMPLATE.name} was written for other verdicts: now {', '.join(changed)}; rewrite it")
         return ""
 
-    known = {
-        "R1": own,
-        "verdicts": Counter(verdicts[name] for name in NOTED),
-        "count": len(NOTED),
-        "written_for": written_for,
-    }
-    known |= {"figure": lambda slug: figure(pair, slug), "measured": measured, "percent": percent, "text": as_text}
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**entries, **known).strip()
+    known = {"R1": own, "verdicts": Counter(verdicts[name] for name in NOTED), "count": len(NOTED)}
+    known |= {"written_for": written_for, "measured": measured, "percent": percent, "text": as_text, "figure": figure}
+    template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined)
+    return template.render(**entries, **known).strip()
 
 
 def measured(entry: dict[str, Any], name: str, *, short: bool = False) -> str:
-    """A part or detail of a finding by its name, two places: the number, and its interval unless `short`."""
-    found = named(entry, name)
-    if isinstance(found, float):
+    """A part or detail of a finding by its name, two places: the number, and its interval unless `short`. Raises
+    UserError when there is none."""
+    named = entry["details"] | {part["name"]: part for part in entry["rules"]}
+    if name not in named:
+        raise UserError(f"{TEMPLATE.name} reads {name!r} of {entry['id']}: there are {', '.join(named)}")
+    if isinstance(found := named[name], float):
         return f"{found:.2f}"
     return ("{estimate:.2f}" if short else "{estimate:.2f} ({low:.2f} to {high:.2f})").format(**found)
 
 
-def named(entry: dict[str, Any], name: str) -> Any:
-    """A part or detail of a finding by its name. Raises UserError when there is none."""
-    found = entry["details"] | {part["name"]: part for part in entry["rules"]}
-    if name not in found:
-        raise UserError(f"{TEMPLATE.name} reads {name!r} of {entry['id']}: there are {', '.join(found)}")
-    return found[name]
+def percent(entry: dict[str, Any]) -> str:
+    """An estimate in percent."""
+    return f"{100 * entry['estimate']:.{3 if entry['estimate'] >= 1 else 2}g} %"
 
 
-def percent(entry: dict[str, Any], name: str | None = None) -> str:
-    """An estimate in percent, a finding's own or that of a named part or detail."""
-    estimate = (named(entry, name) if name else entry)["estimate"]
-    return f"{100 * estimate:.{3 if estimate >= 1 else 2}g} %"
+def figure(slug: str) -> str:
+    """A committed figure of smol, with the alternative text it carries."""
+    with Image.open(figures_dir("smol") / f"{slug}.png") as picture:
+        return f"![{as_markdown(picture.info['Description'])}](figures/smol/{slug}.png)"
 
 
-def figure(pair: str, slug: str) -> str:
-    """A committed figure, with the alternative text it carries."""
-    from PIL import Image
-
-    with Image.open(figures_dir(pair) / f"{slug}.png") as picture:
-        alt = picture.info["Description"]
-    return f"![{as_markdown(alt)}](figures/{pair}/{slug}.png)"
-
-
-def findings_table(pair: str, root: Path = ROOT) -> str:
+def findings_table(pair: str) -> str:
     """All findings as a Markdown table, those of published texts beside the pair's; ids link to their notebooks."""
     lines = ["| finding | measured | estimate (95 % interval) | n | control | verdict |", "|---|---|---|---|---|---|"]
     rows = [*load_findings(pair), *load_findings("published")]
     for row in sorted(rows, key=lambda row: row["id"]):
-        published = row["evidence"] == "published"
         about = "; ".join(filter(None, (f"{row['source']}, {', '.join(row['models'])}", row["settings"])))
+        quantity = row["quantity"] + f" (published texts: {about})" * (row["evidence"] == "published")
         number, ends = as_text(row).split(" ", 1)
-        cells = [
-            row["claim"],
-            row["quantity"] + f" (published texts: {about})" * published,
-            f"{number} {row['unit']} {ends}",
-            str(row["n"]),
-        ]
+        cells = [row["claim"], quantity, f"{number} {row['unit']} {ends}", str(row["n"])]
         cells += [f"{row['control']['name']}: {as_text(row['control'])}", f"**{row['verdict']}**"]
-        link = f"[{row['id']}]({cell_link(row['id'], row['notebook'], root)})"
+        link = f"[{row['id']}]({cell_link(row['id'], row['notebook'])})"
         lines.append(f"| {link} " + " | ".join(as_markdown(cell).replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def cell_link(finding: str, notebook: str, root: Path = ROOT) -> str:
+def cell_link(finding: str, notebook: str) -> str:
     """Where a finding's experiment begins: the notebook at its heading, as Jupyter names headings."""
-    path = root / "notebooks" / f"{notebook}.py"
-    if not path.exists():
-        how = f"restore it with git, or write it with `jupytext --to py:percent notebooks/{notebook}.ipynb`"
-        raise UserError(f"there is no {path}, which {finding} is of: {how}")
-    for cell in jupytext.read(path).cells:
+    for cell in jupytext.read(ROOT / "notebooks" / f"{notebook}.py").cells:
         heading = cell.source.partition("\n")[0]
         if cell.cell_type == "markdown" and re.match(rf"## .*\b{finding}\b.* · ", heading):
             return f"notebooks/{notebook}.ipynb#{quote(heading.lstrip('# ').replace(' ', '-'))}"
     raise UserError(f"{notebook} has no heading for {finding}: begin one with `## {finding} · `")
 
 
-def write_readme(root: Path = ROOT) -> bool:
+def write_readme() -> bool:
     """Renew what stands between README's marks from smol's ledger and the benchmarks; True when it changed."""
-    path = root / "README.md"
+    path = ROOT / "README.md"
     text = before = path.read_text(encoding="utf-8")
-    parts = {"summary": summary("smol"), "findings": findings_table("smol", root), "bench": bench_tables(root)}
-    for name, new in parts.items():
-        text = between(text, name, new)
+    text = between(text, "summary", summary("smol"))
+    text = between(between(text, "findings", findings_table("smol")), "bench", bench_tables())
     if text != before:
         write_text(path, text)
     return text != before
 
 
-def bench_tables(root: Path = ROOT) -> str:
+def bench_tables() -> str:
     """The committed benchmarks as Markdown tables."""
-    from helpers.commands.bench import table
-
-    return "\n\n".join(table(path) for path in sorted((root / "data" / "bench").glob("*.json")))
+    return "\n\n".join(table(path) for path in sorted((ROOT / "data" / "bench").glob("*.json")))
 
 
 def between(text: str, name: str, new: str | None = None) -> str:

@@ -59,12 +59,11 @@ class Settings:
     only_grounded: bool = True
     multiple_choice: bool = False
     seed: int = 0
-    data: str = "whole"  # or a control: one of DATA
+    data: str = "whole"  # or a control: answers, no-waits, shuffled, blank, joined
     precision: str = "bf16"  # of products, the weights being float32: bf16 or tf32
     rows_at_once: int = 16
 
 
-DATA = ("whole", "answers", "no-waits", "shuffled", "blank", "joined")
 # The first stage's and the last's. In bfloat16 the larger model's loss is NaN from the first step.
 LARGE = {"rank": 8, "learning_rate": 2e-4, "precision": "tf32", "rows_at_once": 4}
 SETTINGS = {

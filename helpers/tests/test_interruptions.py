@@ -97,8 +97,8 @@ def left_in(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): store.sha256(path) for path in paths}
 
 
-def start(work: Callable[[Pair, int], None], pair: Pair, folder: Path, seed: int, *point: Any) -> Any:
-    """Begin a piece of work in a process of its own, perhaps armed."""
+def done(work: Callable[[Pair, int], None], pair: Pair, folder: Path, seed: int, *point: Any, times: int = 1) -> list:
+    """How a piece of work ends in a process of its own, perhaps armed, or in as many at once."""
 
     def inside() -> None:
         torch.set_num_threads(1)
@@ -107,14 +107,10 @@ def start(work: Callable[[Pair, int], None], pair: Pair, folder: Path, seed: int
         arm(*point) if point else None
         work(pair, seed)
 
-    process = get_context("fork").Process(target=inside)
-    process.start()
-    return process
-
-
-def ended(process: Any) -> int:
-    process.join()
-    return process.exitcode
+    processes = [get_context("fork").Process(target=inside) for _ in range(times)]
+    for process in processes:
+        process.start()
+    return [process.join() or process.exitcode for process in processes]
 
 
 @pytest.mark.parametrize("work", WORK)
@@ -122,16 +118,16 @@ def test_work_killed_and_done_again_or_done_twice_at_once_equals_an_uninterrupte
     """Killed over the results of other settings, which are then asked for again."""
     expected = {}
     for seed in (0, 1):
-        assert ended(start(work, qwen, tmp_path / f"clean-{seed}", seed)) == 0
+        assert done(work, qwen, tmp_path / f"clean-{seed}", seed) == [0]
         expected[seed] = left_in(tmp_path / f"clean-{seed}")
-    two = [start(work, qwen, tmp_path / "together", 1) for _ in range(2)]
-    assert [*map(ended, two)] == [0, 0] and left_in(tmp_path / "together") == expected[1] != expected[0]
+    assert done(work, qwen, tmp_path / "together", 1, times=2) == [0, 0]
+    assert left_in(tmp_path / "together") == expected[1] != expected[0]
     for point in WORK[work]:
         folder, others = tmp_path / "-".join(map(str, point)), (0,) if work is not convert else ()
-        assert not any(ended(start(work, qwen, folder, seed)) for seed in others)
-        assert ended(start(work, qwen, folder, 1, *point)) == -signal.SIGKILL, point
+        assert all(done(work, qwen, folder, seed) == [0] for seed in others)
+        assert done(work, qwen, folder, 1, *point) == [-signal.SIGKILL], point
         for seed in (*others, 1):
-            assert ended(start(work, qwen, folder, seed)) == 0 and left_in(folder) == expected[seed], (point, seed)
+            assert done(work, qwen, folder, seed) == [0] and left_in(folder) == expected[seed], (point, seed)
 
 
 # An exception in mid-run
@@ -213,7 +209,7 @@ def project(tmp_path: Path) -> Path:
 
 def started(folder: Path, *options: str) -> subprocess.Popen:
     """`python -m helpers run` in a process group of its own, as a terminal starts it."""
-    (folder / "temporary").mkdir(exist_ok=True)
+    (folder / "temporary").mkdir()
     environment = {**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(folder / "temporary")}
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     how["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # where the tests' own shell ignores it

@@ -85,7 +85,6 @@ def invented(tmp_path, monkeypatch) -> Path:
 
 
 def test_counts_are_kept_and_then_compared(invented, capsys):
-    assert not published.published(invented)
     assert published.published(invented, keep=True) and published.published(invented)
     assert "invented" in capsys.readouterr().out
     texts = pd.read_csv(invented / "counts" / "texts.csv")
@@ -101,12 +100,10 @@ def test_counts_are_kept_and_then_compared(invented, capsys):
 def test_a_set_that_is_missing_or_of_another_form_is_named(invented):
     with pytest.raises(UserError, match=r"holds no invented\.jsonl"):
         published.published(invented / "counts")
-    (invented / "invented.jsonl").write_text('{"id": 1}\n')
-    with pytest.raises(UserError, match="lacks some of"):
-        published.published(invented)
-    (invented / "invented.jsonl").write_text('{"id": \n')
-    with pytest.raises(UserError, match="fetch it again"):
-        published.published(invented)
+    for text, told in (('{"id": 1}\n', "lacks some of"), ('{"id": \n', "fetch it again")):
+        (invented / "invented.jsonl").write_text(text)
+        with pytest.raises(UserError, match=told):
+            published.published(invented)
 
 
 def test_the_fork_counts_closings_and_waits_at_the_ends_of_sentences():
@@ -116,9 +113,8 @@ def test_the_fork_counts_closings_and_waits_at_the_ends_of_sentences():
     assert found["closes after one new line"].estimate == pytest.approx(2 / 5)
     assert found["closes after blank line"].estimate == 0 and 0 < found["closes after blank line"].high < 1
     assert found["waits after blank line"].estimate == 1 and found["waits after one new line"].estimate == 0
-    assert np.isnan(fork_rates(pd.DataFrame([measure("So.")] * 2))["closings after one new line"].estimate), (
-        "none closes"
-    )
+    none_closes = fork_rates(pd.DataFrame([measure("So.")] * 2))
+    assert np.isnan(none_closes["closings after one new line"].estimate)
 
 
 COMMITTED = pd.read_csv(published.ROOT / "data" / "published" / "texts.csv", keep_default_na=False)

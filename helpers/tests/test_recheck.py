@@ -29,37 +29,32 @@ def changed(finding: str, way: str, value: object) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("way", "value", "field"),
+    ("way", "value"),
     [
-        ("verdict", "inconclusive", "verdict"),
-        ("estimate", 10.02, "estimate"),
-        ("high", 10.512, "high"),
-        ("control estimate", 0.5012, "control estimate"),
-        ("models", ["x", "z"], "models"),
-        ("n", 10, "n"),
-        ("estimate", float("nan"), "estimate"),
-        ("rules 1 low", 4.4, "rules b low"),
-        ("rules 1 verdict", "inconclusive", "rules b verdict"),
-        ("details loops low", -0.402, "details loops low"),
-        ("details runs", 5, "details runs"),
-        ("details shape", "curve", "details shape"),
-        ("details new", 1, "details new"),
+        ("verdict", "inconclusive"),
+        ("high", 10.512),
+        ("control estimate", 0.5012),
+        ("models", ["x", "z"]),
+        ("n", 10),
+        ("estimate", float("nan")),
+        ("rules 1 low", 4.4),
+        ("rules 1 verdict", "inconclusive"),
+        ("details loops low", -0.402),
+        ("details new", 1),
     ],
 )
-def test_what_differs_is_told_by_finding_and_field(way, value, field):
+def test_what_differs_is_told_by_finding_and_field(way, value):
     rows = differences(LEDGER, changed("F01", way, value))
-    assert [(name, at) for name, at, _, _ in rows] == [("F01", field)]
+    assert [(name, at) for name, at, _, _ in rows] == [("F01", way.replace(" 1 ", " b "))]
 
 
-@pytest.mark.parametrize(
-    ("way", "value"),
-    [("low", 9.509), ("control high", 1.0009), ("rules 0 high", 10.49), ("details loops high", 0.6009)],
-)
+@pytest.mark.parametrize(("way", "value"), [("low", 9.509), ("rules 0 high", 10.49), ("details loops high", 0.6009)])
 def test_numbers_within_the_tolerance_are_equal(way, value):
     assert differences(LEDGER, changed("F05", way, value)) == []
 
 
 def run_folder(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """A project with this ledger."""
     write_records(folder / "data" / "smol" / "findings.json", rows)
     return folder
 
@@ -85,8 +80,7 @@ def test_on_another_machine_verdicts_decide(tmp_path, capsys, field, value, same
 
 
 def test_a_run_of_one_notebook_is_held_against_its_findings_alone(tmp_path):
-    write_records(tmp_path / "data" / "smol" / "findings.json", LEDGER)
-    own = committed("smol", quick=False, only="02", root=tmp_path)
+    own = committed("smol", quick=False, only="02", root=run_folder(tmp_path, LEDGER))
     assert own == LEDGER[1:]
     assert compare("smol", own, run_folder(tmp_path / "run", LEDGER), quick=True, only="02")
     assert not compare("smol", own, run_folder(tmp_path / "run", LEDGER[:2]), quick=True, only="02")
@@ -102,10 +96,10 @@ def test_a_quick_ledger_has_a_name_of_its_own(tmp_path):
 
 @pytest.mark.parametrize(("value", "equal"), [(float("nan"), True), (None, True), (0.0, False)])
 def test_no_number_equals_no_number_alone(tmp_path, value, equal):
-    path = tmp_path / "data" / "smol" / "findings.json"
-    write_records(path, changed("F01", "control low", None))
+    run_folder(tmp_path, changed("F01", "control low", None))
     expected = committed("smol", quick=False, root=tmp_path)
-    path.write_text(json.dumps(changed("F01", "control low", value)))  # as older ledgers have it: NaN
+    older = json.dumps(changed("F01", "control low", value))  # which say NaN
+    (tmp_path / "data" / "smol" / "findings.json").write_text(older)
     assert compare("smol", expected, tmp_path, quick=True) is equal
 
 

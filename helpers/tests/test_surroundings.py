@@ -63,17 +63,15 @@ def test_no_step_grows_with_the_square_of_the_vocabulary(tmp_path):
 
 
 @contextlib.contextmanager
-def default(dtype):
-    torch.set_default_dtype(dtype)
+def float64():
+    torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
 
 
 SETTINGS = {
     "inference mode": torch.inference_mode,
-    "no gradients": torch.no_grad,
-    "float64": lambda: default(torch.float64),
-    "bfloat16": lambda: default(torch.bfloat16),
+    "float64": float64,
     "meta device": lambda: torch.device("meta"),
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
 }
