@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from transformers import BatchEncoding, DynamicCache, LogitsProcessor, LogitsPro
 
 from helpers import store
 from helpers.checks import check_count, check_finite, check_lengths, guarded
-from helpers.fast import can_decode, decode, roomy_cache
+from helpers.fast import can_decode, decode, roomy_cache, with_cache
 from helpers.pairs import Member, Pair
 from helpers.prompts import Form, Question, Split, Suffix, ask, combine, final_answer, is_right, load_questions
 from helpers.store import UserError, sha256  # by name: a remote trace takes functions along, not modules
@@ -193,12 +192,6 @@ def _complete_batch(
     return [_finish(member, jobs[row], written[row]) for row in rows]
 
 
-def with_cache(model: Any, cache: Any) -> dict[str, Any]:
-    """What a forward pass or `generate` takes to read and fill a cache, whose name transformers 5.24 changed."""
-    known = inspect.signature(type(model).forward).parameters
-    return {"cache" if "cache" in known else "past_key_values": cache, "use_cache": cache is not None}
-
-
 def _generate(
     member: Member, lm: Any, ids: Tensor, mask: Tensor, cache: DynamicCache | None, processors: list[Any], room: int
 ) -> Tensor:
@@ -207,7 +200,7 @@ def _generate(
     stops, pad = list(member.groups.stop), member.tokenizer.pad_token_id
     if cache is not None and lm is None and can_decode(member.model, cache):
         how = {"max_new_tokens": room, "stops": stops, "pad": pad, "processors": processors}
-        return decode(member.model, ids, mask, cache, cached=with_cache(member.model, cache), **how)
+        return decode(member.model, ids, mask, cache, **how)
     options = {
         **({} if cache is None else with_cache(member.model, cache)),
         **dict.fromkeys(("temperature", "top_p", "top_k")),
