@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from helpers.figures import BASE, CONTROL, DISTILLED, STOP, THIRD, WAIT, lines, picture_html
-from helpers.generation import complete
+from helpers.generation import Change, complete
 from helpers.pairs import Member, Pair
 from helpers.patching import swapped
 from helpers.prompts import JUST, Ending, Material, Question, with_ending
@@ -62,7 +62,7 @@ def _next_token_bars(title: str, member: Member, prompt: str, lm: Any = None) ->
 
 def _continuation(length: int, title: str, member: Member, prompt: str, lm: Any = None) -> str:
     """What a model writes, under a title, as text and never as HTML."""
-    done = complete(member, [prompt], lm=lm, max_new_tokens=length)[0]
+    done = complete(member, [prompt], change=Change(lm=lm), max_new_tokens=length)[0]
     body = html.escape(done.text).replace("\n", "<br>")
     return f"<b>{title}</b>, {done.length} tokens, ends by {html.escape(done.stop)}<br><br>{body}"
 
