@@ -78,16 +78,12 @@ def with_cache(model: Any, cache: DynamicCache | None) -> dict[str, Any]:
 
 
 def can_decode(model: Any, cache: DynamicCache) -> bool:
-    """Whether `decode` knows how: a model it knows, all of it on the GPU in use."""
+    """Whether `decode` knows how every layer reads all tokens, and the whole model lies on the GPU in use."""
     here = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else None
-    return is_on() and all(weight.device == here for weight in model.parameters()) and is_known(model, cache)
-
-
-def is_known(model: Any, cache: DynamicCache) -> bool:
-    """Whether every layer reads all tokens in a way that `decode` knows."""
     rope = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type", "default")
-    roomy = all(type(layer) is RoomyLayer for layer in cache.layers)
-    return model.config.model_type in FAMILIES and rope in ROPES and roomy
+    known = model.config.model_type in FAMILIES and rope in ROPES
+    fits = all(type(layer) is RoomyLayer for layer in cache.layers)
+    return known and fits and all(weight.device == here for weight in model.parameters())
 
 
 def decode(

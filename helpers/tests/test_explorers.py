@@ -96,9 +96,3 @@ def test_an_explorer_leaves_the_models_as_they_were_even_where_one_cannot_be_rea
     assert "not &lt;this&gt;" in find(box, widgets.HTML).value
     assert all(place.weight is weight for place, weight in zip(places, weights, strict=True))
     assert all(map(torch.equal, weights, before))
-
-
-def test_every_control_has_a_description(qwen):
-    for make in (explorers.ask_both, explorers.next_token, explorers.lens_explorer, *CHANGES):
-        controls = [p for p in parts(make(qwen)) if hasattr(p, "description") and not isinstance(p, widgets.HTML)]
-        assert controls and all(control.description for control in controls)

@@ -2,6 +2,7 @@
 """Decoding in fixed shapes writes what `generate` writes: step by step on a CPU, as a CUDA graph where there is one."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,13 +10,13 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from helpers import fast, generation
-from helpers.fast import ROOM, RoomyLayer, can_decode, is_known, roomy_cache
+from helpers.fast import ROOM, RoomyLayer, can_decode, roomy_cache
 from helpers.generation import Change, complete
 from helpers.pairs import load_member
 from helpers.tests.conftest import Does
+from helpers.tests.test_generation import PROMPTS
 from helpers.weights import NeuronEdit, edited_weights
 
-PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 
@@ -67,23 +68,20 @@ def test_rows_that_stop_leave_and_the_rest_go_on(member, fixed, monkeypatch):
 
 
 def test_processors_see_the_tokens_so_far_and_samples_are_the_same(member, fixed, monkeypatch):
-    how = {"max_new_tokens": 9, "temperature": 1.0, "top_p": 0.9, "seed": 5}
-    seen = []
+    how, seen = {"max_new_tokens": 9, "temperature": 1.0, "top_p": 0.9, "seed": 5}, []
 
     def watched(input_ids, scores):
         seen.append(input_ids.tolist())
         return scores + 2.0 * (torch.arange(scores.shape[1], device=scores.device) == 7)
 
-    change = Change(processors=(Does(watched),))
-    found = complete(member, PROMPTS[:2], change=change, **how)
-    assert found == usual(member, PROMPTS[:2], monkeypatch, change=change, **how)
+    how["change"] = Change(processors=(Does(watched),))
+    assert complete(member, PROMPTS[:2], **how) == usual(member, PROMPTS[:2], monkeypatch, **how)
     assert seen[:9] == seen[9:] and len(seen) == 18
 
 
 def test_edited_weights_decode_so_too(member, fixed, monkeypatch):
-    edit = NeuronEdit([(0, 1), (1, 5), (2, 7)], factor=-9.0)
     plain = complete(member, PROMPTS, max_new_tokens=12)
-    with edited_weights(member, edit):
+    with edited_weights(member, NeuronEdit([(0, 1), (1, 5), (2, 7)], factor=-9.0)):
         changed = complete(member, PROMPTS, max_new_tokens=12)
         assert changed == usual(member, PROMPTS, monkeypatch, max_new_tokens=12)
     assert changed != plain and fixed
@@ -100,15 +98,14 @@ def test_a_broken_step_leaves_the_model_usable(member, fixed, monkeypatch):
 
 
 def test_a_rope_that_grows_other_layers_or_rules_of_its_own_go_through_generate(qwen, monkeypatch):
-    model, other = qwen.distilled.model, DynamicCache()
-    other.layers = [DynamicLayer()]
-    cache = roomy_cache(model.config)
-    assert is_known(model, cache) and not can_decode(model, cache), "a CPU has no graphs"
-    assert not is_known(model, other)
+    config, other = qwen.distilled.config, DynamicCache()
+    model, cache, other.layers = SimpleNamespace(config=config, parameters=list), roomy_cache(config), [DynamicLayer()]
+    assert can_decode(model, cache) and not can_decode(model, other)
+    assert not can_decode(qwen.distilled.model, cache), "a CPU has no graphs"
     for name, value in {"rope_parameters": {"rope_type": "dynamic"}, "model_type": "gemma2"}.items():
         with monkeypatch.context() as context:
-            context.setattr(model.config, name, value)
-            assert not is_known(model, cache), name
+            context.setattr(config, name, value)
+            assert not can_decode(model, cache), name
 
 
 @ON_GPU

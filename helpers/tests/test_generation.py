@@ -171,19 +171,10 @@ def test_a_row_is_of_its_prompt_settings_and_change(qwen, data_here, capsys, mon
     how = {"member": "base", "prompts": PROMPTS[:2], "max_new_tokens": 4, "name": "x", "format": 1}
     how["change"] = Change("lowered", names=("sample 0", "sample 1"))
     for options, good in ((how, 0), (how | other, reused), (how | other | {"fresh": False}, 2)):
-        options, member = dict(options), getattr(qwen, options["member"])
-        monkeypatch.setattr(generation, "FORMAT", options.pop("format"))
-        options.pop("member")
-        stored_completions(qwen, member, **options)
+        monkeypatch.setattr(generation, "FORMAT", options["format"])
+        given = {name: value for name, value in options.items() if name not in ("member", "format")}
+        stored_completions(qwen, getattr(qwen, options["member"]), **given)
         assert f"{good} completions reused, {2 - good} to compute" in capsys.readouterr().out
-
-
-def test_progress_counts_batches_so_that_the_time_left_is_not_of_one_row(qwen, data_here, monkeypatch):
-    counted = []
-    monkeypatch.setattr(generation.tqdm, "update", lambda bar, n: counted.append(n))
-    monkeypatch.setattr(generation, "BATCH", {"cpu": 4})
-    stored_completions(qwen, qwen.base, PROMPTS, name="x", max_new_tokens=2)
-    assert counted == [4, 1]
 
 
 def test_answers_frame(qwen, data_here):
