@@ -9,7 +9,7 @@ import html
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, chain, cycle
+from itertools import accumulate, cycle
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +141,6 @@ def lines(
     are many lines of one label, "" is no label. Panels fill `rows` rows and share the y axis of their row; a heading
     that stands over a whole column is given as (heading, row). `ticks` names the places of x."""
     drawn = [{label: (_spread(values), colour) for label, (values, colour) in s.items()} for s in panels.values()]
-    for label, (values, _) in chain(*(series.items() for series in drawn)):
-        check_lengths(**{f"values of {label or 'a line'}": values[0, 0], "places of x": at})
     columns = len(panels) // rows
     shown = [name if isinstance(name, str) else name[0] if k < columns else "" for k, name in enumerate(panels)]
     width = 3.0 + 2.6 * columns
@@ -150,14 +148,15 @@ def lines(
     inches = 0.06 + 0.057 * max(len(label) for series in drawn for label in series)  # of the longest label
     room = min(0.42, inches / max(width / columns - 0.6 - inches, 0.1))  # for it, as a share of x
     for k, (axis, series) in enumerate(zip(axes, drawn, strict=True)):
-        for values, colour in series.values():
+        for label, (values, colour) in series.items():
+            check_lengths(**{f"values of {label or 'a line'}": values[0, 0], "places of x": at})
             for middle, low, high in values:
                 axis.plot(at, middle, color=colour, linestyle=DASHES.get(colour, "-"))
                 if (low < high).any():
                     axis.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
         axis.set(xlim=(at[0], at[-1] + room * (at[-1] - at[0])))
-        places = at if len(at) < 9 else axis.get_xticks()
-        axis.set_xticks([x for x in places if at[0] <= x <= at[-1]], list(ticks) or None)
+        places = [x for x in (at if len(at) < 9 else axis.get_xticks()) if at[0] <= x <= at[-1]]
+        axis.set_xticks(places, list(ticks) or None)
         if k // columns in log_rows:
             axis.set_yscale("log")
         elif zero:  # a logarithmic axis would stretch towards a zero line, never to end
@@ -289,10 +288,10 @@ def save_figure(
     alt = fig.get_label() if alt is None else alt
     width, height = size or fig.get_size_inches()
     fig.set_size_inches(width, height)
-    x, y = 0.02, -4 / 72 / height
+    x, y, line = 0.02, -4 / 72 / height, {"fontsize": 9, "va": "top"}
     for name, colour in (key or {}).items():
-        fig.text(x, y, "■", color=colour, fontsize=9, va="top")
-        fig.text(x + 14 / 72 / width, y, name, color="#333333", fontsize=9, va="top")
+        fig.text(x, y, "■", color=colour, **line)
+        fig.text(x + 14 / 72 / width, y, name, color="#333333", **line)
         x += (5.5 * len(name) + 32) / 72 / width
     below = ", ".join(filter(None, (of or f"pair {pair}", note)))
     fig.text(0.99, (-20 if key else -4) / 72 / height, below, color="#666666", fontsize=8, ha="right", va="top")

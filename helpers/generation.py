@@ -193,8 +193,7 @@ def _generate(
     `generate`, of a remote model in a trace from which only the tokens come back."""
     stops, pad = list(member.groups.stop), member.tokenizer.pad_token_id
     if cache is not None and lm is None and can_decode(member.model, cache):
-        how = {"max_new_tokens": room, "stops": stops, "pad": pad, "processors": processors}
-        return decode(member.model, ids, mask, cache, **how)
+        return decode(member.model, ids, mask, cache, max_new_tokens=room, stops=stops, pad=pad, processors=processors)
     options = {} if cache is None else with_cache(member.model, cache)
     options |= {"eos_token_id": stops, "pad_token_id": pad, "logits_processor": processors, "do_sample": False}
     options |= {"max_new_tokens": room if member.remote else min(room, CHUNK.get(member.device.type, 64))}
