@@ -138,8 +138,8 @@ def _lens_html(member: Member, prompt: str, words: list[str], last: int) -> str:
     if missing := [word for word, index in ids.items() if index is None]:
         raise UserError(f"{', '.join(missing)} is not one token of {member.source}: try it with or without its space")
     tokens, rows = lens_map(member, prompt, last=last)
-    words, shares = (pd.DataFrame([[cell[k] for cell in row] for row in rows])[::-1] for k in (0, 1))  # deepest first
-    table = words.style.background_gradient("Blues", axis=None, gmap=shares, vmin=0, vmax=1)
+    cells, shares = (pd.DataFrame([[pair[k] for pair in row] for row in rows])[::-1] for k in (0, 1))  # deepest first
+    table = cells.style.background_gradient("Blues", axis=None, gmap=shares, vmin=0, vmax=1)
     table = table.format(lambda token: html.escape(repr(token))).set_tooltips(shares.map("{:.1%}".format))
     table = table.format_index(lambda place: html.escape(repr(tokens[place])), axis=1).to_html()
     seen, colours = lens(member, [prompt], list(ids.values())), (STOP, WAIT, THIRD, BASE, DISTILLED, CONTROL)

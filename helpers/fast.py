@@ -123,12 +123,12 @@ def _fixed_shapes(
     the second step is captured as a CUDA graph, which the rest replay: its kernels start as one."""
     dtype, before, graph, logits = model.lm_head.weight.dtype, model.config._attn_implementation, None, None
     place, fed = torch.tensor([cache.get_seq_length()], device=mask.device), torch.zeros_like(positions)
-    hidden = mask.new_full((len(mask), 1, 1, cache.layers[0].room), torch.finfo(dtype).min, dtype=dtype)
-    hidden[:, 0, 0, : mask.shape[1]].masked_fill_(mask.bool(), 0)
+    attended = mask.new_full((len(mask), 1, 1, cache.layers[0].room), torch.finfo(dtype).min, dtype=dtype)
+    attended[:, 0, 0, : mask.shape[1]].masked_fill_(mask.bool(), 0)
 
     def run() -> Tensor:
-        hidden.index_fill_(3, place, 0)
-        out = model(fed, attention_mask=hidden, position_ids=positions, **how)
+        attended.index_fill_(3, place, 0)
+        out = model(fed, attention_mask=attended, position_ids=positions, **how)
         place.add_(1)
         positions.add_(1)
         return out.logits[:, -1]

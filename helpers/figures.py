@@ -279,13 +279,13 @@ def picture_html(fig: Figure) -> str:
 
 @in_style
 def save_figure(
-    fig: Figure, slug: str, *, pair: str, of: str = "", note: str = "", alt: str | None = None,
+    fig: Figure, slug: str, *, pair: str, of: str = "", note: str = "", alt: str = "",
     key: Colours | None = None, size: tuple[float | int, float | int] | None = None, folder: Path | None = None,
 ) -> Image:  # fmt: skip
     """Write `figures/<pair>/<slug>.png` and `.svg` (or to `folder`) and return the picture. Its alternative text is the
     figure's title unless given. Below it stand the names of colours (`key`), what it is `of` (the pair unless given)
     and a note (n, split); `size` is in inches."""
-    alt = fig.get_label() if alt is None else alt
+    alt = alt or fig.get_label()
     width, height = size or fig.get_size_inches()
     fig.set_size_inches(width, height)
     x, y, line = 0.02, -4 / 72 / height, {"fontsize": 9, "va": "top"}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Decoding in fixed shapes writes what `generate` writes: step by step on a CPU, as a CUDA graph where there is one."""
 
+from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -108,9 +109,8 @@ def test_a_rope_that_grows_other_layers_or_rules_of_its_own_go_through_generate(
             assert not can_decode(model, cache), name
 
 
-@ON_GPU
-def test_on_a_gpu_steps_are_captured_and_replayed(qwen_folders, monkeypatch):
-    member = load_member("distilled", str(qwen_folders[1]), device="cuda:0", dtype=torch.float32)
+@pytest.mark.parametrize("member", [pytest.param("cuda", marks=ON_GPU)], indirect=True)
+def test_on_a_gpu_steps_are_captured_and_replayed(member, monkeypatch):
     replays, replay = [], torch.cuda.CUDAGraph.replay
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(graph) or replay(graph))
     assert can_decode(member.model, roomy_cache(member.config))
@@ -144,10 +144,8 @@ def layers(bias: bool = True) -> tuple[torch.nn.Linear, torch.nn.Linear]:
     """A linear layer and a packed one of the same parameters."""
     torch.manual_seed(0)
     plain = torch.nn.Linear(24, 40, bias=bias).requires_grad_(False)
-    packed = torch.nn.Sequential(torch.nn.Linear(24, 40, bias=bias).requires_grad_(False))
-    packed.load_state_dict({f"0.{name}": value for name, value in plain.state_dict().items()})
-    fast.pack_linears(packed)
-    return plain, packed[0]
+    fast.pack_linears(packed := deepcopy(plain))
+    return plain, packed
 
 
 @pytest.mark.parametrize("shape", [(1, 24), (2, 3, 24), (4, 16, 24), (0, 24)])

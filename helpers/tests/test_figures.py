@@ -10,10 +10,9 @@ from helpers.stats import Interval
 I = Interval(0.5, 0.3, 0.7, 20)  # noqa: E741
 use("agg")  # else found out when first asked, which is a setting changed
 AXES = {"title": "t", "xlabel": "x", "ylabel": "y"}
+ENDED = {"base": ([1, 2, 9], [True, True, False], figures.BASE)}
 SHAPES = {
-    "survival": lambda: figures.survival_curves(
-        {"base": ([1, 2, 9], [True, True, False], figures.BASE)}, title="t", limit=9
-    ),
+    "survival": lambda: figures.survival_curves(ENDED, title="t", limit=9),
     "rows": lambda: figures.interval_rows(
         {"a": [("x", I, figures.BASE), ("x", 0.4, figures.CONTROL)], "b": [("x", I, figures.STOP)]}, title="t",
         unit=["u", "v"], zero=True,

@@ -184,14 +184,12 @@ def test_answers_frame(qwen, data_here):
 
 def test_select_combined_keeps_what_separates(qwen, data_here):
     questions = load_questions(16)
-    base = answers(qwen, qwen.base, questions, form="template", max_new_tokens=4)
-    base["stopped"] = True
+    base = answers(qwen, qwen.base, questions, form="template", max_new_tokens=4).assign(stopped=True)
     distilled = base.assign(stopped=False)
     assert len(select_combined(base, distilled)) == 16
     first = base.index[base["split"] == "confirm"][0]
     distilled.loc[first, "stopped"] = True
-    kept = select_combined(base, distilled)
-    assert first not in kept.index and len(kept) == 15
+    assert first not in (kept := select_combined(base, distilled)).index and len(kept) == 15
     distilled.loc[first, "length"] = 31
     assert first in select_combined(base, distilled).index, "it stops, but not quickly"
     base.loc[first, "length"] = 31
@@ -220,12 +218,11 @@ def test_half_precision_has_a_file_of_its_own(qwen_folders, data_here):
 
 def test_samples_of_one_prompt_differ_and_do_not_depend_on_the_batch(qwen, data_here, capsys, monkeypatch):
     member, names = qwen.distilled, ("sample 0", "sample 0", "sample 1", "sample 1")
-    prompts, how = [PROMPTS[0], PROMPTS[1]] * 2, {"temperature": 1.0, "seed": 3, "max_new_tokens": 12}
-    draw = Change("samples", names=names)
-    first = stored_completions(qwen, member, prompts, name="s", change=draw, **how)
+    prompts, how = PROMPTS[:2] * 2, {"temperature": 1.0, "seed": 3, "max_new_tokens": 12}
+    how["change"] = Change("samples", names=names)
+    first = stored_completions(qwen, member, prompts, name="s", **how)
     assert first[0].tokens != first[2].tokens and first[0].change == "sample 0"
     monkeypatch.setattr(generation, "BATCH", {"cpu": 1})
-    again = stored_completions(qwen, member, prompts, name="t", change=draw, **how)
-    assert again == first
-    stored_completions(qwen, member, prompts, name="s", change=draw, **how)
+    assert stored_completions(qwen, member, prompts, name="t", **how) == first
+    stored_completions(qwen, member, prompts, name="s", **how)
     assert "4 completions reused, 0 to compute" in capsys.readouterr().out
