@@ -11,12 +11,13 @@ from itertools import chain, cycle
 from typing import Any
 
 import ipywidgets as widgets
+import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from helpers.figures import BASE, CONTROL, DISTILLED, STOP, THIRD, WAIT, lines, picture_html
-from helpers.generation import complete
+from helpers.generation import Change, complete
 from helpers.pairs import Member, Pair
 from helpers.patching import swapped
 from helpers.prompts import JUST, Ending, Material, Question, with_ending
@@ -36,17 +37,17 @@ Look = Callable[..., str]  # HTML of one of them
 
 
 def _control(name: str, given: Any) -> Any:
-    """A tick for a bool, a text for a string, a choice for a list, a slider for (value, least, most, perhaps step)."""
-    if isinstance(given, bool):
-        return widgets.Checkbox(value=given, description=name)
-    how: dict[str, Any] = {"description": name, "style": {"description_width": "90px"}}
-    if isinstance(given, list):
-        return widgets.Dropdown(options=given, **how)
-    if isinstance(given, str):
+    """A tick for a bool, a choice for a list, a text for a string, a slider for (value, least, most, perhaps step)."""
+    if isinstance(given, tuple):
+        how = dict(zip(("value", "min", "max", "step"), given, strict=False))
+        made = SLIDERS[type(given[0])](continuous_update=False, **how)
+    elif isinstance(given, str):
         kind = widgets.Textarea if given == EXAMPLE else widgets.Text
-        return kind(value=given, continuous_update=False, layout=widgets.Layout(width="98%"), **how)
-    how |= zip(("value", "min", "max", "step"), given, strict=False)
-    return SLIDERS[type(given[0])](continuous_update=False, **how)
+        made = kind(value=given, continuous_update=False, layout=widgets.Layout(width="98%"))
+    else:
+        made = widgets.Checkbox(value=given) if isinstance(given, bool) else widgets.Dropdown(options=given)
+    made.description, made.style.description_width = name, "90px"
+    return made
 
 
 def _next_token_bars(title: str, member: Member, prompt: str, lm: Any = None) -> str:
@@ -62,18 +63,17 @@ def _next_token_bars(title: str, member: Member, prompt: str, lm: Any = None) ->
 
 def _continuation(length: int, title: str, member: Member, prompt: str, lm: Any = None) -> str:
     """What a model writes, under a title, as text and never as HTML."""
-    done = complete(member, [prompt], lm=lm, max_new_tokens=length)[0]
+    done = complete(member, [prompt], change=Change(lm=lm), max_new_tokens=length)[0]
     body = html.escape(done.text).replace("\n", "<br>")
     return f"<b>{title}</b>, {done.length} tokens, ends by {html.escape(done.stop)}<br><br>{body}"
 
 
 def _panel(
-    rows: Sequence[Mapping[str, Any]], label: str, runs: Callable[..., Runs], *, look: Look = _next_token_bars,
-    live: bool = True, length: Sequence[int] = (),
+    rows: Sequence[Mapping[str, Any]], label: str, runs: Callable[..., Runs], *, look: Look | None = _next_token_bars,
+    length: Sequence[int] = (),
 ) -> widgets.Widget:  # fmt: skip
-    """Rows of controls, and side by side what `look` makes of each of the `runs` that the controls' values name. If
-    `live`, it stands there and follows the controls. A click on the button shows it anew; given a `length` (new tokens,
-    at most), it shows below what the models write."""
+    """Rows of controls, and side by side what `look` makes of each of the `runs` that the controls' values name, which
+    follows the controls. A click shows it anew or, given a `length` (new tokens, at most), what the models write."""
     placed = [widgets.HBox([_control(*named) for named in row.items()]) for row in rows]
     controls, looked, written = [*chain(*(row.children for row in placed))], widgets.HTML(), widgets.HTML()
     button = widgets.Button(description=label, button_style="primary", layout=widgets.Layout(width="auto"))
@@ -92,7 +92,7 @@ def _panel(
         fill(looked, look)
 
     button.on_click(lambda _: fill(written, partial(_continuation, tokens[0].value)) if length else follow())
-    if live:
+    if look:
         placed.append(looked)
         follow()
         for control in controls:
@@ -100,24 +100,24 @@ def _panel(
     return widgets.VBox([*placed, *tokens, button, written])
 
 
+def _both(pair: Pair, text: str, form: str) -> Runs:
+    """Both models on a text, put into a form or, if "exact", as it stands."""
+    yield from ((m.role, m, text if form == "exact" else m.prompt(text, form)) for m in pair.members)
+
+
 def ask_both(pair: Pair) -> widgets.Widget:
     """Notebook 01: put a question to both models and read what each writes."""
 
     def runs(question: str, form: str, just: bool) -> Runs:
-        text = f"{question} {JUST}" if just and question.strip() else question
-        yield from ((m.role, m, m.prompt(text, form)) for m in pair.members)
+        return _both(pair, f"{question} {JUST}" if just and question.strip() else question, form)
 
     rows = [{"Question": "What is the capital of Italy?"}, {"Form": FORMS[::-1], JUST: True}]
-    return _panel(rows, "Ask both", runs, live=False, length=(120, 400))
+    return _panel(rows, "Ask both", runs, look=None, length=(120, 400))
 
 
 def next_token(pair: Pair) -> widgets.Widget:
     """Notebook 02: edit a text and see what each model would do next, as bars."""
-
-    def runs(text: str, form: str) -> Runs:
-        yield from ((m.role, m, text if form == "exact" else m.prompt(text, form)) for m in pair.members)
-
-    return _panel([{"Text": EXAMPLE}, {"Form": ["plain", "exact"]}], "Read out", runs)
+    return _panel([{"Text": EXAMPLE}, {"Form": ["plain", "exact"]}], "Read out", partial(_both, pair))
 
 
 def lens_explorer(pair: Pair) -> widgets.Widget:
@@ -138,24 +138,17 @@ def _lens_html(member: Member, prompt: str, words: list[str], last: int) -> str:
     if missing := [word for word, index in ids.items() if index is None]:
         raise UserError(f"{', '.join(missing)} is not one token of {member.source}: try it with or without its space")
     tokens, rows = lens_map(member, prompt, last=last)
-    heads = "".join(f"<th>{html.escape(repr(token))}</th>" for token in tokens)
-    body = "".join(
-        f"<tr><th>{depth}</th>{''.join(_lens_cell(token, share) for token, share in row)}</tr>"
-        for depth, row in reversed(list(enumerate(rows)))
-    )
-    table = f"<table style='font-size:11px'><tr><th>depth</th>{heads}</tr>{body}</table>"
+    cells, shares = (pd.DataFrame([[pair[k] for pair in row] for row in rows])[::-1] for k in (0, 1))  # deepest first
+    table = cells.style.background_gradient("Blues", axis=None, gmap=shares, vmin=0, vmax=1)
+    table = table.format(lambda token: html.escape(repr(token))).set_tooltips(shares.map("{:.1%}".format))
+    table = table.format_index(lambda place: html.escape(repr(tokens[place])), axis=1).to_html()
     seen, colours = lens(member, [prompt], list(ids.values())), (STOP, WAIT, THIRD, BASE, DISTILLED, CONTROL)
     curves = {
         name: dict(zip(ids, zip(values[0].T.tolist(), cycle(colours), strict=False), strict=True))
         for name, values in (("log-probability (nats)", seen.logprobs), ("logit", seen.logits))
     }
     fig = lines(curves, range(member.n_layers + 1), title="At the last position", xlabel="depth", ylabel="")
-    return f"<div style='overflow-x:auto'>{table}</div>{picture_html(fig)}"
-
-
-def _lens_cell(token: str, share: float) -> str:
-    style = f"background:rgba(8,81,156,{share:.2f});color:{'white' if share > 0.6 else 'black'}"
-    return f"<td title='{share:.1%}' style='{style}'>{html.escape(repr(token))}</td>"
+    return f"<div style='overflow-x:auto;font-size:11px'>{table}</div>{picture_html(fig)}"
 
 
 def neurons_explorer(
@@ -178,7 +171,7 @@ def swap_explorer(pair: Pair) -> widgets.Widget:
     """Notebook 05: take layers from the other model, and see base, distilled and hybrid side by side."""
 
     def runs(text: str, role: str, part: str, layers: tuple[int, int]) -> Runs:
-        yield from ((m.role, m, m.prompt(text, "plain")) for m in pair.members)
+        yield from _both(pair, text, "plain")
         with swapped(pair, role, range(layers[0], layers[1] + 1), part=part) as hybrid:
             title = f"{role} with layers {layers[0]} to {layers[1]} of the other"
             yield title, hybrid, hybrid.prompt(text, "plain")
@@ -197,9 +190,8 @@ def steering_explorer(
 
     def runs(text: str, role: str, form: str, method: str, where: str, layer: int, strength: float) -> Runs:
         member, vector = getattr(pair, role), normalize(vectors[method][layer], dim=0) * reach[role][layer]
-        change = steered(member, [Steering(method, {layer: vector}, strength, where)])
-        prompt = member.prompt(text, form)
-        yield from [("before", member, prompt), ("after", member, prompt, change.lm)]
+        lm, prompt = steered(member, [Steering(method, {layer: vector}, strength, where)]).lm, member.prompt(text, form)
+        yield from [("before", member, prompt), ("after", member, prompt, lm)]
 
     last, choices = pair.base.n_layers - 1, {"Method": list(vectors), "Positions": list(WEIGHTS)}
     sliders = {"Layer": (2 * last // 3, 0, last), "Strength": (0.3, -1, 1, 0.05)}

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: MIT
 """What is kept for speed alone, and off with R1_FAST=0: caches with room for the tokens to come; on a GPU a decoding
-step whose kernels start as one; on a CPU linear layers that multiply through oneDNN, the same sums in float32, up to
-twice as fast as the library that torch takes by itself, which has only general kernels for some processors."""
+step whose kernels start as one; on a CPU linear layers that multiply through oneDNN, up to twice as fast."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad as padded
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, DynamicCache, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
@@ -26,7 +26,7 @@ LARGEST = 1_000_000_000  # parameters of a model whose weights may lie in memory
 
 
 def is_on() -> bool:
-    """Whether the fast ways are taken: not where R1_FAST is 0."""
+    """Whether the fast ways are taken."""
     return os.environ.get("R1_FAST") != "0"
 
 
@@ -38,8 +38,6 @@ class RoomyLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Put new keys and values behind those that are there."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
         given = key_states, value_states
         if self.place is not None:
             return tuple(store.index_copy_(2, self.place, new) for store, new in zip(self.stores, given, strict=True))
@@ -47,12 +45,10 @@ class RoomyLayer(DynamicLayer):
         end = start + key_states.shape[-2]
         if end > self.room:
             self.room = max(end + ROOM, self.wanted)
-            stores = [new.new_zeros(*new.shape[:2], self.room, new.shape[-1]) for new in given]
-            for store, old in zip(stores, (self.keys, self.values) if start else (), strict=False):
-                store[:, :, :start] = old
-            self.stores = stores
-        for store, new in zip(self.stores, given, strict=True):
-            store[:, :, start:end] = new
+            self.stores = [padded(whole, (0, 0, 0, self.room - end)) for whole in super().update(*given)]
+        else:
+            for store, new in zip(self.stores, given, strict=True):
+                store[:, :, start:end] = new
         self.cut(end)
         return self.keys, self.values
 
@@ -74,47 +70,36 @@ def roomy_cache(config: Any) -> DynamicCache:
     return cache
 
 
+def with_cache(model: Any, cache: DynamicCache | None) -> dict[str, Any]:
+    """What a forward pass or `generate` takes to read and fill a cache, whose name transformers 5.24 changed."""
+    known = inspect.signature(type(model).forward).parameters
+    return {"cache" if "cache" in known else "past_key_values": cache, "use_cache": cache is not None}
+
+
 def can_decode(model: Any, cache: DynamicCache) -> bool:
-    """Whether `decode` knows how: a model of a family it knows, all of it on the GPU in use."""
-    if not (is_on() and torch.cuda.is_available()):
-        return False
-    here = torch.device("cuda", torch.cuda.current_device())
-    return all(parameter.device == here for parameter in model.parameters()) and is_known(model, cache)
-
-
-def is_known(model: Any, cache: DynamicCache) -> bool:
-    """Whether every layer reads all tokens in a way that `decode` knows."""
+    """Whether `decode` knows how every layer reads all tokens, and the whole model lies on the GPU in use."""
+    here = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else None
     rope = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type", "default")
-    roomy = all(type(layer) is RoomyLayer for layer in cache.layers)
-    return model.config.model_type in FAMILIES and rope in ROPES and roomy
+    known = model.config.model_type in FAMILIES and rope in ROPES
+    fits = all(type(layer) is RoomyLayer for layer in cache.layers)
+    return known and fits and all(weight.device == here for weight in model.parameters())
 
 
 def decode(
-    model: Any,
-    ids: Tensor,
-    mask: Tensor,
-    cache: DynamicCache,
-    *,
-    cached: dict[str, Any],
-    max_new_tokens: int,
-    stops: list[int],
-    pad: int,
+    model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache, *, max_new_tokens: int, stops: list[int], pad: int,
     processors: LogitsProcessorList,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Greedy tokens behind left-padded `ids`, [row, position], as `generate` gives them, until half the rows have
-    stopped or all are full; the rest of a stopped row is `pad`. `cached` hands the model the cache, which then holds
-    all but the last token. Steps of one shape, so that on a GPU they are one CUDA graph: to launch a small model's
-    kernels one by one takes far longer than to compute."""
+    stopped or all are full; the rest of a stopped row is `pad`. The cache then holds all but the last token."""
     rows, start = ids.shape
-    end, held, how = start + max_new_tokens, cache.get_seq_length(), {**cached, "logits_to_keep": 1}
+    end, held, how = start + max_new_tokens, cache.get_seq_length(), {**with_cache(model, cache), "logits_to_keep": 1}
     for layer in cache.layers:
         layer.wanted = -(-max(end, start + ROOM) // 16) * 16  # kernels want whole multiples
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     logits = model(ids[:, held:], attention_mask=mask, position_ids=positions[:, held:], **how).logits[:, -1]
-    tokens = torch.cat([ids, ids.new_full((rows, max_new_tokens), pad)], dim=1)
+    tokens = padded(ids, (0, max_new_tokens), value=pad)
     stopped, ends = ids.new_zeros(rows, dtype=torch.bool), torch.tensor(stops, device=ids.device)
-    with _fixed_shapes(model, cache):
-        step = _Step(model, cache, how, mask, positions[:, -1:])
+    with _fixed_shapes(model, cache, mask, positions[:, -1:] + 1, how) as step:
         for place in range(start, end):
             scores = logits.to(torch.float32, copy=True)  # the next step overwrites them
             chosen = processors(tokens[:, :place].contiguous(), scores).argmax(-1).masked_fill(stopped, pad)
@@ -130,52 +115,46 @@ def decode(
 
 
 @contextlib.contextmanager
-def _fixed_shapes(model: Any, cache: DynamicCache) -> Iterator[None]:
-    """Let every layer write at a place that is counted on the device, into stores that do not grow, and heads that
-    share keys read them once."""
-    place = torch.tensor([cache.get_seq_length()], device=cache.layers[0].keys.device)
-    before = model.config._attn_implementation
+def _fixed_shapes(
+    model: Any, cache: DynamicCache, mask: Tensor, positions: Tensor, how: dict[str, Any]
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """A step that feeds one token a row, [row], and gives the logits of the next, [row, vocab], which a further step
+    overwrites. Layers write at a place that is counted on the device, into stores that do not grow, so that on a GPU
+    the second step is captured as a CUDA graph, which the rest replay: its kernels start as one."""
+    dtype, before, graph, logits = model.lm_head.weight.dtype, model.config._attn_implementation, None, None
+    place, fed = torch.tensor([cache.get_seq_length()], device=mask.device), torch.zeros_like(positions)
+    attended = mask.new_full((len(mask), 1, 1, cache.layers[0].room), torch.finfo(dtype).min, dtype=dtype)
+    attended[:, 0, 0, : mask.shape[1]].masked_fill_(mask.bool(), 0)
+
+    def run() -> Tensor:
+        attended.index_fill_(3, place, 0)
+        out = model(fed, attention_mask=attended, position_ids=positions, **how)
+        place.add_(1)
+        positions.add_(1)
+        return out.logits[:, -1]
+
+    def step(tokens: Tensor) -> Tensor:
+        nonlocal graph, logits
+        fed.copy_(tokens[:, None])
+        if logits is None or not fed.is_cuda:
+            logits = run()
+            return logits
+        if graph is None:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                logits = run()
+        graph.replay()
+        return logits
+
     try:
         model.set_attn_implementation(SHARED)
         for layer in cache.layers:
             layer.place = place
-        yield
+        yield step
     finally:
         model.set_attn_implementation(before)
         for layer in cache.layers:
             layer.place = None
-
-
-class _Step:
-    """Feed one token a row. The first goes the usual way, the second is captured, the rest replay it."""
-
-    def __init__(self, model: Any, cache: DynamicCache, how: dict[str, Any], mask: Tensor, last: Tensor) -> None:
-        self.model, self.how, self.place = model, how, cache.layers[0].place
-        dtype, shape = model.lm_head.weight.dtype, (len(mask), 1, 1, cache.layers[0].room)
-        self.mask = torch.full(shape, torch.finfo(dtype).min, dtype=dtype, device=mask.device)
-        self.mask[:, 0, 0, : mask.shape[1]].masked_fill_(mask.bool(), 0)
-        self.tokens, self.positions = torch.zeros_like(last), last + 1
-        self.graph = self.logits = None
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """Logits of the token after `tokens` [row], as [row, vocab]; the next call overwrites them."""
-        self.tokens.copy_(tokens[:, None])
-        if self.logits is not None and self.graph is None and tokens.is_cuda:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self.logits = self._run()
-        if self.graph is None:
-            self.logits = self._run()
-        else:
-            self.graph.replay()
-        return self.logits
-
-    def _run(self) -> Tensor:
-        self.mask.index_fill_(3, self.place, 0)
-        out = self.model(self.tokens, attention_mask=self.mask, position_ids=self.positions, **self.how)
-        self.place += 1
-        self.positions += 1
-        return out.logits[:, -1]
 
 
 def _shared_keys(
@@ -192,15 +171,15 @@ AttentionInterface.register(SHARED, _shared_keys)
 
 
 class PackedLinear(torch.nn.Linear):
-    """`torch.nn.Linear` that keeps a copy of its weight in oneDNN's order, beside the weight and only as long as that
-    is the same. Gradients, other dtypes and single rows go the usual way."""
+    """`torch.nn.Linear` that keeps a copy of its weight in oneDNN's order. Gradients, other dtypes and single rows,
+    which wait for memory whoever multiplies, go the usual way."""
 
     def forward(self, input: Tensor) -> Tensor:
         """As in `torch.nn.Linear`, to rounding."""
         weight, rows = self.weight, input.shape[:-1].numel()
         slopes = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
         if slopes or rows < 2 or {input.dtype, weight.dtype} != {torch.float32} or weight.device.type != "cpu":
-            return super().forward(input)  # a single row waits for memory, whoever multiplies
+            return super().forward(input)
         return torch.ops.mkldnn._linear_pointwise(input, _packed(weight), self.bias, "none", [], "")
 
 
@@ -213,20 +192,9 @@ def _packed(weight: Tensor) -> Tensor:
 
 
 def pack_linears(model: torch.nn.Module) -> None:
-    """Let the linear layers of a small model multiply through oneDNN where this torch can; in place."""
-    if is_on() and onednn_works() and sum(weight.numel() for weight in model.parameters()) <= LARGEST:
+    """Let the linear layers of a small model multiply through oneDNN, in place, where torch has its own operators."""
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if is_on() and there and sum(weight.numel() for weight in model.parameters()) <= LARGEST:
         for module in model.modules():
             if type(module) is torch.nn.Linear:
                 module.__class__ = PackedLinear
-
-
-@cache
-def onednn_works() -> bool:
-    """Whether torch's operators for this, which are its own and may go, are there and give the usual product."""
-    generator = torch.Generator().manual_seed(0)
-    input, weight = (torch.randn(8, 4, generator=generator) for _ in range(2))
-    try:
-        found = torch.ops.mkldnn._linear_pointwise(input, _packed(weight), None, "none", [], "")
-    except (AttributeError, RuntimeError, NotImplementedError):
-        return False
-    return torch.allclose(found, torch.nn.functional.linear(input, weight), atol=1e-5)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The study's look, its few plot shapes, and saving the same bytes on every run. Titles say what was found; axes name
-quantity and unit. A value is an `Interval`, or a number, which is drawn alone."""
+"""The study's look, its few plot shapes, and saving the same bytes on every run. A value is an `Interval`, or a number,
+which is drawn alone. Panels are given by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import html
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, chain, cycle
+from itertools import accumulate, cycle
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,18 @@ STYLE = {
 }
 # How each figure is drawn and saved: no setting of the user's own reaches it, and none of these reaches the user's own.
 in_style = context(["default", STYLE])
-DASHES = {CONTROL: "--"}  # of lines, by colour
+DASHES, MARKERS = {CONTROL: "--"}, {CONTROL: "s", THIRD: "^", STOP: "D"}  # of lines and dots, by colour
 Colours = Mapping[str, str]  # by name
 Labels = Sequence[str] | Mapping[str, Sequence[str]]
 
 
 def _start(title: str, width: float = 7, height: float = 3.6, panels: Any = ("",), rows: int = 1, **text: str) -> Any:
     """A figure that carries its title, and its named axes, row by row; only the first has a y label."""
-    names, fig = list(panels), Figure(figsize=(width, height), layout="constrained")
-    line = max(60, round(11 * width))  # characters
-    fig.suptitle("\n".join(textwrap.wrap(title, line)), x=0.01, ha="left", fontsize=11, fontweight="bold")
-    fig.set_label(title)
-    axes = list(fig.subplots(rows, len(names) // rows, squeeze=False).flat)
-    for axis, name in zip(axes, names, strict=True):
+    fig = Figure(figsize=(width, height), layout="constrained", label=title)
+    lines = textwrap.wrap(title, max(60, round(11 * width)))
+    fig.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    axes = list(fig.subplots(rows, len(panels) // rows, squeeze=False).flat)
+    for axis, name in zip(axes, panels, strict=True):
         axis.set(title=name, **text if axis is axes[0] else text | {"ylabel": ""})
     return fig, axes
 
@@ -87,20 +86,18 @@ def interval_rows(
     panels: Mapping[str, Sequence[tuple[str, Any, str]]], *, title: str, unit: str | Sequence[str], zero: bool = False,
     span: tuple[float, float] | None = None, shade: tuple[float, float] | None = None,
 ) -> Figure:  # fmt: skip
-    """Dots with 95 % intervals, one row a label; panels: name -> [(label, value, colour)]. `unit` is that of all panels
-    or of each; `span` sets the same x axis for all; `shade` marks a range such as that of the controls."""
-    units = [] if isinstance(unit, str) else unit
+    """Dots with 95 % intervals, one row a label; panels: [(label, value, colour)]. `unit` is that of all panels or of
+    each; `span` sets the same x axis for all; `shade` marks a range such as that of the controls."""
     labels = [list(dict.fromkeys(label for label, _, _ in rows)) for rows in panels.values()]
     fig, axes = _start(title, 7.6, 1.5 + 0.32 * max(map(len, labels)), panels)
     for axis, rows, names, before in zip(axes, panels.values(), labels, [[], *labels], strict=False):
-        for k, label in enumerate(names):
+        for k, label in enumerate(names, start=1):
             group = [(value, colour) for other, value, colour in rows if other == label]
             for j, (value, colour) in enumerate(group):
-                at = len(names) - 1 - k + 0.22 * ((len(group) - 1) / 2 - j)
-                marker = {CONTROL: "s", THIRD: "^", STOP: "D"}.get(colour, "o")
+                height = len(names) - k + 0.22 * ((len(group) - 1) / 2 - j)
                 middle, *ends = _spread([value])[0, :, 0]
-                axis.plot(ends, [at, at], color=colour, linewidth=1.6)
-                axis.plot(middle, at, marker=marker, color=colour, markersize=5)
+                axis.plot(ends, [height, height], color=colour, linewidth=1.6)
+                axis.plot(middle, height, marker=MARKERS.get(colour, "o"), color=colour, markersize=5)
         axis.set_yticks(range(len(names)), [] if names == before else names[::-1], fontsize=9)
         axis.set(ylim=(-0.6, len(names) - 0.4), axisbelow=True)
         axis.grid(axis="x", color="#E5E5E5", linewidth=0.6)
@@ -110,9 +107,9 @@ def interval_rows(
             axis.set_xlim(*span)
         if shade:
             axis.axvspan(*shade, color=CONTROL, alpha=0.15, linewidth=0)
-    for axis, own in zip(axes, units, strict=False):
-        axis.set_xlabel(own)
-    if not units:
+        if not isinstance(unit, str):
+            axis.set_xlabel(unit[axes.index(axis)])
+    if isinstance(unit, str):
         fig.supxlabel(unit, fontsize=10)
     return fig
 
@@ -128,7 +125,7 @@ def stacked_rows(rows: Mapping[str, Mapping[str, float]], colours: Colours, *, t
         ink = "white" if colour in (STOP, WAIT, THIRD, BASE, DISTILLED) else "black"
         texts = [f"{share:.0%}" if share > 0.06 else "" for share in shares]
         axis.bar_label(bars, texts, label_type="center", fontsize=8, color=ink)
-        left = left + shares
+        left += shares
     axis.set_yticks(range(len(rows)), names, fontsize=9)
     axis.set_xlim(0, 1)
     return fig
@@ -140,12 +137,10 @@ def lines(
     xlabel: str, ylabel: str | Sequence[str], zero: bool = False, rows: int = 1,
     log_rows: Sequence[int] = (), ticks: Sequence[Any] = (),
 ) -> Figure:  # fmt: skip
-    """Mean lines with 95 % bands over x, labelled at their ends; panels: heading -> {label: (values, colour)}. Values
-    [line, x] are many lines of one label, "" is no label. Panels fill `rows` rows and share the y axis of their row; a
-    heading that stands over a whole column is given as (heading, row). `ticks` names the places of x."""
+    """Mean lines with 95 % bands over x, labelled at their ends; panels: {label: (values, colour)}. Values [line, x]
+    are many lines of one label, "" is no label. Panels fill `rows` rows and share the y axis of their row; a heading
+    that stands over a whole column is given as (heading, row). `ticks` names the places of x."""
     drawn = [{label: (_spread(values), colour) for label, (values, colour) in s.items()} for s in panels.values()]
-    for label, (values, _) in chain(*(series.items() for series in drawn)):
-        check_lengths(**{f"values of {label or 'a line'}": values[0, 0], "places of x": at})
     columns = len(panels) // rows
     shown = [name if isinstance(name, str) else name[0] if k < columns else "" for k, name in enumerate(panels)]
     width = 3.0 + 2.6 * columns
@@ -153,47 +148,46 @@ def lines(
     inches = 0.06 + 0.057 * max(len(label) for series in drawn for label in series)  # of the longest label
     room = min(0.42, inches / max(width / columns - 0.6 - inches, 0.1))  # for it, as a share of x
     for k, (axis, series) in enumerate(zip(axes, drawn, strict=True)):
-        for values, colour in series.values():
+        for label, (values, colour) in series.items():
+            check_lengths(**{f"values of {label or 'a line'}": values[0, 0], "places of x": at})
             for middle, low, high in values:
                 axis.plot(at, middle, color=colour, linestyle=DASHES.get(colour, "-"))
                 if (low < high).any():
                     axis.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
         axis.set(xlim=(at[0], at[-1] + room * (at[-1] - at[0])))
-        places = at if len(at) < 9 else axis.get_xticks()
-        axis.set_xticks([x for x in places if at[0] <= x <= at[-1]], list(ticks) or None)
+        places = [x for x in (at if len(at) < 9 else axis.get_xticks()) if at[0] <= x <= at[-1]]
+        axis.set_xticks(places, list(ticks) or None)
         if k // columns in log_rows:
             axis.set_yscale("log")
         elif zero:  # a logarithmic axis would stretch towards a zero line, never to end
             axis.axhline(0, color="#444444", linewidth=0.8)
-    for row in range(rows):
-        beside = slice(row * columns, (row + 1) * columns)
-        lows, highs = zip(*(axis.get_ylim() for axis in axes[beside]), strict=True)
-        axes[beside][0].set_ylabel(ylabel if isinstance(ylabel, str) else ylabel[row])
-        for axis, series in zip(axes[beside], drawn[beside], strict=True):
-            axis.set(ylim=(min(lows), max(highs)), xlabel=xlabel if row == rows - 1 else "")
-            _end_labels(axis, at[-1], [(values[0, 0, -1], label, c) for label, (values, c) in series.items() if label])
+    for k, (axis, series) in enumerate(zip(axes, drawn, strict=True)):
+        row, column = divmod(k, columns)
+        lows, highs = zip(*(other.get_ylim() for other in axes[k - column :][:columns]), strict=True)
+        axis.set(ylim=(min(lows), max(highs)), xlabel=xlabel if row == rows - 1 else "")
+        if column == 0:
+            axis.set_ylabel(ylabel if isinstance(ylabel, str) else ylabel[row])
+        _end_labels(axis, at[-1], [(values[0, 0, -1], label, c) for label, (values, c) in series.items() if label])
     return fig
 
 
 def _end_labels(axis: Any, x: float | int, ends: list[tuple[float, str, str]]) -> None:
-    """Labels at the line ends, pushed apart where they would overlap and kept below the top of the panel. Heights are
-    shares of the axis."""
+    """Labels at the line ends, pushed apart where they would overlap and kept below the top, in shares of the axis."""
     gap, ends, to_share = 0.085, sorted(ends), axis.transData + axis.transAxes.inverted()
     places = [to_share.transform((x, value)).tolist() for value, _, _ in ends]
     pushed = [*accumulate((height for _, height in places), lambda below, y: max(y, below + gap))]
     kept = [*accumulate(pushed[::-1], lambda above, y: min(y, above - gap), initial=1.0 + gap)][:0:-1]
+    how = {"xycoords": "axes fraction", "xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
+    how["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
     for (_, label, colour), height in zip(ends, kept, strict=True):
-        axis.annotate(
-            label, (places[0][0], height), xycoords="axes fraction", xytext=(4, 0), textcoords="offset points",
-            color=colour, va="center", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
-        )  # fmt: skip
+        axis.annotate(label, (places[0][0], height), color=colour, **how)
 
 
 @in_style
 def fits(
     panels: Mapping[str, tuple[Any, Any]], at: Sequence[int], colours: Colours, *, title: str, xlabel: str, ylabel: str
 ) -> Figure:
-    """Dots with 95 % intervals and curves fitted to them; panels: name -> (values, {shape: curve}), each its y axis."""
+    """Dots with 95 % intervals and curves fitted to them; panels: (values, {shape: curve}), each its y axis."""
     fig, axes = _start(title, 2.0 + 2.6 * len(panels), 3.4, panels, xlabel=xlabel, ylabel=ylabel)
     for axis, (seen, curves) in zip(axes, panels.values(), strict=True):
         for x, middle, *ends in zip(at, *_spread(seen)[0], strict=True):
@@ -212,8 +206,8 @@ def heat_maps(
     """Matrices on one colour scale, centred at zero where signs mean something; row 0 at the bottom. `columns` and
     `names` label columns and rows, of all panels or of each; `written` puts each number into its cell."""
     matrices = [np.asarray(matrix) for matrix in panels.values()]
-    size = 2.4 + 2.6 * len(panels), 1.6 + 0.1 * max(12, *map(len, matrices))
-    fig, axes = _start(title, *size, panels, xlabel=xlabel, ylabel=ylabel)
+    height = 1.6 + 0.1 * max(12, *map(len, matrices))
+    fig, axes = _start(title, 2.4 + 2.6 * len(panels), height, panels, xlabel=xlabel, ylabel=ylabel)
     bound = max(float(np.nanmax(np.abs(matrix))) for matrix in matrices)
     colours, least = ("RdBu_r", -bound) if diverging else ("Greys", 0)
     for axis, name, matrix in zip(axes, panels, matrices, strict=True):
@@ -241,7 +235,7 @@ def _cells(axis: Any, matrix: Any, texts: Sequence[Sequence[str]], size: int, **
 
 @in_style
 def scatter(panels: Mapping[str, Any], *, title: str, xlabel: str, ylabel: str) -> Figure:
-    """Dots with the line of equality; panels: name -> [(label, x, y, colour)]; axes are equal within a panel."""
+    """Dots with the line of equality; panels: [(label, x, y, colour)]."""
     fig, axes = _start(title, 1.2 + 2.9 * len(panels), 3.8, panels, xlabel=xlabel, ylabel=ylabel)
     for axis, groups in zip(axes, panels.values(), strict=True):
         for label, x, y, colour in groups:
@@ -275,28 +269,29 @@ def _printable(token: str) -> str:
 
 
 @in_style
-def picture_html(fig: Figure, alt: str = "") -> str:
+def picture_html(fig: Figure) -> str:
     """A figure as an HTML picture, for explorers."""
     png = io.BytesIO()
     fig.savefig(png, format="png", dpi=110, bbox_inches="tight")
-    return f"<img alt='{html.escape(alt)}' src='data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}'>"
+    picture = base64.b64encode(png.getvalue()).decode()
+    return f"<img alt='{html.escape(fig.get_label())}' src='data:image/png;base64,{picture}'>"
 
 
 @in_style
 def save_figure(
-    fig: Figure, slug: str, *, pair: str, of: str = "", note: str = "", alt: str | None = None,
+    fig: Figure, slug: str, *, pair: str, of: str = "", note: str = "", alt: str = "",
     key: Colours | None = None, size: tuple[float | int, float | int] | None = None, folder: Path | None = None,
 ) -> Image:  # fmt: skip
-    """Write `figures/<pair>/<slug>.png` and `.svg` (or to `folder`) and return the picture, to be shown as a cell's
-    output. Its alternative text is the figure's title unless given. Below it stand the names of colours (`key`), what
-    it is `of` (the pair unless given, as for "published texts") and a note (n, split); `size` is in inches."""
-    alt = fig.get_label() if alt is None else alt
+    """Write `figures/<pair>/<slug>.png` and `.svg` (or to `folder`) and return the picture. Its alternative text is the
+    figure's title unless given. Below it stand the names of colours (`key`), what it is `of` (the pair unless given)
+    and a note (n, split); `size` is in inches."""
+    alt = alt or fig.get_label()
     width, height = size or fig.get_size_inches()
     fig.set_size_inches(width, height)
-    x, y = 0.02, -4 / 72 / height
+    x, y, line = 0.02, -4 / 72 / height, {"fontsize": 9, "va": "top"}
     for name, colour in (key or {}).items():
-        fig.text(x, y, "■", color=colour, fontsize=9, va="top")
-        fig.text(x + 14 / 72 / width, y, name, color="#333333", fontsize=9, va="top")
+        fig.text(x, y, "■", color=colour, **line)
+        fig.text(x + 14 / 72 / width, y, name, color="#333333", **line)
         x += (5.5 * len(name) + 32) / 72 / width
     below = ", ".join(filter(None, (of or f"pair {pair}", note)))
     fig.text(0.99, (-20 if key else -4) / 72 / height, below, color="#666666", fontsize=8, ha="right", va="top")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -21,19 +20,18 @@ from transformers import BatchEncoding, DynamicCache, LogitsProcessor, LogitsPro
 
 from helpers import store
 from helpers.checks import check_count, check_finite, check_lengths, guarded
-from helpers.fast import can_decode, decode, roomy_cache
+from helpers.fast import can_decode, decode, roomy_cache, with_cache
 from helpers.pairs import Member, Pair
 from helpers.prompts import Form, Question, Split, Suffix, ask, combine, final_answer, is_right, load_questions
 from helpers.store import UserError, sha256  # by name: a remote trace takes functions along, not modules
 
 LIMIT = "limit"
-# Tokens between two looks for finished rows where `generate` decodes, and prompts at once: on a GPU a step costs little
-# more for hundreds of rows than for one.
-CHUNK, BATCH = {"cpu": 16, "cuda": 64}, {"cpu": 128, "cuda": 512}
+CHUNK = {"cpu": 16, "cuda": 64}  # tokens between two looks for finished rows where `generate` decodes
+BATCH = {"cpu": 128, "cuda": 512}  # prompts: on a GPU a step costs little more for hundreds of rows than for one
 SHORTLIST = 512  # tokens ranked before a full sort is tried
 FORMAT = 1  # raise it when stored completions of older code must not be reused
 Job = tuple[str, str]  # a prompt, and the name of its change
-Batches = Iterator[tuple[list[int], list["Completion"]]]  # places and completions
+Done = dict[int, "Completion"]  # by place
 T = TypeVar("T")
 
 
@@ -66,6 +64,9 @@ class Change:
         return self
 
 
+NONE = Change()  # no intervention
+
+
 def repetition(tokens: list[int], n: int = 4) -> float:
     """Share of n-grams that stood before in the same completion, in [0, 1]."""
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
@@ -80,7 +81,7 @@ def first_word(text: str) -> str:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are chosen: greedy at temperature 0, else seeded sampling from the top-p nucleus."""
+    """How tokens are chosen: greedy at temperature 0, else sampled from the top-p nucleus."""
 
     max_new_tokens: int = 400
     temperature: float = 0.0
@@ -90,17 +91,15 @@ class Decoding:
     def __post_init__(self) -> None:
         check_count(self.max_new_tokens, "new tokens")
         check_finite(self.temperature, "temperature")
-        if not (self.temperature == 0 or self.temperature >= 1e-3) or not 0 < self.top_p <= 1:
-            raise UserError(
-                f"temperature {self.temperature}, top_p {self.top_p}: use 0 or 0.001 and more, above 0 up to 1"
-            )
+        if (self.temperature and self.temperature < 1e-3) or not 0 < self.top_p <= 1:
+            raise UserError(f"temperature {self.temperature}, top_p {self.top_p}: use 0 or from 0.001, above 0 up to 1")
 
 
 @dataclass(eq=False)
 class SeededChoice(LogitsProcessor):
     """Leave one token a row: a draw from the top-p nucleus at a temperature, by inverse CDF of a number that depends
-    on (seed, key, step) alone, so that sampling does not depend on how prompts are batched. Only the likeliest tokens
-    are ranked where they hold every row's nucleus: a full sort takes as long as a small model's step."""
+    on (seed, key, step) alone, not on how prompts are batched. The likeliest tokens alone are ranked where they hold
+    every row's nucleus: a full sort takes as long as a small model's step."""
 
     how: Decoding
     keys: list[str]
@@ -122,25 +121,20 @@ class SeededChoice(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(-1, order.gather(-1, place), 0.0)
 
 
-NONE = Change()  # no intervention
-
-
-def complete(
-    member: Member, prompts: list[str], *, lm: Any = None, change: Change = NONE, **how: Any
-) -> list[Completion]:
-    """Complete every prompt under a change, or by an edited nnsight model; `how` are the fields of `Decoding`. Raises
-    UserError for a prompt that does not fit. Used in notebooks 05 and 07."""
+def complete(member: Member, prompts: list[str], *, change: Change = NONE, **how: Any) -> list[Completion]:
+    """Complete every prompt under a change; `how` are the fields of `Decoding`. Raises UserError for a prompt that does
+    not fit. Used in notebooks 05 and 07."""
     member.check(prompts)
-    change, jobs = change if lm is None else Change(lm=lm), [(prompt, "") for prompt in prompts]
     longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    batches = _complete(member, jobs, longest_first, Decoding(**how), change)
-    done = {index: completion for some, found in batches for index, completion in zip(some, found, strict=True)}
+    done: Done = {}
+    for found in _complete(member, [(prompt, "") for prompt in prompts], longest_first, Decoding(**how), change):
+        done |= found
     return [done[index] for index in range(len(prompts))]
 
 
 def in_memory(waiting: list[int], batch_size: int, run: Callable[[list[int]], T]) -> Iterator[tuple[list[int], T]]:
-    """Batches of what is waiting, in its order, and what `run` makes of each. A batch that does not fit in memory is
-    halved, which is said; what is finished stays. Raises UserError when not even one fits."""
+    """Batches of what is waiting, in its order, and what `run` makes of each. One too large for memory is halved; what
+    is finished stays. Raises UserError when not even one prompt fits."""
     while waiting:
         some, found = waiting[:batch_size], None
         try:
@@ -161,19 +155,18 @@ def in_memory(waiting: list[int], batch_size: int, run: Callable[[list[int]], T]
             yield some, found
 
 
-def _complete(member: Member, jobs: list[Job], waiting: list[int], how: Decoding, change: Change) -> Batches:
-    """Complete those of the jobs that are waiting, in this order: places and completions of each batch."""
+def _complete(member: Member, jobs: list[Job], waiting: list[int], how: Decoding, change: Change) -> Iterator[Done]:
+    """Complete those of the jobs that are waiting, in this order."""
     member.encode([prompt for prompt, _ in jobs], room=how.max_new_tokens)
-    return in_memory(waiting, BATCH.get(member.device.type, 512), partial(_complete_batch, member, jobs, how, change))
+    run = partial(_complete_batch, member, jobs, how, change)
+    return (found for _, found in in_memory(waiting, BATCH.get(member.device.type, 512), run))
 
 
-def _complete_batch(
-    member: Member, jobs: list[Job], how: Decoding, change: Change, rows: list[int]
-) -> list[Completion]:
+def _complete_batch(member: Member, jobs: list[Job], how: Decoding, change: Change, rows: list[int]) -> Done:
     """Decode one batch of jobs in chunks; after each, rows that have stopped leave the batch and its cache."""
     encoded = member.encode([jobs[row][0] for row in rows])
-    ids, mask, start = encoded["input_ids"], encoded["attention_mask"], encoded["input_ids"].shape[1]
-    cache = None if member.remote else roomy_cache(member.config)
+    ids, mask = encoded["input_ids"], encoded["attention_mask"]
+    start, cache = ids.shape[1], None if member.remote else roomy_cache(member.config)
     going, written, stops = rows, {}, set(member.groups.stop)
     while going:
         step, now = ids.shape[1] - start, change.at(going)
@@ -190,13 +183,7 @@ def _complete_batch(
             cache.batch_select_indices(torch.tensor(places, device=ids.device))
         going, added = [going[place] for place in places], sequences.shape[1] - ids.shape[1]
         ids, mask = sequences[places], torch.nn.functional.pad(mask[places], (0, added), value=1)
-    return [_finish(member, jobs[row], written[row]) for row in rows]
-
-
-def with_cache(model: Any, cache: Any) -> dict[str, Any]:
-    """What a forward pass or `generate` takes to read and fill a cache, whose name transformers 5.24 changed."""
-    known = inspect.signature(type(model).forward).parameters
-    return {"cache" if "cache" in known else "past_key_values": cache, "use_cache": cache is not None}
+    return {row: _finish(member, jobs[row], written[row]) for row in rows}
 
 
 def _generate(
@@ -206,24 +193,16 @@ def _generate(
     `generate`, of a remote model in a trace from which only the tokens come back."""
     stops, pad = list(member.groups.stop), member.tokenizer.pad_token_id
     if cache is not None and lm is None and can_decode(member.model, cache):
-        how = {"max_new_tokens": room, "stops": stops, "pad": pad, "processors": processors}
-        return decode(member.model, ids, mask, cache, cached=with_cache(member.model, cache), **how)
-    options = {
-        **({} if cache is None else with_cache(member.model, cache)),
-        **dict.fromkeys(("temperature", "top_p", "top_k")),
-        "max_new_tokens": room if member.remote else min(room, CHUNK.get(member.device.type, 64)),
-        "do_sample": False,
-        "repetition_penalty": 1.0,
-        "eos_token_id": stops,
-        "pad_token_id": pad,
-        "logits_processor": processors,
-        "return_dict_in_generate": True,
-    }
+        return decode(member.model, ids, mask, cache, max_new_tokens=room, stops=stops, pad=pad, processors=processors)
+    options = {} if cache is None else with_cache(member.model, cache)
+    options |= {"eos_token_id": stops, "pad_token_id": pad, "logits_processor": processors, "do_sample": False}
+    options |= {"max_new_tokens": room if member.remote else min(room, CHUNK.get(member.device.type, 64))}
+    options |= dict.fromkeys(("temperature", "top_p", "top_k")) | {"repetition_penalty": 1.0}
     batch = BatchEncoding({"input_ids": ids, "attention_mask": mask})
     if not member.remote:
-        return (member.model.generate(**batch, **options) if lm is None else lm.generate(batch, **options)).sequences
+        return member.model.generate(**batch, **options) if lm is None else lm.generate(batch, **options)
     with (lm or member.lm).generate(batch, **options, remote=member.remote) as tracer:
-        sequences = tracer.result.sequences.save()
+        sequences = tracer.result.save()
     return sequences
 
 
@@ -231,20 +210,19 @@ def _finish(member: Member, job: Job, tokens: list[int]) -> Completion:
     end = next((place for place, token in enumerate(tokens) if token in member.groups.stop), None)
     text = member.tokenizer.decode(before := tokens[:end])
     stop = LIMIT if end is None else member.tokenizer.decode([tokens[end]])
-    measured = {"length": len(before), "first_word": first_word(text), "repetition": round(repetition(before), 4)}
-    return Completion(prompt=job[0], text=text, stop=stop, tokens=before, change=job[1], **measured)
+    share = round(repetition(before), 4)
+    return Completion(job[0], text, len(before), stop, first_word(text), share, before, job[1])
 
 
 def stored_completions(
     pair: Pair, member: Member, prompts: list[str], *, name: str, fresh: bool = False, change: Change = NONE, **how: Any
 ) -> list[Completion]:
     """`complete`, kept in `data/<pair>/<name>.json` (16-bit runs apart) and saved after every batch. Rows are reused
-    when model, dtype, settings and change match; says how many were. Where package versions differ, a few are written
-    again, and all of them if one comes out otherwise. With `names`, the same prompt may stand there several times."""
+    when model, dtype, settings and change match. Where package versions differ, a few are written again, and all of
+    them if one comes out otherwise."""
     decoding, dtype = Decoding(**how), str(member.dtype)
     check_lengths(prompts=prompts, changes=change.names or prompts)
-    suffix = "" if member.dtype == torch.float32 else f"_{dtype.removeprefix('torch.')}"
-    path = store.data_dir(pair.name) / f"{name}{suffix}.json"
+    path = store.data_dir(pair.name) / f"{name}{dtype.replace('torch.', '_').replace('_float32', '')}.json"
     provenance = {"model": member.identity, "dtype": dtype, "settings": asdict(decoding), "format": FORMAT}
     provenance |= {"change": change.description} if change.description else {}
     jobs = list(zip(prompts, change.names or [""] * len(prompts), strict=True))
@@ -254,19 +232,19 @@ def stored_completions(
         stored = sorted(places[job] for job in known.keys() & places.keys())
         few = [stored[row] for row in store.sampled(len(stored), name)]
         again = _complete(member, jobs, few, decoding, change)
-        same = all(known[jobs[place]] == one for some, found in again for place, one in zip(some, found, strict=True))
+        same = all(known[jobs[place]] == one for found in again for place, one in found.items())
         drift = f", {drift}: {len(few)} written again, " + ("the same" if same else "NOT the same, so all are")
         known = known if same else {}
     missing = sorted(place for job, place in places.items() if job not in known)
-    there = f"data/{pair.name}/{path.name}: {len(places) - len(missing)} completions reused"
-    store.say(f"{there}, {len(missing)} to compute{drift}")
+    reused = f"{len(places) - len(missing)} completions reused"
+    store.say(f"data/{pair.name}/{path.name}: {reused}, {len(missing)} to compute{drift}")
     if missing and not known:
         store.sidecar_path(path).unlink(missing_ok=True)  # what is there is of another provenance, or to be made afresh
     with tqdm(total=len(missing), desc=name, leave=False, disable=not missing) as bar:
-        for some, found in _complete(member, jobs, missing, decoding, change):
-            known |= {jobs[place]: completion for place, completion in zip(some, found, strict=True)}
+        for found in _complete(member, jobs, missing, decoding, change):
+            known |= {jobs[place]: one for place, one in found.items()}
             _save(path, provenance, known, str(member.device))
-            bar.update(len(some))
+            bar.update(len(found))
     return [known[job] for job in jobs]
 
 
@@ -326,13 +304,11 @@ def cut_short(
 
 
 def select_combined(base: pd.DataFrame, distilled: pd.DataFrame, *, max_answer: int = 30) -> pd.DataFrame:
-    """Questions that the base finishes within `max_answer` tokens and the distilled does not, with the base's answer as
-    `base_answer`. Where no two of either split do, all are used, and it says so. Used in notebook 01."""
+    """Questions that the base finishes within `max_answer` tokens and the distilled does not, with the base's answer;
+    all of them, which it says, where no two of either split are such. Used in notebook 01."""
     check_count(max_answer, "tokens")
-    done = [
-        frame["stopped"] & frame["length"].between(least, max_answer) for frame, least in ((base, 1), (distilled, 0))
-    ]
-    chosen = done[0] & ~done[1]
+    short, also = base["length"].between(1, max_answer), distilled["length"] <= max_answer
+    chosen = base["stopped"] & short & ~(distilled["stopped"] & also)
     if chosen.groupby(base["split"]).sum().min() < 2:
         print(f"no questions separate this pair at {max_answer} tokens: all {len(base)} are used as combined prompts")
         chosen[:] = True

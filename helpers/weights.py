@@ -150,7 +150,7 @@ def matched_neurons(
 
 
 def edited_model(member: Member, edit: Callable[[Any], None]) -> Any:
-    """An nnsight model for `complete(lm=...)` and `last_hidden(lm=...)` on which `edit(nnsight model)` is done at every
+    """An nnsight model for `Change(lm=...)` and `last_hidden(lm=...)` on which `edit(nnsight model)` is done at every
     forward pass, those of generated steps included. The member itself stays as it was."""
     with member.lm.edit() as (_tracer, lm):
         for _ in every_step():  # the tracer's own `all` does not serialise

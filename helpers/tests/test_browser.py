@@ -109,8 +109,7 @@ def test_an_explorer_answers_in_jupyterlab(browser, lab, number):
     assert not said, said
     explorer = page.locator(".jp-OutputArea-output:has(.widget-vbox)").last
     explorer.scroll_into_view_if_needed()
-    control, move = MOVES[number]
-    before = explorer.inner_html()
+    (control, move), before = MOVES[number], explorer.inner_html()
     shown = explorer.locator(".widget-html-content").first
     move(explorer.locator(control))
     wait_for(lambda: explorer.inner_html() != before and shown.inner_text().strip(), 60)

@@ -10,8 +10,7 @@ from helpers.store import UserError
 
 def parts(box: widgets.Widget) -> list[widgets.Widget]:
     """All widgets inside a box, in order."""
-    inner = [part for child in getattr(box, "children", ()) for part in parts(child)]
-    return [box, *inner]
+    return [box, *(part for child in getattr(box, "children", ()) for part in parts(child))]
 
 
 def find(box, kind, description=None):
@@ -33,8 +32,7 @@ def test_a_click_shows_both_models_and_an_edit_of_the_text_updates_the_bars(qwen
 def test_the_lens_follows_its_controls(qwen):
     box = explorers.lens_explorer(qwen)
     find(box, widgets.IntSlider).value = 3
-    output = find(box, widgets.HTML)
-    first = output.value
+    first = (output := find(box, widgets.HTML)).value
     assert first.count("<tr>") == qwen.base.n_layers + 3 and "data:image/png" in first
     find(box, widgets.Dropdown, "Model").value = "base"
     assert output.value != first
@@ -96,9 +94,3 @@ def test_an_explorer_leaves_the_models_as_they_were_even_where_one_cannot_be_rea
     assert "not &lt;this&gt;" in find(box, widgets.HTML).value
     assert all(place.weight is weight for place, weight in zip(places, weights, strict=True))
     assert all(map(torch.equal, weights, before))
-
-
-def test_every_control_has_a_description(qwen):
-    for make in (explorers.ask_both, explorers.next_token, explorers.lens_explorer, *CHANGES):
-        controls = [p for p in parts(make(qwen)) if hasattr(p, "description") and not isinstance(p, widgets.HTML)]
-        assert controls and all(control.description for control in controls)

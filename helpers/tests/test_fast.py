@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Decoding in fixed shapes writes what `generate` writes: step by step on a CPU, as a CUDA graph where there is one."""
 
+from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,13 +11,13 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from helpers import fast, generation
-from helpers.fast import ROOM, RoomyLayer, can_decode, is_known, roomy_cache
+from helpers.fast import ROOM, RoomyLayer, can_decode, roomy_cache
 from helpers.generation import Change, complete
 from helpers.pairs import load_member
 from helpers.tests.conftest import Does
+from helpers.tests.test_generation import PROMPTS
 from helpers.weights import NeuronEdit, edited_weights
 
-PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 
@@ -67,23 +69,20 @@ def test_rows_that_stop_leave_and_the_rest_go_on(member, fixed, monkeypatch):
 
 
 def test_processors_see_the_tokens_so_far_and_samples_are_the_same(member, fixed, monkeypatch):
-    how = {"max_new_tokens": 9, "temperature": 1.0, "top_p": 0.9, "seed": 5}
-    seen = []
+    how, seen = {"max_new_tokens": 9, "temperature": 1.0, "top_p": 0.9, "seed": 5}, []
 
     def watched(input_ids, scores):
         seen.append(input_ids.tolist())
         return scores + 2.0 * (torch.arange(scores.shape[1], device=scores.device) == 7)
 
-    change = Change(processors=(Does(watched),))
-    found = complete(member, PROMPTS[:2], change=change, **how)
-    assert found == usual(member, PROMPTS[:2], monkeypatch, change=change, **how)
+    how["change"] = Change(processors=(Does(watched),))
+    assert complete(member, PROMPTS[:2], **how) == usual(member, PROMPTS[:2], monkeypatch, **how)
     assert seen[:9] == seen[9:] and len(seen) == 18
 
 
 def test_edited_weights_decode_so_too(member, fixed, monkeypatch):
-    edit = NeuronEdit([(0, 1), (1, 5), (2, 7)], factor=-9.0)
     plain = complete(member, PROMPTS, max_new_tokens=12)
-    with edited_weights(member, edit):
+    with edited_weights(member, NeuronEdit([(0, 1), (1, 5), (2, 7)], factor=-9.0)):
         changed = complete(member, PROMPTS, max_new_tokens=12)
         assert changed == usual(member, PROMPTS, monkeypatch, max_new_tokens=12)
     assert changed != plain and fixed
@@ -100,20 +99,18 @@ def test_a_broken_step_leaves_the_model_usable(member, fixed, monkeypatch):
 
 
 def test_a_rope_that_grows_other_layers_or_rules_of_its_own_go_through_generate(qwen, monkeypatch):
-    model, other = qwen.distilled.model, DynamicCache()
-    other.layers = [DynamicLayer()]
-    cache = roomy_cache(model.config)
-    assert is_known(model, cache) and not can_decode(model, cache), "a CPU has no graphs"
-    assert not is_known(model, other)
+    config, other = qwen.distilled.config, DynamicCache()
+    model, cache, other.layers = SimpleNamespace(config=config, parameters=list), roomy_cache(config), [DynamicLayer()]
+    assert can_decode(model, cache) and not can_decode(model, other)
+    assert not can_decode(qwen.distilled.model, cache), "a CPU has no graphs"
     for name, value in {"rope_parameters": {"rope_type": "dynamic"}, "model_type": "gemma2"}.items():
         with monkeypatch.context() as context:
-            context.setattr(model.config, name, value)
-            assert not is_known(model, cache), name
+            context.setattr(config, name, value)
+            assert not can_decode(model, cache), name
 
 
-@ON_GPU
-def test_on_a_gpu_steps_are_captured_and_replayed(qwen_folders, monkeypatch):
-    member = load_member("distilled", str(qwen_folders[1]), device="cuda:0", dtype=torch.float32)
+@pytest.mark.parametrize("member", [pytest.param("cuda", marks=ON_GPU)], indirect=True)
+def test_on_a_gpu_steps_are_captured_and_replayed(member, monkeypatch):
     replays, replay = [], torch.cuda.CUDAGraph.replay
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(graph) or replay(graph))
     assert can_decode(member.model, roomy_cache(member.config))
@@ -147,10 +144,8 @@ def layers(bias: bool = True) -> tuple[torch.nn.Linear, torch.nn.Linear]:
     """A linear layer and a packed one of the same parameters."""
     torch.manual_seed(0)
     plain = torch.nn.Linear(24, 40, bias=bias).requires_grad_(False)
-    packed = torch.nn.Sequential(torch.nn.Linear(24, 40, bias=bias).requires_grad_(False))
-    packed.load_state_dict({f"0.{name}": value for name, value in plain.state_dict().items()})
-    fast.pack_linears(packed)
-    return plain, packed[0]
+    fast.pack_linears(packed := deepcopy(plain))
+    return plain, packed
 
 
 @pytest.mark.parametrize("shape", [(1, 24), (2, 3, 24), (4, 16, 24), (0, 24)])
@@ -185,9 +180,8 @@ def test_a_changed_weight_is_seen_and_the_old_one_comes_back(change):
 
 
 def test_this_torch_can_pack_and_does_unless_a_model_is_too_large_or_torch_lacks_it(monkeypatch):
-    assert fast.onednn_works() == torch.backends.mkldnn.is_available()
-    assert isinstance(layers()[1], fast.PackedLinear) == fast.onednn_works()
-    monkeypatch.setattr(fast, "LARGEST", 10)
-    assert type(layers()[1]) is torch.nn.Linear
-    monkeypatch.setattr(torch.ops, "mkldnn", object())
-    assert not fast.onednn_works.__wrapped__()
+    assert isinstance(layers()[1], fast.PackedLinear) == torch.backends.mkldnn.is_available()
+    for where, name, value in ((fast, "LARGEST", 10), (torch.ops, "mkldnn", object())):
+        with monkeypatch.context() as context:
+            context.setattr(where, name, value)
+            assert type(layers()[1]) is torch.nn.Linear

@@ -10,13 +10,12 @@ from helpers.stats import Interval
 I = Interval(0.5, 0.3, 0.7, 20)  # noqa: E741
 use("agg")  # else found out when first asked, which is a setting changed
 AXES = {"title": "t", "xlabel": "x", "ylabel": "y"}
+ENDED = {"base": ([1, 2, 9], [True, True, False], figures.BASE)}
 SHAPES = {
-    "survival": lambda: figures.survival_curves(
-        {"base": ([1, 2, 9], [True, True, False], figures.BASE)}, title="t", limit=9
-    ),
+    "survival": lambda: figures.survival_curves(ENDED, title="t", limit=9),
     "rows": lambda: figures.interval_rows(
         {"a": [("x", I, figures.BASE), ("x", 0.4, figures.CONTROL)], "b": [("x", I, figures.STOP)]}, title="t",
-        unit="u", zero=True,
+        unit=["u", "v"], zero=True,
     ),
     "stacked": lambda: figures.stacked_rows(
         {"row": {"stop": 0.4, "rest": 0.6}}, {"stop": figures.STOP, "rest": figures.REST}, title="t", unit="u"
@@ -66,12 +65,6 @@ def test_a_figure_is_saved_with_its_title_a_key_and_a_size(tmp_path):
     assert {"pair own, n = 2", "of it"} <= set(written(fig)) and fig.get_size_inches().tolist() == [9, 3]
     figures.save_figure(fig, "x", pair="own", of="published texts", note="n = 3", folder=tmp_path)
     assert "published texts, n = 3" in written(fig)
-
-
-def test_each_panel_of_rows_may_have_its_own_unit():
-    rows = [("one", I, figures.BASE)]
-    fig = figures.interval_rows({"p": rows, "q": rows}, title="t", unit=["words", "share"])
-    assert [axis.get_xlabel() for axis in fig.axes] == ["words", "share"]
 
 
 def test_numbers_are_drawn_without_a_band_and_a_table_as_lines_of_one_label():

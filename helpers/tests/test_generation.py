@@ -16,23 +16,27 @@ from helpers.tests.conftest import Does
 PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
 
 
-def plain_greedy(member, prompt, steps):
-    """Independent: one prompt, no padding, no cache, the argmax of a plain forward pass."""
+def plain(member, prompt, steps, choose):
+    """Independent: one prompt, no padding, no cache, a token chosen after each plain forward pass."""
     ids = member.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
     start = ids.shape[1]
-    for _ in range(steps):
+    for step in range(steps):
         with torch.no_grad():
-            token = member.model(input_ids=ids).logits[0, -1].argmax()
-        if int(token) in member.groups.stop:
+            token = int(choose(step, ids, member.model(input_ids=ids).logits[:, -1]))
+        if token in member.groups.stop:
             break
-        ids = torch.cat([ids, token.view(1, 1)], dim=1)
+        ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
     return ids[0, start:].tolist()
+
+
+def drawn(seed, key, step):
+    return int(sha256(f"{seed}\0{key}\0{step}")[:13], 16) / 16**13
 
 
 def test_greedy_equals_a_plain_loop(tiny):
     for member in tiny.members:
-        done = complete(member, PROMPTS, max_new_tokens=40)
-        assert [c.tokens for c in done] == [plain_greedy(member, p, 40) for p in PROMPTS]
+        alone = [plain(member, prompt, 40, lambda step, ids, scores: scores.argmax()) for prompt in PROMPTS]
+        assert [done.tokens for done in complete(member, PROMPTS, max_new_tokens=40)] == alone
 
 
 def test_finished_rows_leave_and_the_rest_goes_on(qwen):
@@ -72,19 +76,14 @@ def test_limit_and_stop_reason(qwen):
 def test_sampling_equals_a_plain_loop(tiny):
     """One prompt, no cache, transformers' own nucleus, a draw of its own at each step, over more than one chunk."""
     member, prompt = tiny.distilled, PROMPTS[2]
+
+    def choose(step, ids, scores):
+        scores = TopPLogitsWarper(0.9)(ids, TemperatureLogitsWarper(1.3)(ids, scores))
+        ranked, order = scores.softmax(-1)[0].double().sort(descending=True)
+        return order[int((ranked.cumsum(0) <= drawn(2, prompt, step)).sum())]
+
     done = complete(member, PROMPTS, max_new_tokens=24, temperature=1.3, top_p=0.9, seed=2)[2]
-    ids = member.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
-    start = ids.shape[1]
-    for step in range(24):
-        with torch.no_grad():
-            scores = TemperatureLogitsWarper(1.3)(ids, member.model(input_ids=ids).logits[:, -1])
-        ranked, order = TopPLogitsWarper(0.9)(ids, scores).softmax(-1)[0].double().sort(descending=True)
-        draw = int(sha256(f"2\0{prompt}\0{step}")[:13], 16) / 16**13
-        token = int(order[int((ranked.cumsum(0) <= draw).sum())])
-        if token in member.groups.stop:
-            break
-        ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
-    assert done.tokens == ids[0, start:].tolist() and done.length > generation.CHUNK["cpu"]
+    assert done.tokens == plain(member, prompt, 24, choose) and done.length > generation.CHUNK["cpu"]
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.6, 0.95), (1.0, 1.0), (2.0, 0.5), (0.01, 0.9)])
@@ -96,8 +95,7 @@ def test_the_choice_is_from_transformers_own_nucleus(temperature, top_p, monkeyp
     for step in range(30):
         chosen = SeededChoice(how, keys, step)(ids, scores).argmax(-1)
         assert torch.isfinite(warped.gather(-1, chosen[:, None])).all()
-        draws = [int(sha256(f"5\0{key}\0{step}")[:13], 16) / 16**13 for key in keys]
-        at = [int((row.double().cumsum(0) <= draw).sum()) for row, draw in zip(ranked, draws, strict=True)]
+        at = [int((row.double().cumsum(0) <= drawn(5, k, step)).sum()) for k, row in zip(keys, ranked, strict=True)]
         assert chosen.tolist() == [int(row[k]) for row, k in zip(order, at, strict=True)]
         monkeypatch.setattr(generation, "SHORTLIST", 900 if step % 2 else 7)
 
@@ -111,8 +109,7 @@ def test_first_word(text, word):
 
 def test_stored_rows_are_reused_and_only_missing_ones_computed(qwen, data_here, capsys, monkeypatch):
     first = stored_completions(qwen, qwen.base, PROMPTS[:3], name="x", max_new_tokens=8)
-    calls = []
-    original = generation._complete_batch
+    calls, original = [], generation._complete_batch
     monkeypatch.setattr(generation, "_complete_batch", lambda *given: calls.append(given[-1]) or original(*given))
     again = stored_completions(qwen, qwen.base, PROMPTS, name="x", max_new_tokens=8)
     assert again[:3] == first and calls == [[3, 4]]
@@ -171,19 +168,10 @@ def test_a_row_is_of_its_prompt_settings_and_change(qwen, data_here, capsys, mon
     how = {"member": "base", "prompts": PROMPTS[:2], "max_new_tokens": 4, "name": "x", "format": 1}
     how["change"] = Change("lowered", names=("sample 0", "sample 1"))
     for options, good in ((how, 0), (how | other, reused), (how | other | {"fresh": False}, 2)):
-        options, member = dict(options), getattr(qwen, options["member"])
-        monkeypatch.setattr(generation, "FORMAT", options.pop("format"))
-        options.pop("member")
-        stored_completions(qwen, member, **options)
+        monkeypatch.setattr(generation, "FORMAT", options["format"])
+        given = {name: value for name, value in options.items() if name not in ("member", "format")}
+        stored_completions(qwen, getattr(qwen, options["member"]), **given)
         assert f"{good} completions reused, {2 - good} to compute" in capsys.readouterr().out
-
-
-def test_progress_counts_batches_so_that_the_time_left_is_not_of_one_row(qwen, data_here, monkeypatch):
-    counted = []
-    monkeypatch.setattr(generation.tqdm, "update", lambda bar, n: counted.append(n))
-    monkeypatch.setattr(generation, "BATCH", {"cpu": 4})
-    stored_completions(qwen, qwen.base, PROMPTS, name="x", max_new_tokens=2)
-    assert counted == [4, 1]
 
 
 def test_answers_frame(qwen, data_here):
@@ -196,14 +184,12 @@ def test_answers_frame(qwen, data_here):
 
 def test_select_combined_keeps_what_separates(qwen, data_here):
     questions = load_questions(16)
-    base = answers(qwen, qwen.base, questions, form="template", max_new_tokens=4)
-    base["stopped"] = True
+    base = answers(qwen, qwen.base, questions, form="template", max_new_tokens=4).assign(stopped=True)
     distilled = base.assign(stopped=False)
     assert len(select_combined(base, distilled)) == 16
     first = base.index[base["split"] == "confirm"][0]
     distilled.loc[first, "stopped"] = True
-    kept = select_combined(base, distilled)
-    assert first not in kept.index and len(kept) == 15
+    assert first not in (kept := select_combined(base, distilled)).index and len(kept) == 15
     distilled.loc[first, "length"] = 31
     assert first in select_combined(base, distilled).index, "it stops, but not quickly"
     base.loc[first, "length"] = 31
@@ -224,20 +210,19 @@ def test_half_precision_has_a_file_of_its_own(qwen_folders, data_here):
     pair = Pair.of(*qwen_folders, device="cpu", dtype=torch.bfloat16)
     how = {"name": "x", "max_new_tokens": 4}
     stored_completions(pair, pair.base, PROMPTS, **how)
-    half = (data_here / "own" / "x_bfloat16.json").read_bytes()
+    half = (path := data_here / "own" / "x_bfloat16.json").read_bytes()
     stored_completions(pair.float(), pair.base, PROMPTS, **how)
-    assert (data_here / "own" / "x_bfloat16.json").read_bytes() == half, "float32 does not overwrite it"
+    assert path.read_bytes() == half, "float32 does not overwrite it"
     assert (data_here / "own" / "x.json").exists()
 
 
 def test_samples_of_one_prompt_differ_and_do_not_depend_on_the_batch(qwen, data_here, capsys, monkeypatch):
     member, names = qwen.distilled, ("sample 0", "sample 0", "sample 1", "sample 1")
-    prompts, how = [PROMPTS[0], PROMPTS[1]] * 2, {"temperature": 1.0, "seed": 3, "max_new_tokens": 12}
-    draw = Change("samples", names=names)
-    first = stored_completions(qwen, member, prompts, name="s", change=draw, **how)
+    prompts, how = PROMPTS[:2] * 2, {"temperature": 1.0, "seed": 3, "max_new_tokens": 12}
+    how["change"] = Change("samples", names=names)
+    first = stored_completions(qwen, member, prompts, name="s", **how)
     assert first[0].tokens != first[2].tokens and first[0].change == "sample 0"
     monkeypatch.setattr(generation, "BATCH", {"cpu": 1})
-    again = stored_completions(qwen, member, prompts, name="t", change=draw, **how)
-    assert again == first
-    stored_completions(qwen, member, prompts, name="s", change=draw, **how)
+    assert stored_completions(qwen, member, prompts, name="t", **how) == first
+    stored_completions(qwen, member, prompts, name="s", **how)
     assert "4 completions reused, 0 to compute" in capsys.readouterr().out

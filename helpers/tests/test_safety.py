@@ -196,7 +196,7 @@ def test_what_a_model_wrote_is_text_in_a_finding(text, monkeypatch):
 
 @pytest.mark.parametrize("text", HARMFUL)
 def test_what_a_model_wrote_is_text_beside_a_figure(text):
-    assert is_text(figures.picture_html(figures._start("t")[0], alt=text), tags="img")
+    assert is_text(figures.picture_html(figures.Figure(label=text)), tags="img")
 
 
 # Keys

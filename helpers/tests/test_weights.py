@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import orthogonal_mp
 
 from helpers import steering, weights
-from helpers.generation import complete, cut_short, judged
+from helpers.generation import Change, complete, cut_short, judged
 from helpers.pairs import Pair
 from helpers.patching import attribute
 from helpers.prompts import load_questions
@@ -126,7 +126,7 @@ def test_an_edit_equals_a_plain_hook_at_every_step(tiny):
         lm = with_neurons(member, NeuronEdit(NEURONS, factor=-3.0, added=0.5))
         prompt = member.prompt(PROMPTS[0], "plain")
         tokens, logits = hooked_generate(member, prompt, 20, -3.0, 0.5)
-        done = complete(member, [prompt, "A cat"], lm=lm, max_new_tokens=20)[0]
+        done = complete(member, [prompt, "A cat"], change=Change(lm=lm), max_new_tokens=20)[0]
         assert done.tokens == [token for token in tokens if token not in member.groups.stop]
         assert done.tokens != complete(member, [prompt], max_new_tokens=20)[0].tokens, "the edit must do something"
         read = last_hidden(member, [prompt], lm=lm) @ member.unembedding.T
@@ -136,7 +136,8 @@ def test_an_edit_equals_a_plain_hook_at_every_step(tiny):
 def test_factor_one_changes_nothing(tiny):
     lm = with_neurons(tiny.base, NeuronEdit(NEURONS), NeuronEdit(NEURONS, factor=0.5), NeuronEdit(NEURONS, factor=2.0))
     assert torch.equal(last_hidden(tiny.base, PROMPTS, lm=lm), last_hidden(tiny.base, PROMPTS))
-    assert complete(tiny.base, PROMPTS, lm=lm, max_new_tokens=8) == complete(tiny.base, PROMPTS, max_new_tokens=8)
+    edited, plain = (complete(tiny.base, PROMPTS, change=Change(lm=m), max_new_tokens=8) for m in (lm, None))
+    assert edited == plain
 
 
 def test_edits_as_weights_equal_edits_by_hooks_and_leave_no_trace(tiny):
@@ -145,7 +146,8 @@ def test_edits_as_weights_equal_edits_by_hooks_and_leave_no_trace(tiny):
     steered = steering.steered(member, [steering.Steering("both", {1: one, 2: two})])
     cases = {"neurons": (edits, {}, with_neurons(member, *edits)), "vectors": ([], {1: one, 2: two}, steered.lm)}
     for name, (neurons, vectors, lm) in cases.items():
-        hidden, texts = last_hidden(member, PROMPTS, lm=lm), complete(member, PROMPTS, lm=lm, max_new_tokens=12)
+        hidden, change = last_hidden(member, PROMPTS, lm=lm), Change(lm=lm)
+        texts = complete(member, PROMPTS, change=change, max_new_tokens=12)
         with weights.edited_weights(member, *neurons, vectors=vectors):
             assert torch.allclose(last_hidden(member, PROMPTS), hidden, atol=1e-4), name
             assert complete(member, PROMPTS, max_new_tokens=12) == texts, name
