@@ -132,6 +132,21 @@ def distill(
 
 
 @app.command()
+def trainings(
+    traces: Traces,
+    out: Annotated[Path, typer.Option(help="folder of the adapters")],
+    pair: Annotated[Literal["smol", "qwen-1.5b"], typer.Option(help="embedded pair")] = "smol",
+    data: Annotated[list[Controls], typer.Option(help="what of the traces, one or more")] = ["whole", "answers"],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(help="one or more")] = [0],  # noqa: B006
+    rank: Annotated[list[int], typer.Option(help="ranks to cut the pair's own change to")] = [],  # noqa: B006
+) -> None:
+    """Train controls and other seeds, and measure the study's effects on each: is it the reasoning, or any training?"""
+    from helpers.making.trainings import compare
+
+    print(f"written to {compare(traces, pair, data, seed, rank, out)}")
+
+
+@app.command()
 def autoencoder(
     traces: Traces,
     out: Out = None,
