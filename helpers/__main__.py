@@ -136,7 +136,10 @@ def trainings(
     traces: Traces,
     out: Annotated[Path, typer.Option(help="folder of the adapters")],
     pair: Annotated[Literal["smol", "qwen-1.5b"], typer.Option(help="embedded pair")] = "smol",
-    data: Annotated[list[Controls], typer.Option(help="what of the traces, one or more")] = ["whole", "answers"],  # noqa: B006
+    data: Annotated[list[str], typer.Option(help="whole, answers, no-waits, shuffled, blank, joined; one or more")] = [
+        "whole",
+        "answers",
+    ],  # noqa: B006
     seed: Annotated[list[int], typer.Option(help="one or more")] = [0],  # noqa: B006
     rank: Annotated[list[int], typer.Option(help="ranks to cut the pair's own change to")] = [],  # noqa: B006
 ) -> None:

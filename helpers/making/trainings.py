@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import embedded
+from helpers.checks import check_choice
 from helpers.fork import read_fork
 from helpers.generation import Completion, complete, judged
 from helpers.making.distill import SETTINGS, train
@@ -26,6 +27,7 @@ from helpers.store import data_dir, read_json, sha256, write_text
 from helpers.tokens import nonsense_tag
 from helpers.weights import MATRICES
 
+KINDS = ("whole", "answers", "no-waits", "shuffled", "blank", "joined")
 LIMIT, SHORT = 400, 30  # new tokens; the base's answers of at most so many are put before the models
 
 
@@ -34,6 +36,8 @@ def compare(
 ) -> Path:
     """Train each kind of data with each seed (first stage alone, so that all have as many steps of like data), measure
     each, and the pair's own adapter, whole and cut to some ranks. Rows of trainings made anew replace the old."""
+    for kind in kinds:
+        check_choice(kind, "data", KINDS)
     made: dict[tuple[str, int], Path] = {("the pair's own", 0): embedded.adapter_dir(pair)}
     for rank in ranks:
         name = f"the pair's own, cut to rank {rank}"
