@@ -139,9 +139,9 @@ def trainings(
     data: Annotated[list[str], typer.Option(help="whole, answers, no-waits, shuffled, blank, joined; one or more")] = [
         "whole",
         "answers",
-    ],  # noqa: B006
-    seed: Annotated[list[int], typer.Option(help="one or more")] = [0],  # noqa: B006
-    rank: Annotated[list[int], typer.Option(help="ranks to cut the pair's own change to")] = [],  # noqa: B006
+    ],
+    seed: Annotated[list[int], typer.Option(help="one or more")] = (0,),
+    rank: Annotated[list[int], typer.Option(help="ranks to cut the pair's own change to")] = (),
 ) -> None:
     """Train controls and other seeds, and measure the study's effects on each: is it the reasoning, or any training?"""
     from helpers.making.trainings import compare

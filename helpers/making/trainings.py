@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from accelerate.utils.memory import clear_device_cache
 from safetensors.torch import load_file, save_file
 
 from helpers import embedded
@@ -53,12 +54,15 @@ def compare(
 
 def _keep(pair: str, name: str, seed: int, adapter: Path) -> None:
     both = Pair.of(str(embedded.base_folder(pair)), str(embedded.distilled_folder(adapter, pair)), name=pair)
-    rows = [{"training": name, "seed": seed, "measure": what, **vars(value)} for what, value in effects(both).items()]
-    path, found = data_dir(pair) / "trainings.csv", pd.DataFrame(rows)
+    found = effects(both)
+    del both
+    clear_device_cache(garbage_collection=True)
+    rows = [{"training": name, "seed": seed, "measure": what, **vars(value)} for what, value in found.items()]
+    path, table = data_dir(pair) / "trainings.csv", pd.DataFrame(rows)
     if path.exists():
         old = pd.read_csv(path)
-        found = pd.concat([old[(old["training"] != name) | (old["seed"] != seed)], found])
-    write_text(path, found.to_csv(index=False, float_format="%.4g"))
+        table = pd.concat([old[(old["training"] != name) | (old["seed"] != seed)], table])
+    write_text(path, table.to_csv(index=False, float_format="%.4g"))
 
 
 def effects(pair: Pair, n_questions: int | None = None) -> dict[str, Interval]:
