@@ -136,10 +136,9 @@ def trainings(
     traces: Traces,
     out: Annotated[Path, typer.Option(help="folder of the adapters")],
     pair: Annotated[Literal["smol", "qwen-1.5b"], typer.Option(help="embedded pair")] = "smol",
-    data: Annotated[list[str], typer.Option(help="whole, answers, no-waits, shuffled, blank, joined; one or more")] = [
+    data: Annotated[list[str], typer.Option(help="what of them: whole, answers, no-waits, ...; one or more")] = (
         "whole",
-        "answers",
-    ],
+    ),
     seed: Annotated[list[int], typer.Option(help="one or more")] = (0,),
     rank: Annotated[list[int], typer.Option(help="ranks to cut the pair's own change to")] = (),
 ) -> None:
