@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from helpers.checks import check_choice, check_finite
+from helpers.checks import check_choice
 from helpers.pairs import Pair
 from helpers.stats import Interval
 from helpers.store import ROOT, UserError, data_dir, locked, read_json, write_records
@@ -37,7 +38,6 @@ class Rule:
 
     def __post_init__(self) -> None:
         check_choice(self.side, "side", ("above", "below", "away"))
-        check_finite(self.threshold, "threshold")
 
     def verdict(self, interval: Interval) -> Verdict:
         """Decide on one interval."""
@@ -79,9 +79,7 @@ class Published:
 
 def all_of(*verdicts: Verdict) -> Verdict:
     """A claim of several parts holds when all hold, and fails when any fails."""
-    if "does not hold" in verdicts:
-        return "does not hold"
-    return "holds" if set(verdicts) == {"holds"} else "inconclusive"
+    return next((one for one in ("does not hold", "inconclusive") if one in verdicts), "holds")
 
 
 def record(
@@ -93,7 +91,7 @@ def record(
     unit: str,
     rules: Sequence[Part],
     control: tuple[str, Interval],
-    details: Mapping[str, Interval | float | int | str] | None = None,
+    details: Mapping[str, Interval | float | int | str] = MappingProxyType({}),
     interval: Interval | None = None,
     split: str = "confirm",
     sample: str = "prompts",
@@ -102,25 +100,26 @@ def record(
     and n counts `sample` of a `split`. All parts decide; of two copies of one model nothing holds: a rule about each
     model alone may be met there, and says nothing about a pair. Raises UserError for an unknown id, or a name twice."""
     check_choice(finding, "finding", CLAIMS)
-    details, published = details or {}, isinstance(source, Published)
     names = [*(part.name for part in rules), *details]
     if len(set(names)) < len(names):
         raise UserError(f"two parts or details of {finding} have one name: tell them apart, they are read by it")
-    models = list(source.models if published else (member.identity for member in source.members))
+    if isinstance(source, Published):
+        evidence, ledger, models, settings = "published", "published", list(source.models), source.settings
+    else:
+        evidence, ledger, models, settings = "pair", source.name, [member.identity for member in source.members], ""
     interval, verdict = interval or rules[0].interval, all_of(*(part.verdict for part in rules))
     remark = NO_VALUE if np.isnan(interval.estimate) else ""
-    if verdict == "holds" and not published and len(set(models)) == 1:
+    if verdict == "holds" and evidence == "pair" and len(set(models)) == 1:
         verdict, remark = "inconclusive", ONE_MODEL
-    entry = {"id": finding, "evidence": "published" if published else "pair", "source": source.name, "models": models}
-    entry |= {"settings": source.settings if published else "", "claim": CLAIMS[finding], "notebook": notebook}
-    entry |= {"quantity": quantity, "unit": unit, **_stored(interval), "split": split, "sample": sample}
-    entry |= {"control": {"name": control[0], **_stored(control[1])}, "verdict": verdict, "remark": remark}
+    entry = {"id": finding, "evidence": evidence, "source": source.name, "models": models, "settings": settings}
+    entry |= {"claim": CLAIMS[finding], "notebook": notebook, "quantity": quantity, "unit": unit, **_stored(interval)}
+    entry |= {"split": split, "sample": sample, "control": {"name": control[0], **_stored(control[1])}}
+    entry |= {"verdict": verdict, "remark": remark}
     entry["rules"] = [{"name": p.name, **asdict(p.rule), **_stored(p.interval), "verdict": p.verdict} for p in rules]
     entry["details"] = {name: _stored(value) for name, value in details.items()}
-    ledger = "published" if published else source.name
     path = data_dir(ledger) / "findings.json"
     with locked(path):
-        others = [row for row in load_findings(ledger) if (row["id"], row["source"]) != (finding, source.name)]
+        others = [row for row in read_ledger(path) if (row["id"], row["source"]) != (finding, source.name)]
         write_records(path, sorted([*others, entry], key=lambda row: (row["id"], row["source"])))
     return entry
 
@@ -151,9 +150,7 @@ def _with_nan(value: Any) -> Any:
     """NaN for null, however deep."""
     if isinstance(value, dict):
         return {key: _with_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_nan(inner) for inner in value]
-    return np.nan if value is None else value
+    return list(map(_with_nan, value)) if isinstance(value, list) else np.nan if value is None else value
 
 
 def as_text(value: Any) -> str:
@@ -165,8 +162,8 @@ def as_text(value: Any) -> str:
 
 def headline(entry: dict[str, Any]) -> str:
     """A finding in one sentence: verdict, number, interval, n, control."""
-    control, published = entry["control"], entry["evidence"] == "published"
     of = " ".join(filter(None, (str(entry["n"]), entry["split"], entry["sample"])))
+    control, published = entry["control"], entry["evidence"] == "published"
     where = f"in published texts ({entry['source']})" if published else f"on pair `{entry['source']}`"
     return as_markdown(
         f"**{entry['id']} {entry['verdict']}** {where}. *{entry['claim']}* Measured: {entry['quantity']} "
@@ -183,8 +180,7 @@ def sentence(entry: dict[str, Any]) -> str:
     ]
     beside = "; ".join(f"{name}: {as_text(value)}" for name, value in entry["details"].items())
     beside = as_markdown(f"Beside it: {beside}." if beside else "")
-    paragraphs = [headline(entry), as_markdown("\n".join(parts)), entry["remark"], beside]
-    return "\n\n".join(filter(None, paragraphs))
+    return "\n\n".join(filter(None, [headline(entry), as_markdown("\n".join(parts)), entry["remark"], beside]))
 
 
 def as_markdown(text: str) -> str:
@@ -214,9 +210,5 @@ def claim(ledger: str, *findings: str) -> str:
 
 def table(ledger: str) -> pd.DataFrame:
     """The ledger of a pair as a table, one row a finding."""
-    columns = ["id", "quantity", "unit", "n", "verdict"]
-    rows = [
-        {key: row[key] for key in columns} | {"estimate": as_text(row), "control": as_text(row["control"])}
-        for row in load_findings(ledger)
-    ]
+    rows = [row | {"estimate": as_text(row), "control": as_text(row["control"])} for row in load_findings(ledger)]
     return pd.DataFrame(rows, columns=["id", "quantity", "estimate", "unit", "n", "control", "verdict"])
