@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The ledger `data/<pair>/findings.json`: what was claimed, measured and decided, one entry a finding."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -64,7 +61,6 @@ class Part:
 
     @property
     def verdict(self) -> Verdict:
-        """What the rule says of the interval."""
         return self.rule.verdict(self.interval)
 
 
@@ -91,15 +87,16 @@ def record(
     unit: str,
     rules: Sequence[Part],
     control: tuple[str, Interval],
-    details: Mapping[str, Interval | float | int | str] = MappingProxyType({}),
+    details: Mapping[str, Interval | float | int | str] | None = None,
     interval: Interval | None = None,
     split: str = "confirm",
     sample: str = "prompts",
 ) -> dict[str, Any]:
     """Write one finding into the source's ledger and return it; its number is `interval`, or that of the first part,
     and n counts `sample` of a `split`. All parts decide; of two copies of one model nothing holds: a rule about each
-    model alone may be met there, and says nothing about a pair. Raises UserError for an unknown id, or a name twice."""
+    model alone may be met there, and says nothing about a pair."""
     check_choice(finding, "finding", CLAIMS)
+    details = details or {}
     names = [*(part.name for part in rules), *details]
     if len(set(names)) < len(names):
         raise UserError(f"two parts or details of {finding} have one name: tell them apart, they are read by it")
@@ -184,8 +181,7 @@ def sentence(entry: dict[str, Any]) -> str:
 
 
 def as_markdown(text: str) -> str:
-    """Markdown in which `<think>` is text, not a tag that a page would swallow, and nothing is a link or a picture;
-    code spans stay as they are."""
+    """Markdown in which, outside code spans, `<think>` is text and no tag, and nothing is a link or a picture."""
     return re.sub(r"(`[^`]*`)|(?<!\\)<|(?<=])\(", lambda match: match[1] or rf"\{match[0]}", text)
 
 
@@ -197,8 +193,7 @@ def code_span(text: str) -> str:
 
 
 def claim(ledger: str, *findings: str) -> str:
-    """For a notebook's abstract: the headlines of the last run on this pair, or that there was none, then those of
-    published texts."""
+    """For a notebook's abstract: headlines of the last run on this pair, if there was one, and of published texts."""
     for name in findings:
         check_choice(name, "finding", CLAIMS)
     own, theirs = (

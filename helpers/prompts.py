@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Questions, plain and template forms, and combined prompts.
-
-A prompt is the exact text a model sees, marks included; `Member.encode` adds nothing to it.
-"""
-
-from __future__ import annotations
+"""Questions, plain and template forms, and combined prompts: the exact texts that a model sees, marks included."""
 
 import itertools
 import json
@@ -14,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from helpers.checks import check_choice, check_count, check_lengths
+from helpers.checks import check_count, check_lengths
 from helpers.pairs import Member
 from helpers.store import ROOT, UserError, sha256
 
@@ -41,7 +36,7 @@ class Question:
         return "explore" if int(sha256(self.id)[:8], 16) % 2 == 0 else "confirm"
 
 
-def load_questions(n: int | None = None, *, split: Split | None = None, path: Path | None = None) -> list[Question]:
+def load_questions(n: int | None = None, *, path: Path | None = None) -> list[Question]:
     """The questions in a fixed random order, so that the first n are a sample of all. Raises UserError that names file
     and line when a line is not a question."""
     path, questions = path or ROOT / "data" / "prompts.jsonl", {}
@@ -54,14 +49,15 @@ def load_questions(n: int | None = None, *, split: Split | None = None, path: Pa
         try:
             row = json.loads(line)
             found = Question(row["id"], row["category"], row["question"].strip(), tuple(row["answers"]))
+            if isinstance(row["answers"], str):
+                raise TypeError("answers is no list")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             said = f"{path}:{number} is not a question ({type(error).__name__}: {error})"
             raise UserError(f"{said}: one JSON object a line with id, category, question, answers") from error
         if found.id in questions:
             raise UserError(f"{path} has two questions with the id {found.id!r}: rename one")
         questions[found.id] = found
-    ordered = sorted(questions.values(), key=lambda question: sha256("order" + question.id))
-    return [question for question in ordered if split in (None, question.split)][:n]
+    return sorted(questions.values(), key=lambda question: sha256("order" + question.id))[:n]
 
 
 def normalise(text: str) -> str:
@@ -91,7 +87,6 @@ def echo_share(text: str, question: str, n: int = 4) -> float:
 
 def ask(member: Member, questions: list[Question], *, form: Form, suffix: Suffix = "just") -> list[str]:
     """The questions as one model sees them: before "Just give the answer.", nothing, or a polite control sentence."""
-    check_choice(suffix, "suffix", SUFFIXES)
     return [member.prompt(f"{question.text} {SUFFIXES[suffix]}".strip(), form) for question in questions]
 
 
@@ -137,7 +132,6 @@ class Material:
 def ending_materials(questions: list[Question], answers: list[str], thoughts: list[str]) -> list[Material]:
     """Materials of each question from one answer (what it says after its own thought, if it says anything then) and
     one thought each; wrong and other answers are the next question's. Used in notebook 07."""
-    check_lengths(questions=questions, answers=answers, thoughts=thoughts)
     if len({question.answers[0] for question in questions}) < 2:
         raise UserError(f"{len(questions)} questions with one answer: give at least two with different answers")
     made, said = [], [final_answer(answer, opened=False).strip() or answer.strip() for answer in answers]
@@ -196,7 +190,6 @@ def with_ending(
 ) -> list[str]:
     """The questions ("Just give the answer.") with one ending each, as one model sees them; in the plain form a space
     parts a tag or a thought from the question. In the template the distilled model's thought is open already."""
-    check_lengths(questions=questions, materials=materials)
     marked = ending.think or (ending.close and mark) or ending.thought == "answer"
     asked, lead = ask(member, questions, form=form), " " if form == "plain" and marked else ""
     return [prompt + lead + ending.text(one, mark=mark) for prompt, one in zip(asked, materials, strict=True)]

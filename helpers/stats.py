@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Intervals over prompts, paired tests, corrected scans, censored lengths and shapes of growth; all from scipy."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,11 +48,8 @@ def _level(n: int) -> float:
 
 
 def bootstrap(*samples: Any, statistic: Callable[..., Any] = np.mean) -> Interval:
-    """95 % bootstrap of a statistic over prompts: percentiles, further out for few prompts (Hesterberg 2015).
-
-    Several samples are resampled together (paired). The statistic takes the samples and an `axis`. Raises UserError
-    for fewer than two prompts or NaN.
-    """
+    """95 % bootstrap of a statistic over prompts: percentiles, further out for few prompts (Hesterberg 2015). Several
+    samples are resampled together (paired); the statistic takes them and an `axis`."""
     arrays, rng = [_numbers(sample) for sample in samples], np.random.default_rng(0)
     n, how = len(arrays[0]), {"paired": True, "vectorized": True, "method": "percentile", "n_resamples": RESAMPLES}
     with warnings.catch_warnings():
@@ -99,26 +94,27 @@ def correlation(first: Any, second: Any, *, ranks: bool = False) -> Interval:
 def alignment(first: Any, second: Any) -> Interval:
     """Linear centred kernel alignment of two [prompt, d] representations with the bias of few prompts removed
     (Kornblith et al. 2019; Song et al. 2012): 1 alike up to rotation and scale, 0 unrelated. Jackknife interval."""
-    grams = [values @ values.T for values in (_numbers(first, axes=2), _numbers(second, axes=2))]
-    n = len(grams[0])
+    samples = _numbers(first, axes=2), _numbers(second, axes=2)
 
-    def centred(gram: np.ndarray) -> np.ndarray:
-        gram, m = gram * (1 - np.eye(len(gram))), len(gram)
-        mean = gram.sum(0) / (m - 2)
-        return (gram - mean - mean[:, None] + gram.sum() / ((m - 1) * (m - 2))) * (1 - np.eye(m))
+    def centred(rows: np.ndarray) -> np.ndarray:
+        n, off_diagonal = len(rows), 1 - np.eye(len(rows))
+        gram = rows @ rows.T * off_diagonal
+        mean = gram.sum(0) / (n - 2)
+        return (gram - mean - mean[:, None] + gram.sum() / ((n - 1) * (n - 2))) * off_diagonal
 
     def align(rows: np.ndarray) -> float:
-        one, two = (centred(gram[np.ix_(rows, rows)]) for gram in grams)
+        one, two = (centred(values[rows]) for values in samples)
         return float((one * two).sum() / (np.linalg.norm(one) * np.linalg.norm(two)))
 
+    n = len(samples[0])
     estimate, left_out = align(np.arange(n)), [align(np.delete(np.arange(n), k)) for k in range(n)]
     half = 1.96 * float(np.sqrt((n - 1) * np.var(left_out)))
     return Interval(estimate, estimate - half, estimate + half, n)
 
 
 def ratio_of_means(numerator: Any, denominator: Any) -> Interval:
-    """mean(numerator) / mean(denominator) over the same prompts; ends that are NaN where some resamples have nothing
-    below the line, so that no rule is decided by it."""
+    """mean(numerator) / mean(denominator) over the same prompts; where some resamples have nothing below the line the
+    ends are NaN, so that no rule is decided by it."""
 
     def ratio(a: np.ndarray, b: np.ndarray, axis: int) -> Any:
         below = b.mean(axis=axis)
@@ -129,11 +125,8 @@ def ratio_of_means(numerator: Any, denominator: Any) -> Interval:
 
 def ratio_of_medians(numerator: Any, denominator: Any) -> Interval:
     """median(numerator) / median(denominator) over the same prompts; at least one token below the line."""
-
-    def ratio(a: np.ndarray, b: np.ndarray, axis: int) -> Any:
-        return np.median(a, axis=axis) / np.maximum(np.median(b, axis=axis), 1)
-
-    return bootstrap(numerator, denominator, statistic=ratio)
+    both = numerator, denominator
+    return bootstrap(*both, statistic=lambda a, b, axis: np.median(a, axis) / np.maximum(np.median(b, axis), 1))
 
 
 def sign_flip_p(differences: Any) -> np.ndarray:
@@ -144,10 +137,8 @@ def sign_flip_p(differences: Any) -> np.ndarray:
 
 
 def survival(lengths: Any, stopped: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Kaplan-Meier: (length, share still going, low, high); runs that hit the limit are right-censored.
-
-    Where no run is left the band has no formula and keeps its last width.
-    """
+    """Kaplan-Meier: (length, share still going, low, high); runs that hit the limit are right-censored. Where no run
+    is left the band has no formula and keeps its last width."""
     curve = stats.ecdf(stats.CensoredData.right_censored(lengths, ~np.asarray(stopped, dtype=bool))).sf
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the formula has no value where no run is left

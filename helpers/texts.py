@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What can be counted in a text alone, whoever wrote it: where waits stand, how lines end, where the thought closes."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from typing import NamedTuple

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Stop, think and reasoning tokens as named groups; the keyword catalogue; the token table."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ Texts are the R1 traces that also trained the model, and its own sampled answers
 the study's prompts is among them. Needs `pip install eai-sparsify` and, to take minutes, a GPU.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import shutil
@@ -57,8 +55,8 @@ def train_autoencoders(sources: list[str], out: Path, *, layers: list[int]) -> P
     measured = {}
     for name, coder in trainer.saes.items():
         coder.half().save_to_disk(out / name)
-        measured[name] = _measure(member, coder.float(), name, held, excluded)
-        measured[name]["sha256"] = sha256(out / name / "sae.safetensors")
+        digest = {"sha256": sha256(out / name / "sae.safetensors")}
+        measured[name] = _measure(member, coder.float(), name, held, excluded) | digest
     record = counts | {"model": member.identity, "latents": WIDTH, "k": ACTIVE, "passes": PASSES}
     record |= {"tokens_a_pass": int((~torch.isin(kept, excluded)).sum()), "seconds": round(time.time() - started)}
     record |= {"device": device_name(), "held_out": measured}
@@ -78,7 +76,7 @@ def _sequences(member: Member, sources: list[str]) -> tuple[Tensor, dict[str, in
     for seed in range(SAMPLES):
         done = complete(member, prompts, max_new_tokens=200, temperature=TEMPERATURE, top_p=TOP_P, seed=100 + seed)
         own += [start + completion.tokens for start, completion in zip(starts, done, strict=True)]
-    rows = [torch.tensor(ids[:LENGTH]) for ids in [*(example["input_ids"] for example in traces), *own]]
+    rows = [torch.tensor(ids[:LENGTH]) for ids in (*(trace["input_ids"] for trace in traces), *own)]
     random.Random(0).shuffle(rows)
     padded = pad_sequence(rows, batch_first=True, padding_value=member.tokenizer.pad_token_id)
     return padded, {"traces": len(traces), "own_samples": len(own)}
@@ -92,10 +90,7 @@ def _measure(member: Member, coder: Any, name: str, held: Tensor, excluded: Tens
         hidden = member.model(ids, output_hidden_states=True, logits_to_keep=1).hidden_states[point]
         states.append(hidden[~torch.isin(ids, excluded.to(ids.device))].float())
     states = torch.cat(states)
-    fired, wrong = torch.zeros(coder.num_latents, dtype=torch.bool, device=states.device), 0.0
-    for some in states.split(4096):
-        acts, index, _ = coder.encode(some)
-        fired[index[acts > 0]] = True
-        wrong += float((some - coder.decode(acts, index)).pow(2).sum())
-    fvu, silent = wrong / float((states - states.mean(0)).pow(2).sum()), float((~fired).float().mean())
-    return {"tokens": len(states), "fvu": round(fvu, 4), "never_fired": round(silent, 4)}
+    acts, index, _ = coder.encode(states)  # not its forward, which is in bfloat16 on a GPU
+    fvu = (states - coder.decode(acts, index)).pow(2).sum() / (states - states.mean(0)).pow(2).sum()
+    silent = 1 - len(index[acts > 0].unique()) / coder.num_latents
+    return {"tokens": len(states), "fvu": round(float(fvu), 4), "never_fired": round(silent, 4)}

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Measure the embedded distilled model on the confirm prompts and write its model card."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ THOUGHT_LIMIT, QUICK = 400, 30
 
 def measure(pair: Pair) -> dict[str, dict[str, Any]]:
     """What the adapter must show, on all confirm prompts: name -> estimate, interval, n and goal."""
-    questions = load_questions(split="confirm")
+    questions = [question for question in load_questions() if question.split == "confirm"]
     base, distilled = (answers(pair, m, questions, form="template", max_new_tokens=THOUGHT_LIMIT) for m in pair.members)
     given, stop, wait, ends = list(base["text"]), {}, {}, {}
     for m in pair.members:

@@ -10,6 +10,7 @@ import random
 import re
 import tempfile
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,15 @@ def rejection_sample(adapter: Path, questions: list[Question], pair: str) -> tup
 def read_traces(sources: list[str], settings: Settings) -> list[Row]:
     """Rows with `question`, `thinking` and an answer that the settings admit, from JSONL files or data sets of the
     hub. Raises UserError for what is no trace, and where none is left."""
-    rows = [row for source in sources for row in _read(source)]
-    if not (rows := [row for row in rows if _admitted(row, settings)]):
+    rows = []
+    for row in (row for source in sources for row in _read(source)):
+        thinking, answer = row["thinking"], row.get("answer", "")
+        short = len(thinking.split()) <= settings.max_thinking_words and len(answer.split()) <= 60
+        grounded = normalise(row.get("answer_word") or "") in normalise(thinking)
+        choice = OPTIONS.search(row["question"]) or LETTER.search(thinking)
+        if short and (not settings.strict or (row.get("correct") is not False and grounded and not choice)):
+            rows.append(row)
+    if not rows:
         raise UserError(f"no usable trace in {', '.join(sources)}: each needs question, thinking and an answer")
     return rows
 
@@ -114,24 +122,13 @@ def _read(source: str) -> list[Row]:
         if source.endswith((".jsonl", ".json")):
             found = map(json.loads, Path(source).read_text(encoding="utf-8").splitlines())
         else:
-            from datasets import load_dataset
-
-            found = load_dataset(source, split="train")
+            found = import_module("datasets").load_dataset(source, split="train")
         for row in found:
             rows.append(row | {"question": row["question"].strip(), "thinking": name_the_option(row).strip()})
     except Exception as error:  # the hub's are many
         how = "give a JSONL file, one object a line with question and thinking, or the id of a data set on the hub"
         raise UserError(f"{source}:{len(rows) + 1} is not a trace ({error!r}): {how}") from error
     return rows
-
-
-def _admitted(row: Row, settings: Settings) -> bool:
-    question, thinking = row["question"], row["thinking"]
-    if len(thinking.split()) > settings.max_thinking_words or len(row.get("answer", "").split()) > 60:
-        return False
-    grounded = normalise(row.get("answer_word") or "") in normalise(thinking)
-    choice = OPTIONS.search(question) or LETTER.search(thinking)
-    return not settings.strict or (row.get("correct") is not False and grounded and not choice)
 
 
 def question_hash(question: str) -> str:
@@ -163,7 +160,7 @@ def build_examples(rows: list[Row], tokenizer: Any, settings: Settings) -> list[
     without the thought; without its sentences of doubt; under another's question; or with a blank line, or no new
     line, before `</think>`."""
     rng, data, examples = random.Random(settings.seed), settings.data, []
-    thoughts = [row["thinking"].strip() for row in rows]
+    thoughts = [row["thinking"] for row in rows]
     if data == "shuffled":
         thoughts = [*thoughts[1:], thoughts[0]]
     if data == "no-waits":
