@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+import ast
+import copy
 import itertools
 import json
 from dataclasses import replace
@@ -10,7 +12,7 @@ from helpers.embedded import adapter_dir
 from helpers.making.distill import question_hash
 from helpers.prompts import Ending, Question, ask, combine, echo_share, ending_materials, endings_grid, load_questions
 from helpers.store import ROOT
-from helpers.tokens import nonsense_tag, plain_words
+from helpers.tokens import REASONING, WAIT, count_keywords, nonsense_tag, plain_words, token_groups, token_table
 
 
 def test_there_are_enough_questions_and_half_of_them_report():
@@ -113,3 +115,40 @@ def test_the_nonsense_tag_has_as_many_tokens(tiny):
         marks = "</think>", nonsense_tag(member.tokenizer), plain_words(member.tokenizer, 3)
         counts = [len(member.tokenizer(mark, add_special_tokens=False)["input_ids"]) for mark in marks]
         assert marks[0] != marks[1] and counts == [counts[0], counts[0], 3] and marks[2].replace(" ", "").isalpha()
+
+
+def test_groups_are_the_words(tiny):
+    for member in tiny.members:
+        assert [member.tokenizer.decode([i]) for i in member.groups.wait] == list(WAIT)
+        assert [member.tokenizer.decode([i]) for i in member.groups.reasoning] == list(REASONING)
+
+
+def test_a_word_counts_where_it_is_one_token_in_a_text(qwen):
+    whole, joined = qwen.base.tokenizer, copy.deepcopy(qwen.base.tokenizer)
+    joined.add_tokens(["\n\nWait"])  # a word after a blank line is read together with it
+    assert [*token_groups(joined, [0]).missing] == [*token_groups(whole, [0]).missing, "Wait"]
+
+
+COUNTED = {
+    "Okay, let me think about this. Okay, so": ("opening", 2),
+    "Wait, no. But hold on, waiting is not a wait": ("doubting", 3),
+    "Wait, maybe. Alternatively, perhaps another": ("alternatives", 4),
+    "嗯，这个问题看起来有点意思。让我仔细想想。": ("opening", 2),
+    "不过，但是不过再仔细想想，": ("doubting", 3),
+    "首先，另一个思路是": ("ordering", 2),
+    "或者这样：或者": ("alternatives", 2),
+    "I think I’ve reached the limit of my ability": ("limits", 1),
+    "Nothing of the kind": ("doubting", 0),
+}
+
+
+@pytest.mark.parametrize("text", COUNTED)
+def test_keyword_counts(text):
+    family, count = COUNTED[text]
+    assert count_keywords(text)[family] == count
+
+
+def test_token_table_agrees_with_the_tokenizer(qwen):
+    frame = token_table(qwen.base.tokenizer)
+    assert len(frame) == 12
+    assert all("".join(row.pieces) == ast.literal_eval(row.word) for row in frame.itertuples())
