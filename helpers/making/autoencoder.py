@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from helpers.embedded import distilled_folder
 from helpers.generation import complete
 from helpers.making.card import rendered
-from helpers.making.distill import Settings, build_examples, device_name, read_traces
+from helpers.making.distill import Settings, build_examples, read_traces
 from helpers.pairs import Member, load_member
 from helpers.prompts import JUST, load_questions
 from helpers.store import ROOT, UserError, sha256, write_text
@@ -59,7 +59,8 @@ def train_autoencoders(sources: list[str], out: Path, *, layers: list[int]) -> P
         measured[name] = _measure(member, coder.float(), name, held, excluded) | digest
     record = counts | {"model": member.identity, "latents": WIDTH, "k": ACTIVE, "passes": PASSES}
     record |= {"tokens_a_pass": int((~torch.isin(kept, excluded)).sum()), "seconds": round(time.time() - started)}
-    record |= {"device": device_name(), "held_out": measured}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    record |= {"device": device, "held_out": measured}
     write_text(out / "training.json", json.dumps(record, indent=1) + "\n")
     write_text(out / "README.md", rendered("autoencoder.md.j2", temperature=TEMPERATURE, top_p=TOP_P, **record))
     return out

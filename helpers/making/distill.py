@@ -156,9 +156,8 @@ def answer_text(row: Row, rng: random.Random) -> str:
 
 
 def build_examples(rows: list[Row], tokenizer: Any, settings: Settings) -> list[dict[str, list[int]]]:
-    """Token ids and labels of rows that are not too long; the loss covers the reply. `data` says what that is: whole;
-    without the thought; without its sentences of doubt; under another's question; or with a blank line, or no new
-    line, before `</think>`."""
+    """Token ids and labels of rows that are not too long; the loss covers the reply. By `data` it lacks the thought, or
+    its sentences of doubt, stands under another's question, or has a blank line or none before `</think>`."""
     rng, data, examples = random.Random(settings.seed), settings.data, []
     thoughts = [row["thinking"] for row in rows]
     if data == "shuffled":
@@ -196,10 +195,8 @@ def train(sources: list[str], out: Path, settings: Settings, pair: str = "smol",
     if source.head == "own":
         model = apart(embedded.untied(model), base, source)
         trained = {matrix: list(source.marks) for matrix in ("embed_tokens", "lm_head")}
-    lora = peft.LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", trainable_token_indices=trained,
-        task_type="CAUSAL_LM",
-    )  # fmt: skip
+    sizes = {"r": settings.rank, "lora_alpha": settings.alpha, "trainable_token_indices": trained}
+    lora = peft.LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM", **sizes)
     model, cuda, tf32 = peft.get_peft_model(model, lora), torch.cuda.is_available(), settings.precision == "tf32"
     at_once = min(settings.rows_at_once, settings.batch_size)
     arguments = tf.TrainingArguments(
@@ -209,8 +206,7 @@ def train(sources: list[str], out: Path, settings: Settings, pair: str = "smol",
         tf32=cuda and tf32, logging_steps=10, save_strategy="no", report_to=[], disable_tqdm=True,
         logging_nan_inf_filter=False,
     )  # fmt: skip
-    padded = tf.DataCollatorForSeq2Seq(tokenizer)
-    trainer = tf.Trainer(model=model, args=arguments, train_dataset=examples, data_collator=padded)
+    trainer = tf.Trainer(model, arguments, tf.DataCollatorForSeq2Seq(tokenizer), examples)
     seconds = trainer.train().metrics["train_runtime"]
     losses = [{key: said[key] for key in ("step", "loss")} for said in trainer.state.log_history if "loss" in said]
     if any(said["loss"] != said["loss"] for said in losses):
@@ -222,7 +218,7 @@ def train(sources: list[str], out: Path, settings: Settings, pair: str = "smol",
     save_file({name: weight.half() for name, weight in load_file(weights).items()}, weights, metadata={"format": "pt"})
     record = {"adapter_sha256": sha256(weights), "settings": asdict(settings), **more}
     record |= {"traces": sum("model" in row for row in rows), "rows": len(rows), "sequences": len(examples)}
-    record |= {"seconds": round(seconds), "device": device_name(), "log": losses}
+    record |= {"seconds": round(seconds), "device": torch.cuda.get_device_name() if cuda else "cpu", "log": losses}
     record["question_sha256"] = sorted({question_hash(row["question"]) for row in rows})
     write_text(out / "training.json", json.dumps(record, indent=1) + "\n")
     return out
@@ -238,8 +234,3 @@ def apart(model: Any, base: Path, source: embedded.Source) -> Any:
             for matrix in (model.model.embed_tokens.weight, model.lm_head.weight):
                 matrix.data[index] = matrix.data[spelled].mean(0)
     return model
-
-
-def device_name() -> str:
-    """The GPU's name, or cpu."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -21,14 +21,12 @@ TEXTS = Published("traces of others", ("a/base", "a/distilled"), "temperature 0.
     [
         (Rule("above", 2.0), 2.1, 3, "holds"),
         (Rule("above", 2.0), 1.9, 2.1, "inconclusive"),
-        (Rule("below", -2.0), -4, -3, "holds"),
         (Rule("below", -2.0), -1, 1, "does not hold"),
         (Rule("away", 0.5), -2, -1, "holds"),
         (Rule("away", 0.5), -0.4, 0.4, "does not hold"),
         (Rule("away", 0.5), 0.4, 0.6, "inconclusive"),
         (Rule("above", 0.0, 0.5), 0.6, 1, "holds"),
         (Rule("above", 0.0, 0.5), 0.4, 1, "inconclusive"),
-        (Rule("below", 0.0, 0.5), 0.1, 0.4, "inconclusive"),
         (Rule("below", 0.0, 0.5), 0.6, 1, "does not hold"),
         (Rule("above", 0.0), NAN, NAN, "inconclusive"),
     ],
@@ -119,8 +117,7 @@ def test_a_finding_without_a_value_is_null_on_disk_and_read_as_none_of_the_numbe
 def test_published_texts_have_a_ledger_of_their_own_and_stand_beside_the_pairs(qwen, data_here, monkeypatch):
     """One row a claim and source; one model may stand alone there."""
     write(qwen, details={"beside": 1})
-    others = Published("one model's", ("a/distilled",))
-    for source in (TEXTS, others, TEXTS):
+    for source in (TEXTS, Published("one model's", ("a/distilled",)), TEXTS):
         entry = write(source)
     assert entry["evidence"] == "published" and entry["models"] == ["a/base", "a/distilled"]
     rows = load_findings("published")

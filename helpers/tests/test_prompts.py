@@ -10,7 +10,7 @@ import pytest
 from helpers import prompts
 from helpers.embedded import adapter_dir
 from helpers.making.distill import question_hash
-from helpers.prompts import Ending, Question, ask, combine, echo_share, ending_materials, endings_grid, load_questions
+from helpers.prompts import Ending, Question, combine, echo_share, ending_materials, endings_grid, load_questions
 from helpers.store import ROOT
 from helpers.tokens import REASONING, WAIT, count_keywords, nonsense_tag, plain_words, token_groups, token_table
 
@@ -25,8 +25,7 @@ def test_there_are_enough_questions_and_half_of_them_report():
 
 def test_no_question_was_trained_on():
     trained = set(json.loads((adapter_dir() / "training.json").read_text())["question_sha256"])
-    assert len(trained) > 1000
-    assert not trained & {question_hash(q.text) for q in load_questions()}
+    assert len(trained) > 1000 and not trained & {question_hash(q.text) for q in load_questions()}
     practice = {question_hash(q.text) for q in load_questions(path=ROOT / "data" / "practice.jsonl")}
     assert trained & practice, "the hashes cover what was trained on"
 
@@ -61,14 +60,11 @@ QUESTIONS = [Question("a", "x", "Capital of France?", ("Paris",)), Question("b",
 ANSWERS = ["The capital is Paris", "It is Rome."]
 
 
-def test_materials_swap_the_answer_and_end_in_a_period():
+def test_materials_swap_the_answer_for_the_next_questions_and_end_in_a_period():
     one, two = ending_materials(QUESTIONS, ANSWERS, [" I think. ", "So?"])
     assert one == prompts.Material("The capital is Paris.", "Paris", "The capital is Rome.", "It is Rome.", "I think.")
     assert two.wrong == "It is Paris." and two.other == "The capital is Paris."
     assert ending_materials(QUESTIONS, ["It is Lyon", "Rome"], ["", ""])[0].wrong == "Rome."
-
-
-def test_wrong_and_other_answers_are_the_next_questions_round_about():
     questions = [Question(str(k), "c", f"Number {k}?", (str(k),)) for k in (1, 2, 2, 3)]
     made = ending_materials(questions, ["It is 1", "It is 2", "It is 2!", "It is 3"], [""] * 4)
     assert [one.other for one in made] == ["It is 2.", "It is 3.", "It is 3.", "It is 1."]
@@ -96,18 +92,12 @@ def test_the_grid_holds_every_combination_once():
 def test_endings_tokenise_as_intended_on_both_tokenizers(tiny):
     materials = ending_materials(QUESTIONS, ANSWERS, ["I think.", "So?"])
     for member, form in itertools.product(tiny.members, ("plain", "template")):
-        bare = ask(member, QUESTIONS, form=form)
         for ending in endings_grid(answer="sentence"):
-            ended = prompts.with_ending(member, QUESTIONS, materials, ending, form=form)
-            for prompt, start in zip(ended, bare, strict=True):
+            for prompt in prompts.with_ending(member, QUESTIONS, materials, ending, form=form):
                 ids = member.encode([prompt])["input_ids"][0].tolist()
-                assert prompt.startswith(start) and member.tokenizer.decode(ids) == prompt
-                if member.bos:
-                    assert ids.count(member.tokenizer.bos_token_id) == 1
-                if member.groups.end_think is not None:
-                    assert ids.count(member.groups.end_think) == ending.close
-        gone = prompts.with_ending(member, QUESTIONS, materials, Ending(close=True), form=form, mark="")
-        assert not any("</think>" in prompt for prompt in gone)
+                assert member.tokenizer.decode(ids) == prompt
+                assert not member.bos or ids.count(member.tokenizer.bos_token_id) == 1
+                assert member.groups.end_think is None or ids.count(member.groups.end_think) == ending.close
 
 
 def test_the_nonsense_tag_has_as_many_tokens(tiny):
@@ -150,5 +140,4 @@ def test_keyword_counts(text):
 
 def test_token_table_agrees_with_the_tokenizer(qwen):
     frame = token_table(qwen.base.tokenizer)
-    assert len(frame) == 12
-    assert all("".join(row.pieces) == ast.literal_eval(row.word) for row in frame.itertuples())
+    assert len(frame) == 12 and all("".join(row.pieces) == ast.literal_eval(row.word) for row in frame.itertuples())

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from scipy.stats import t as student
 
 from helpers import findings, stats
@@ -32,8 +33,8 @@ def test_the_interval_of_a_normal_mean_is_students(n):
 @pytest.mark.parametrize("n", [2, 3])
 def test_two_or_three_prompts_give_the_whole_range(n):
     values = [1.0, 2.0, 5.0][:n]
-    found, (band,) = bootstrap(values), stats.bands([[value] for value in values])
-    assert found == band and (found.estimate, found.low, found.high) == (np.mean(values), 1.0, values[-1])
+    found = bootstrap(values)
+    assert (found.estimate, found.low, found.high) == (np.mean(values), 1.0, values[-1])
 
 
 def test_samples_are_resampled_together_and_below_the_line_stands_at_least_one_token():
@@ -75,14 +76,11 @@ def test_a_prompt_left_out_is_not_in_the_fit():
     assert stats.held_out_errors(curves)["linear"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_correlations_by_scipy():
-    from scipy.stats import pearsonr, spearmanr
-
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=50)
-    y = x**3 + rng.normal(size=50)
+def test_correlations_by_numpy_and_scipy():
+    x, noise = np.random.default_rng(0).normal(size=(2, 50))
+    y = x**3 + noise
     plain, ranked = stats.correlation(x, y), stats.correlation(x, y, ranks=True)
-    assert plain.estimate == pytest.approx(pearsonr(x, y).statistic)
+    assert plain.estimate == pytest.approx(np.corrcoef(x, y)[0, 1])
     assert ranked.estimate == pytest.approx(spearmanr(x, y).statistic)
     assert plain.low < plain.estimate < plain.high and ranked.low > 0.3
     assert stats.correlation(x, np.ones(50)).estimate == 0
