@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from helpers.checks import check_count, check_lengths
+from helpers.checks import check_choice, check_count, check_lengths
 from helpers.pairs import Member
 from helpers.store import ROOT, UserError, sha256
 
@@ -87,6 +87,7 @@ def echo_share(text: str, question: str, n: int = 4) -> float:
 
 def ask(member: Member, questions: list[Question], *, form: Form, suffix: Suffix = "just") -> list[str]:
     """The questions as one model sees them: before "Just give the answer.", nothing, or a polite control sentence."""
+    check_choice(suffix, "suffix", SUFFIXES)
     return [member.prompt(f"{question.text} {SUFFIXES[suffix]}".strip(), form) for question in questions]
 
 
