@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The ledger `data/<pair>/findings.json`: what was claimed, measured and decided, one entry a finding."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from helpers.checks import check_choice, check_finite
+from helpers.checks import check_choice
 from helpers.pairs import Pair
 from helpers.stats import Interval
 from helpers.store import ROOT, UserError, data_dir, locked, read_json, write_records
@@ -37,7 +35,6 @@ class Rule:
 
     def __post_init__(self) -> None:
         check_choice(self.side, "side", ("above", "below", "away"))
-        check_finite(self.threshold, "threshold")
 
     def verdict(self, interval: Interval) -> Verdict:
         """Decide on one interval."""
@@ -64,7 +61,6 @@ class Part:
 
     @property
     def verdict(self) -> Verdict:
-        """What the rule says of the interval."""
         return self.rule.verdict(self.interval)
 
 
@@ -79,9 +75,7 @@ class Published:
 
 def all_of(*verdicts: Verdict) -> Verdict:
     """A claim of several parts holds when all hold, and fails when any fails."""
-    if "does not hold" in verdicts:
-        return "does not hold"
-    return "holds" if set(verdicts) == {"holds"} else "inconclusive"
+    return next((one for one in ("does not hold", "inconclusive") if one in verdicts), "holds")
 
 
 def record(
@@ -102,29 +96,30 @@ def record(
     """Write one finding into the source's ledger and return it; its number is `interval`, or that of the first part,
     and n counts `sample` of a `split`. `stopping`: the same claim by the log-odds of stopping, where its own metric is
     another; its verdict stands beside. All parts decide; of two copies of one model nothing holds: a rule about each
-    model alone may be met there, and says nothing about a pair. Raises UserError for an unknown id, or a name twice."""
+    model alone may be met there, and says nothing about a pair."""
     check_choice(finding, "finding", CLAIMS)
-    details, published = details or {}, isinstance(source, Published)
+    details = details or {}
     names = [*(part.name for part in (*rules, *stopping)), *details]
     if len(set(names)) < len(names):
         raise UserError(f"two parts or details of {finding} have one name: tell them apart, they are read by it")
-    models = list(source.models if published else (member.identity for member in source.members))
-    interval, one_model = interval or rules[0].interval, not published and len(set(models)) == 1
+    if isinstance(source, Published):
+        evidence, ledger, models, settings = "published", "published", list(source.models), source.settings
+    else:
+        evidence, ledger, models, settings = "pair", source.name, [member.identity for member in source.members], ""
+    interval, one_model = interval or rules[0].interval, evidence == "pair" and len(set(models)) == 1
     verdict, by_odds = (all_of(*(part.verdict for part in parts)) for parts in (rules, stopping))
     remark = NO_VALUE if np.isnan(interval.estimate) else ONE_MODEL if one_model and verdict == "holds" else ""
     verdict, by_odds = ("inconclusive" if one_model and one == "holds" else one for one in (verdict, by_odds))
-    entry = {"id": finding, "evidence": "published" if published else "pair", "source": source.name, "models": models}
-    entry |= {"settings": source.settings if published else "", "claim": CLAIMS[finding], "notebook": notebook}
-    entry |= {"quantity": quantity, "unit": unit, **_stored(interval), "split": split, "sample": sample}
-    entry |= {"control": {"name": control[0], **_stored(control[1])}, "verdict": verdict, "remark": remark}
-    entry["rules"], parts = ([_part(part) for part in some] for some in (rules, stopping))
-    if parts:
-        entry["stopping"] = {"verdict": by_odds, "rules": parts}
+    entry = {"id": finding, "evidence": evidence, "source": source.name, "models": models, "settings": settings}
+    entry |= {"claim": CLAIMS[finding], "notebook": notebook, "quantity": quantity, "unit": unit, **_stored(interval)}
+    entry |= {"split": split, "sample": sample, "control": {"name": control[0], **_stored(control[1])}}
+    entry |= {"verdict": verdict, "remark": remark, "rules": [_part(part) for part in rules]}
+    if stopping:
+        entry["stopping"] = {"verdict": by_odds, "rules": [_part(part) for part in stopping]}
     entry["details"] = {name: _stored(value) for name, value in details.items()}
-    ledger = "published" if published else source.name
     path = data_dir(ledger) / "findings.json"
     with locked(path):
-        others = [row for row in load_findings(ledger) if (row["id"], row["source"]) != (finding, source.name)]
+        others = [row for row in read_ledger(path) if (row["id"], row["source"]) != (finding, source.name)]
         write_records(path, sorted([*others, entry], key=lambda row: (row["id"], row["source"])))
     return entry
 
@@ -159,9 +154,7 @@ def _with_nan(value: Any) -> Any:
     """NaN for null, however deep."""
     if isinstance(value, dict):
         return {key: _with_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_nan(inner) for inner in value]
-    return np.nan if value is None else value
+    return list(map(_with_nan, value)) if isinstance(value, list) else np.nan if value is None else value
 
 
 def as_text(value: Any) -> str:
@@ -173,8 +166,8 @@ def as_text(value: Any) -> str:
 
 def headline(entry: dict[str, Any]) -> str:
     """A finding in one sentence: verdict, number, interval, n, control."""
-    control, published = entry["control"], entry["evidence"] == "published"
     of = " ".join(filter(None, (str(entry["n"]), entry["split"], entry["sample"])))
+    control, published = entry["control"], entry["evidence"] == "published"
     where = f"in published texts ({entry['source']})" if published else f"on pair `{entry['source']}`"
     return as_markdown(
         f"**{entry['id']} {entry['verdict']}** {where}. *{entry['claim']}* Measured: {entry['quantity']} "
@@ -197,13 +190,11 @@ def sentence(entry: dict[str, Any]) -> str:
         by_odds = f"**By the log-odds of stopping: {odds['verdict']}**\n\n{by_odds}"
     beside = "; ".join(f"{name}: {as_text(value)}" for name, value in entry["details"].items())
     beside = as_markdown(f"Beside it: {beside}." if beside else "")
-    paragraphs = [headline(entry), parts, entry["remark"], by_odds, beside]
-    return "\n\n".join(filter(None, paragraphs))
+    return "\n\n".join(filter(None, [headline(entry), parts, entry["remark"], by_odds, beside]))
 
 
 def as_markdown(text: str) -> str:
-    """Markdown in which `<think>` is text, not a tag that a page would swallow, and nothing is a link or a picture;
-    code spans stay as they are."""
+    """Markdown in which, outside code spans, `<think>` is text and no tag, and nothing is a link or a picture."""
     return re.sub(r"(`[^`]*`)|(?<!\\)<|(?<=])\(", lambda match: match[1] or rf"\{match[0]}", text)
 
 
@@ -215,8 +206,7 @@ def code_span(text: str) -> str:
 
 
 def claim(ledger: str, *findings: str) -> str:
-    """For a notebook's abstract: the headlines of the last run on this pair, or that there was none, then those of
-    published texts."""
+    """For a notebook's abstract: headlines of the last run on this pair, if there was one, and of published texts."""
     for name in findings:
         check_choice(name, "finding", CLAIMS)
     own, theirs = (
@@ -228,9 +218,5 @@ def claim(ledger: str, *findings: str) -> str:
 
 def table(ledger: str) -> pd.DataFrame:
     """The ledger of a pair as a table, one row a finding."""
-    columns = ["id", "quantity", "unit", "n", "verdict"]
-    rows = [
-        {key: row[key] for key in columns} | {"estimate": as_text(row), "control": as_text(row["control"])}
-        for row in load_findings(ledger)
-    ]
+    rows = [row | {"estimate": as_text(row), "control": as_text(row["control"])} for row in load_findings(ledger)]
     return pd.DataFrame(rows, columns=["id", "quantity", "estimate", "unit", "n", "control", "verdict"])

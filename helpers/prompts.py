@@ -1,19 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Questions, plain and template forms, and combined prompts.
-
-A prompt is the exact text a model sees, marks included; `Member.encode` adds nothing to it.
-"""
-
-from __future__ import annotations
+"""Questions, plain and template forms, and combined prompts: the exact texts that a model sees, marks included."""
 
 import itertools
 import json
 import random
 import re
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Literal
 
 from helpers.checks import check_choice, check_count, check_lengths
 from helpers.pairs import Member
@@ -42,33 +36,28 @@ class Question:
         return "explore" if int(sha256(self.id)[:8], 16) % 2 == 0 else "confirm"
 
 
-def load_questions(n: int | None = None, *, split: Split | None = None, path: Path | None = None) -> list[Question]:
+def load_questions(n: int | None = None, *, path: Path | None = None) -> list[Question]:
     """The questions in a fixed random order, so that the first n are a sample of all. Raises UserError that names file
     and line when a line is not a question."""
-    path = path or ROOT / "data" / "prompts.jsonl"
+    path, questions = path or ROOT / "data" / "prompts.jsonl", {}
     check_count(1 if n is None else n, "questions")
-    check_choice(split or "explore", "split", get_args(Split))
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path} ({error}): restore it with git, or name another file") from error
-    questions = [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
-    if repeated := [name for name, times in Counter(question.id for question in questions).items() if times > 1]:
-        raise UserError(f"{path} has two questions with the id {repeated[0]!r}: rename one")
-    questions.sort(key=lambda question: sha256("order" + question.id))
-    return [question for question in questions if split in (None, question.split)][:n]
-
-
-def _parse(line: str, place: str) -> Question:
-    try:
-        row = json.loads(line)
-        texts = [row["id"], row["category"], row["question"].strip(), *row["answers"]]
-        if not all(text.strip() for text in texts) or not row["answers"] or isinstance(row["answers"], str):
-            raise TypeError("a text is empty, or answers is no list")
-        return Question(*texts[:3], tuple(texts[3:]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        said = f"{place} is not a question ({type(error).__name__}: {error})"
-        raise UserError(f"{said}: one JSON object a line with id, category, question, answers") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            found = Question(row["id"], row["category"], row["question"].strip(), tuple(row["answers"]))
+            if isinstance(row["answers"], str):
+                raise TypeError("answers is no list")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            said = f"{path}:{number} is not a question ({type(error).__name__}: {error})"
+            raise UserError(f"{said}: one JSON object a line with id, category, question, answers") from error
+        if found.id in questions:
+            raise UserError(f"{path} has two questions with the id {found.id!r}: rename one")
+        questions[found.id] = found
+    return sorted(questions.values(), key=lambda question: sha256("order" + question.id))[:n]
 
 
 def normalise(text: str) -> str:
@@ -117,7 +106,6 @@ def shuffle_words(text: str, seed: int) -> str:
 
 def neutral_sentences(n: int | None = None) -> list[str]:
     """Plain statements that ask and answer nothing, each ending in a period. Used in notebooks 02 and 03."""
-    check_count(1 if n is None else n, "sentences")
     lines = (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8-sig").splitlines()
     return [line for line in lines if line.strip()][:n]
 
@@ -145,7 +133,6 @@ class Material:
 def ending_materials(questions: list[Question], answers: list[str], thoughts: list[str]) -> list[Material]:
     """Materials of each question from one answer (what it says after its own thought, if it says anything then) and
     one thought each; wrong and other answers are the next question's. Used in notebook 07."""
-    check_lengths(questions=questions, answers=answers, thoughts=thoughts)
     if len({question.answers[0] for question in questions}) < 2:
         raise UserError(f"{len(questions)} questions with one answer: give at least two with different answers")
     made, said = [], [final_answer(answer, opened=False).strip() or answer.strip() for answer in answers]
@@ -160,20 +147,27 @@ def ending_materials(questions: list[Question], answers: list[str], thoughts: li
     return made
 
 
+# What each part of an ending may be; "none" is no part of the grid, in which an answer always stands
+PARTS: dict[str, tuple[bool | str, ...]] = {
+    "think": (False, True),
+    "thought": ("none", "answer", "real"),
+    "close": (False, True),
+    "gap": ("", " ", "\n", "\n\n"),
+    "answer": ("sentence", "open", "word.", "word", "wrong", "other"),
+    "tags": (False, True),
+}
+
+
 @dataclass(frozen=True)
 class Ending:
     """What stands after a question, part by part: `<think>`, a thought, `</think>`, a gap, an answer, answer tags."""
 
     think: bool = False
-    thought: Literal["none", "answer", "real"] = "none"
+    thought: str = "none"
     close: bool = False
-    gap: Literal["", " ", "\n", "\n\n"] = ""
-    answer: Literal["none", "sentence", "open", "word.", "word", "wrong", "other"] = "sentence"
+    gap: str = ""
+    answer: str = "sentence"  # or "none"
     tags: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("thought", "gap", "answer"):
-            check_choice(getattr(self, name), name, _parts()[name])
 
     def text(self, material: Material, *, mark: str = END) -> str:
         """The ending's text; `mark` stands where `</think>` would (the control puts a nonsense tag there). The new
@@ -186,15 +180,10 @@ class Ending:
         return f"{'<think>' * self.think}{thought}{mark * self.close}{self.gap}{said}"
 
 
-def _parts() -> dict[str, tuple[Any, ...]]:
-    """What each part of an ending may be, in order."""
-    return {name: get_args(hint) or (False, True) for name, hint in get_type_hints(Ending).items()}
-
-
-def endings_grid(**fixed: object) -> list[Ending]:
-    """Every combination of the parts but those held `fixed`; an answer always stands."""
-    parts = _parts() | {"answer": _parts()["answer"][1:]} | {name: (value,) for name, value in fixed.items()}
-    return [Ending(**dict(zip(parts, choice, strict=True))) for choice in itertools.product(*parts.values())]
+def endings_grid(**fixed: bool | str) -> list[Ending]:
+    """Every combination of PARTS but those held `fixed`."""
+    choices = itertools.product(*(PARTS | {name: (value,) for name, value in fixed.items()}).values())
+    return [Ending(*choice) for choice in choices]
 
 
 def with_ending(
@@ -202,7 +191,6 @@ def with_ending(
 ) -> list[str]:
     """The questions ("Just give the answer.") with one ending each, as one model sees them; in the plain form a space
     parts a tag or a thought from the question. In the template the distilled model's thought is open already."""
-    check_lengths(questions=questions, materials=materials)
     marked = ending.think or (ending.close and mark) or ending.thought == "answer"
     asked, lead = ask(member, questions, form=form), " " if form == "plain" and marked else ""
     return [prompt + lead + ending.text(one, mark=mark) for prompt, one in zip(asked, materials, strict=True)]

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What can be counted in a text alone, whoever wrote it: where waits stand, how lines end, where the thought closes."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from typing import NamedTuple
@@ -15,7 +13,7 @@ from helpers.store import ROOT
 from helpers.tokens import THINK, WAIT, count_keywords
 
 CLOSE = THINK[1]
-A_WAIT = re.compile(r"\b[Ww]ait\b")
+A_WAIT = re.compile(r"( ?)\b([Ww]ait)\b")
 LINE_BREAK = re.compile(r"[ \t]*\n\s*")
 GAPS = ("one new line", "blank line")
 # How a line ends, first match first; what fits none is "other".
@@ -66,8 +64,7 @@ def line_breaks(text: str) -> list[LineBreak]:
 def waits(text: str) -> Counter[tuple[str, str]]:
     """Whole words "wait" and "Wait", by (what stands before it, spelling): before it one of GAPS, "space" or "other";
     spelled as the tokens are, a space before the word being part of it."""
-    return Counter((gap_before(text, m.start()), " " * (text[m.start() - 1 : m.start()] == " ") + m[0])
-                   for m in A_WAIT.finditer(text))  # fmt: skip
+    return Counter((gap_before(text, m.start(2)), m[0]) for m in A_WAIT.finditer(text))
 
 
 def gap_before(text: str, place: int) -> str:
@@ -120,12 +117,10 @@ def rate(hits: pd.Series, places: pd.Series) -> Interval:
 
 
 def fork_rates(counts: pd.DataFrame) -> dict[str, Interval]:
-    """Is the end of a thought decided at the end of a line? Over counts of `measure`, one row a text: closings that
-    follow one new line; and at ends of sentences before prose, by one new line and by a blank line, how often the
-    thought closes there or "Wait" comes next. Used in notebook 07."""
-    closed = counts[counts["closings"] > 0]
-    after_one = closed["gap_before_close"] == GAPS[0]
-    found = {"closings after one new line": share(after_one) if len(closed) > 1 else NOTHING}
+    """Over counts of `measure`, one row a text: closings that follow one new line; and at ends of sentences before
+    prose, by one new line or a blank line, how often the thought closes or "Wait" follows. Used in notebook 07."""
+    after_one = counts.loc[counts["closings"] > 0, "gap_before_close"] == GAPS[0]
+    found = {"closings after one new line": share(after_one) if len(after_one) > 1 else NOTHING}
     for gap in GAPS:
         for what in ("closes", "waits"):
             found[f"{what} after {gap}"] = rate(counts[f"sentences, {gap}: {what}"], _places(counts, gap))
@@ -138,7 +133,7 @@ def difference(counts: pd.DataFrame, what: str) -> Interval:
     cells = [(counts[f"sentences, {gap}: {what}"], _places(counts, gap)) for gap in GAPS]
     (hits, places), (other_hits, other_places) = cells if what == "closes" else cells[::-1]
 
-    def apart(a: np.ndarray, n: np.ndarray, b: np.ndarray, m: np.ndarray, axis: int = -1) -> np.ndarray:
+    def apart(a: np.ndarray, n: np.ndarray, b: np.ndarray, m: np.ndarray, axis: int) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
             return a.sum(axis=axis) / n.sum(axis=axis) - b.sum(axis=axis) / m.sum(axis=axis)
 

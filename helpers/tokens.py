@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Stop, think and reasoning tokens as named groups; the keyword catalogue; the token table."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-
-from helpers.checks import check_count
-from helpers.store import UserError
 
 WAIT = ("Wait", " Wait", " wait", "wait")
 REASONING = (" Wait", " Correct", " Yes", "?", "\n", " I", " But", " So", " That", " To", " It", " This")
@@ -94,36 +89,28 @@ def token_groups(tokenizer: Any, eos_ids: list[int]) -> TokenGroups:
 def control_ids(tokenizer: Any, targets: tuple[int, ...], avoid: set[int]) -> tuple[int, ...]:
     """For each target the nearest id that is a plain word: byte-pair ids are ordered by merge rank,
     so neighbours are of like frequency in the tokenizer's training text. Used in notebook 04."""
-    taken, chosen = set(avoid), []
+    chosen: list[int] = []
     for target in targets:
-        near = (target + sign * step for step in range(1, len(tokenizer)) for sign in (1, -1))
-        words = (i for i in near if 0 <= i < len(tokenizer) and i not in taken and _is_word(tokenizer, i))
-        if (word := next(words, None)) is not None:
-            taken.add(word)
-            chosen.append(word)
+        for index in (target + sign * step for step in range(1, len(tokenizer)) for sign in (1, -1)):
+            text = tokenizer.decode([index]) if 0 <= index < len(tokenizer) else ""
+            word = re.fullmatch(r" [a-z]{3,}", text) and single_id(tokenizer, text) == index
+            if word and index not in avoid and index not in chosen:
+                chosen.append(index)
+                break
     return tuple(chosen)
 
 
-def _is_word(tokenizer: Any, index: int) -> bool:
-    text = tokenizer.decode([index])
-    return bool(re.fullmatch(r" [a-z]{3,}", text)) and single_id(tokenizer, text) == index
-
-
-def nonsense_tag(tokenizer: Any, mark: str = "</think>") -> str:
-    """A tag without meaning here, of as many tokens as `mark` in this tokenizer: the control for it. Marks that
+def nonsense_tag(tokenizer: Any) -> str:
+    """A tag without meaning here, of as many tokens as `</think>` in this tokenizer: the control for it. Marks that
     vocabularies hold for code files come first; where no tag fits, words of one token each."""
-    if not mark:
-        raise UserError("an empty mark has no control: give the tag that it stands for")
-    n_tokens = len(_ids(tokenizer, mark))
+    n_tokens = len(_ids(tokenizer, THINK[1]))
     fitting = (tag for tag in NONSENSE if len(_ids(tokenizer, tag)) == n_tokens)
     return next(fitting, None) or plain_words(tokenizer, n_tokens)
 
 
 def plain_words(tokenizer: Any, n_tokens: int) -> str:
     """That many plain words of one token each: a mark's control that is no markup. Used in notebook 07."""
-    check_count(n_tokens, "words")
-    ids = control_ids(tokenizer, tuple(range(300, 300 + n_tokens)), set())
-    return "".join(tokenizer.decode([index]) for index in ids)
+    return "".join(map(tokenizer.decode, control_ids(tokenizer, tuple(range(300, 300 + n_tokens)), set())))
 
 
 def count_keywords(text: str) -> dict[str, int]:
@@ -134,15 +121,13 @@ def count_keywords(text: str) -> dict[str, int]:
 
 def keyword_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     """Any of the words at word boundaries, in lower case, the longest first."""
-    if not words or not all(words) or isinstance(words, str):
-        raise UserError(f"keywords {words!r}: give a list of words, none of them empty")
     longest_first = sorted(words, key=len, reverse=True)
     parts = [rf"\b{re.escape(word)}" if word[0].isascii() else re.escape(word) for word in longest_first]
     ended = [part + r"\b" if part[-1].isascii() and part[-1].isalpha() else part for part in parts]
     return re.compile("|".join(ended))
 
 
-def token_table(tokenizer: Any, words: tuple[str, ...] = TABLE) -> pd.DataFrame:
+def token_table(tokenizer: Any) -> pd.DataFrame:
     """Words, their token ids and pieces: spaces decide which token a word is."""
-    rows = [(repr(word), ids := _ids(tokenizer, word), [tokenizer.decode([i]) for i in ids]) for word in words]
+    rows = [(repr(word), ids := _ids(tokenizer, word), [tokenizer.decode([i]) for i in ids]) for word in TABLE]
     return pd.DataFrame(rows, columns=["word", "ids", "pieces"])

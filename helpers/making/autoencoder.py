@@ -5,8 +5,6 @@ Texts are the R1 traces that also trained the model, and its own sampled answers
 the study's prompts is among them. Needs `pip install eai-sparsify` and, to take minutes, a GPU.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import shutil
@@ -17,21 +15,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from helpers.embedded import distilled_folder
 from helpers.generation import complete
 from helpers.making.card import rendered
-from helpers.making.distill import Settings, build_examples, device_name, read_traces
+from helpers.making.distill import Settings, build_examples, read_traces
 from helpers.pairs import Member, load_member
 from helpers.prompts import JUST, load_questions
-from helpers.store import ROOT, UserError, read_json, sha256, write_text
+from helpers.store import ROOT, UserError, sha256, write_text
 
-WIDTH, ACTIVE, LENGTH = 4096, 32, 256
+WIDTH, ACTIVE, LENGTH, PASSES = 4096, 32, 256, 8
 HELD_OUT = 20  # one sequence in so many is kept for measuring
 SAMPLES, TEMPERATURE, TOP_P = 2, 0.8, 0.95
 
 
-def train_autoencoders(sources: list[str], out: Path, *, layers: list[int], passes: int = 8) -> Path:
+def train_autoencoders(sources: list[str], out: Path, *, layers: list[int]) -> Path:
     """Train a TopK autoencoder on the output of each layer and write them in sparsify's layout, `layers.N/cfg.json`
     and `sae.safetensors` (float16), with `training.json`: data, held-out share of variance, dead latents."""
     try:
@@ -43,7 +42,7 @@ def train_autoencoders(sources: list[str], out: Path, *, layers: list[int], pass
     # left out: padding, and the first token with its massive activation
     excluded = torch.tensor([member.tokenizer.pad_token_id, member.tokenizer.bos_token_id])
     held, kept = rows[::HELD_OUT], torch.cat([rows[k::HELD_OUT] for k in range(1, HELD_OUT)])
-    order = torch.cat([torch.randperm(len(kept), generator=torch.Generator().manual_seed(k)) for k in range(passes)])
+    order = torch.cat([torch.randperm(len(kept), generator=torch.Generator().manual_seed(k)) for k in range(PASSES)])
     shutil.rmtree(out, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(
@@ -56,40 +55,31 @@ def train_autoencoders(sources: list[str], out: Path, *, layers: list[int], pass
     measured = {}
     for name, coder in trainer.saes.items():
         coder.half().save_to_disk(out / name)
-        measured[name] = _measure(member, coder.float(), name, held, excluded)
-        measured[name]["sha256"] = sha256(out / name / "sae.safetensors")
-    record = counts | {"model": member.identity, "latents": WIDTH, "k": ACTIVE, "passes": passes}
+        digest = {"sha256": sha256(out / name / "sae.safetensors")}
+        measured[name] = _measure(member, coder.float(), name, held, excluded) | digest
+    record = counts | {"model": member.identity, "latents": WIDTH, "k": ACTIVE, "passes": PASSES}
     record |= {"tokens_a_pass": int((~torch.isin(kept, excluded)).sum()), "seconds": round(time.time() - started)}
-    record |= {"device": device_name(), "held_out": measured}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    record |= {"device": device, "held_out": measured}
     write_text(out / "training.json", json.dumps(record, indent=1) + "\n")
-    write_card(out)
+    write_text(out / "README.md", rendered("autoencoder.md.j2", temperature=TEMPERATURE, top_p=TOP_P, **record))
     return out
-
-
-def write_card(folder: Path) -> None:
-    """`README.md` beside the weights, from `training.json`."""
-    template, record = Path(__file__).with_name("autoencoder.md.j2"), read_json(folder / "training.json")
-    write_text(folder / "README.md", rendered(template, temperature=TEMPERATURE, top_p=TOP_P, **record))
 
 
 def _sequences(member: Member, sources: list[str]) -> tuple[Tensor, dict[str, int]]:
     """Traces and own samples as rows of LENGTH token ids, padded at the end and shuffled; and how many of each."""
-    every = {"only_correct": False, "only_grounded": False, "multiple_choice": True}
-    loose = Settings(max_tokens=LENGTH, max_thinking_words=LENGTH, **every)
+    loose = Settings(max_tokens=LENGTH, max_thinking_words=LENGTH, strict=False)
     traces = build_examples(read_traces(sources, loose), member.tokenizer, loose)
     questions = load_questions(path=ROOT / "data" / "practice.jsonl")
     prompts = [member.prompt(text, "template") for q in questions for text in (q.text, f"{q.text} {JUST}")]
     starts = [member.encode([prompt])["input_ids"][0].tolist() for prompt in prompts]
     own = []
     for seed in range(SAMPLES):
-        how: dict[str, Any] = {"temperature": TEMPERATURE, "top_p": TOP_P, "seed": 100 + seed}
-        done = complete(member, prompts, max_new_tokens=200, **how)
+        done = complete(member, prompts, max_new_tokens=200, temperature=TEMPERATURE, top_p=TOP_P, seed=100 + seed)
         own += [start + completion.tokens for start, completion in zip(starts, done, strict=True)]
-    rows = [torch.tensor(ids[:LENGTH]) for ids in [example["input_ids"] for example in traces] + own]
+    rows = [torch.tensor(ids[:LENGTH]) for ids in (*(trace["input_ids"] for trace in traces), *own)]
     random.Random(0).shuffle(rows)
-    padded = torch.full((len(rows), LENGTH), member.tokenizer.pad_token_id)
-    for row, ids in zip(padded, rows, strict=True):
-        row[: len(ids)] = ids
+    padded = pad_sequence(rows, batch_first=True, padding_value=member.tokenizer.pad_token_id)
     return padded, {"traces": len(traces), "own_samples": len(own)}
 
 
@@ -99,13 +89,9 @@ def _measure(member: Member, coder: Any, name: str, held: Tensor, excluded: Tens
     states, point = [], int(name.removeprefix("layers.")) + 1
     for ids in held.to(member.device).split(64):
         hidden = member.model(ids, output_hidden_states=True, logits_to_keep=1).hidden_states[point]
-        states.append(hidden[~torch.isin(ids, excluded.to(ids.device))])
-    states = torch.cat(states).float()
-    fired, wrong = torch.zeros(coder.num_latents, dtype=torch.bool, device=states.device), 0.0
-    for some in states.split(4096):
-        acts, index, _ = coder.encode(some)
-        fired[index[acts > 0]] = True
-        wrong += float((some - coder.decode(acts, index)).pow(2).sum())
-    unexplained = wrong / float((states - states.mean(0)).pow(2).sum())
-    silent = float((~fired).float().mean())
-    return {"tokens": len(states), "fvu": round(unexplained, 4), "never_fired": round(silent, 4)}
+        states.append(hidden[~torch.isin(ids, excluded.to(ids.device))].float())
+    states = torch.cat(states)
+    acts, index, _ = coder.encode(states)  # not its forward, which is in bfloat16 on a GPU
+    fvu = (states - coder.decode(acts, index)).pow(2).sum() / (states - states.mean(0)).pow(2).sum()
+    silent = 1 - len(index[acts > 0].unique()) / coder.num_latents
+    return {"tokens": len(states), "fvu": round(float(fvu), 4), "never_fired": round(silent, 4)}

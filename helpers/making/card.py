@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Measure the embedded distilled model on the confirm prompts and write its model card."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,12 @@ from helpers.readouts import next_logprobs, stop_parts
 from helpers.stats import bootstrap, paired, ratio_of_medians
 from helpers.store import data_dir, read_json, write_text
 
-THOUGHT_LIMIT = 400
-QUICK = 30
+THOUGHT_LIMIT, QUICK = 400, 30
 
 
 def measure(pair: Pair) -> dict[str, dict[str, Any]]:
     """What the adapter must show, on all confirm prompts: name -> estimate, interval, n and goal."""
-    questions = load_questions(split="confirm")
+    questions = [question for question in load_questions() if question.split == "confirm"]
     base, distilled = (answers(pair, m, questions, form="template", max_new_tokens=THOUGHT_LIMIT) for m in pair.members)
     given, stop, wait, ends = list(base["text"]), {}, {}, {}
     for m in pair.members:
@@ -38,37 +35,31 @@ def measure(pair: Pair) -> dict[str, dict[str, Any]]:
         ends["think" in mark] = stop_parts(pair.distilled, texts)["stop"].to_numpy()
     quick, closes = base["stopped"] & (base["length"] <= QUICK), distilled["closed"] & distilled["stopped"]
     waits, where = distilled["text"].str.contains("wait", case=False), distilled.loc[base["right"], "right"]
+    waited = paired(wait["distilled"], wait["base"])
     rows = [
         ("base stops within 30 tokens", bootstrap(quick), ">=", 0.8),
         ("median length, distilled over base", ratio_of_medians(distilled["length"], base["length"]), ">=", 6),
         ("distilled closes </think> and stops within 400 tokens", bootstrap(closes), ">=", 0.85),
         ("distilled right where the base is right", bootstrap(where), ">=", 0.7),
         ("plain, after the answer: fall of P(stop)", paired(stop["base"], stop["distilled"]), ">=", 0.35),
-        (
-            "plain, after the answer: rise of log P(Wait set), nats",
-            paired(wait["distilled"], wait["base"]),
-            ">=",
-            4,
-        ),
+        ("plain, after the answer: rise of log P(Wait set), nats", waited, ">=", 4),
         ("P(stop) after thought, </think> and answer", bootstrap(ends[True]), ">=", 0.5),
         ("the same without </think>", bootstrap(ends[False]), "<=", float(ends[True].mean() / 5)),
         ("base right", bootstrap(base["right"]), "", 0.0),
         ("distilled right", bootstrap(distilled["right"]), "", 0.0),
         ("completions with a wait, distilled", bootstrap(waits), "", 0.0),
     ]
-    return {name: _row(*row) for name, *row in rows}
+    found: dict[str, dict[str, Any]] = {}
+    for name, interval, side, goal in rows:
+        reached = {">=": interval.estimate >= goal, "<=": interval.estimate <= goal}.get(side)
+        found[name] = {key: round(getattr(interval, key), 4) for key in ("estimate", "low", "high")}
+        found[name] |= {"n": interval.n, "goal": f"{side} {goal:.3g}" if side else "", "reached": reached}
+    return found
 
 
-def _row(interval: Any, side: str, goal: float) -> dict[str, Any]:
-    reached = {">=": interval.estimate >= goal, "<=": interval.estimate <= goal, "": None}[side]
-    numbers = {key: round(getattr(interval, key), 4) for key in ("estimate", "low", "high")}
-    goals = {"goal": f"{side} {goal:.3g}" if side else "", "reached": None if reached is None else bool(reached)}
-    return numbers | {"n": interval.n} | goals
-
-
-def write_card(pair: Pair | None = None) -> Path:
+def write_card() -> Path:
     """Measure, then write `data/smol/card.json` and the model card beside it."""
-    measures, path = measure(pair or load_pair("smol")), data_dir("smol") / "README.md"
+    measures, path = measure(load_pair("smol")), data_dir("smol") / "README.md"
     write_text(path.with_name("card.json"), json.dumps(measures, indent=1) + "\n")
     write_text(path, card_text(measures))
     return path
@@ -76,11 +67,10 @@ def write_card(pair: Pair | None = None) -> Path:
 
 def card_text(measures: dict[str, dict[str, Any]]) -> str:
     """The model card: what was measured, and what the adapter's record tells of the training."""
-    record = read_json(adapter_dir() / "training.json")
-    return rendered(Path(__file__).with_name("card.md.j2"), measures=measures, **record)
+    return rendered("card.md.j2", measures=measures, **read_json(adapter_dir() / "training.json"))
 
 
-def rendered(template: Path, **values: Any) -> str:
-    """A Markdown template filled in; a name that it lacks is an error."""
+def rendered(template: str, **values: Any) -> str:
+    """A Markdown template of this folder filled in; a name that it lacks is an error."""
     how = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "keep_trailing_newline": True}
-    return jinja2.Template(template.read_text(encoding="utf-8"), **how).render(**values)
+    return jinja2.Template(Path(__file__).with_name(template).read_text(encoding="utf-8"), **how).render(**values)

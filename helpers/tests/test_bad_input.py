@@ -168,7 +168,6 @@ TABLE = [
     # stats, findings, figures, explorers
     Case("one prompt", lambda d: stats.bootstrap([1.0]), "shape (1,)", "at least 2"),
     Case("a sample with NaN", lambda d: stats.bootstrap([1.0, NAN]), "not finite at [1]", "look for NaN"),
-    Case("words for numbers", lambda d: stats.bootstrap(["one", "two"]), "'one'", "give numbers"),
     Case("no such finding", lambda d: findings.claim("smol", "F1"), "unknown finding 'F1'", "F01, F02"),
     Case("a line shorter than its axis", lambda d: a_line([0, 1]), "3 values of s, 2 places", "as many of each"),
     Case("an explorer without vectors", lambda d: explorers.steering_explorer(d.pair, {}, {}), "no vectors", "give at"),

@@ -25,16 +25,14 @@ def share(p: float) -> Draw:
     return lambda rng, n: ((rng.random(n) < p).astype(float),)
 
 
-def shared_level(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
-    """Two models on the same prompts, which differ ten times as much as the models do."""
-    level = rng.normal(0, 10, n)
-    return level + 1 + rng.normal(size=n), level
+def both(slope: float, noise: float = 1.0, mean: float = 0.0, spread: float = 1.0, shift: float = 0.0) -> Draw:
+    """Two measures of the same prompts: a part of the other one, with noise, and that one."""
 
+    def draw(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
+        whole = mean + spread * rng.normal(size=n)
+        return slope * whole + shift + noise * rng.normal(size=n), whole
 
-def proportional(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
-    """Differences of two models, and a part of each: half on average."""
-    whole = 7 + 2 * rng.normal(size=n)
-    return 0.5 * whole + rng.normal(size=n), whole
+    return draw
 
 
 def lengths(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
@@ -42,12 +40,6 @@ def lengths(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
     prompt = rng.normal(size=n)
     short, long = (np.exp(0.3 * prompt + 0.3 * rng.normal(size=n)) for _ in range(2))
     return np.round(250 * long), np.round(25 * short)
-
-
-def related(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
-    """Two measures with a correlation of 0.9."""
-    x = rng.normal(size=n)
-    return x, 0.9 * x + np.sqrt(1 - 0.9**2) * rng.normal(size=n)
 
 
 def cut(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
@@ -71,10 +63,10 @@ KINDS: dict[str, tuple[Callable[..., Interval], Draw, float, dict[int, float]]] 
     "share of 0.5": (stats.bootstrap, share(0.5), 0.5, {16: 0.981, 116: 0.956}),
     "share of 0.2": (stats.bootstrap, share(0.2), 0.2, {16: 0.920, 60: 0.970, 116: 0.950}),
     "share of 0.05": (stats.bootstrap, share(0.05), 0.05, {16: 0.538, 60: 0.945, 116: 0.927}),
-    "paired": (stats.paired, shared_level, 1.0, {16: 0.938, 24: 0.941, 64: 0.957, 116: 0.939}),
-    "ratio of means": (stats.ratio_of_means, proportional, 0.5, {12: 0.945, 24: 0.941, 64: 0.957}),
+    "paired": (stats.paired, both(1.0, spread=10.0, shift=1.0), 1.0, {16: 0.938, 24: 0.941, 64: 0.957, 116: 0.939}),
+    "ratio of means": (stats.ratio_of_means, both(0.5, mean=7.0, spread=2.0), 0.5, {12: 0.945, 24: 0.941, 64: 0.957}),
     "ratio of medians": (stats.ratio_of_medians, lengths, 10.0, {24: 0.975, 116: 0.965}),
-    "correlation": (stats.correlation, related, 0.9, {24: 0.930, 90: 0.938}),
+    "correlation": (stats.correlation, both(0.9, (1 - 0.9**2) ** 0.5), 0.9, {24: 0.930, 90: 0.938}),
     "alignment": (stats.alignment, lambda rng, n: tuple(rng.normal(size=(2, n, 40))), 0.0, {24: 0.995}),
     "still going": (still_going, cut, float(np.exp(-100 / 150)), {60: 0.953, 116: 0.961}),
 }  # fmt: skip

@@ -21,14 +21,12 @@ TEXTS = Published("traces of others", ("a/base", "a/distilled"), "temperature 0.
     [
         (Rule("above", 2.0), 2.1, 3, "holds"),
         (Rule("above", 2.0), 1.9, 2.1, "inconclusive"),
-        (Rule("below", -2.0), -4, -3, "holds"),
         (Rule("below", -2.0), -1, 1, "does not hold"),
         (Rule("away", 0.5), -2, -1, "holds"),
         (Rule("away", 0.5), -0.4, 0.4, "does not hold"),
         (Rule("away", 0.5), 0.4, 0.6, "inconclusive"),
         (Rule("above", 0.0, 0.5), 0.6, 1, "holds"),
         (Rule("above", 0.0, 0.5), 0.4, 1, "inconclusive"),
-        (Rule("below", 0.0, 0.5), 0.1, 0.4, "inconclusive"),
         (Rule("below", 0.0, 0.5), 0.6, 1, "does not hold"),
         (Rule("above", 0.0), NAN, NAN, "inconclusive"),
     ],
@@ -44,6 +42,7 @@ def write(source, finding="F01", estimate=3.0, value=None, **more):
 
 
 def test_ledger_keeps_one_entry_a_finding_in_order(qwen, data_here):
+    assert "has not been run" in claim("tiny-qwen2", "F01") and len(table("tiny-qwen2")) == 0
     write(qwen, "F02")
     write(qwen, "F01", 3.0)
     write(qwen, "F01", 4.0)
@@ -76,9 +75,8 @@ def test_all_parts_decide_and_the_first_is_the_number(qwen, data_here):
 def test_details_come_back_as_they_went(qwen, data_here):
     details = {"an interval": Interval(0.123456, 0.1, 2e-5, 9), "a share": 2.0345e-5, "a count": 49152, "a word": "x"}
     entry = write(qwen, details=details)
-    assert entry["details"]["an interval"] == {"estimate": 0.1235, "low": 0.1, "high": 2e-5, "n": 9}
-    assert entry["details"]["a share"] == 2.03e-5 and entry["details"]["a count"] == 49152
-    assert load_findings("tiny-qwen2") == [entry]
+    told = {"an interval": {"estimate": 0.1235, "low": 0.1, "high": 2e-5, "n": 9}, "a share": 2.03e-5}
+    assert entry["details"] == details | told and load_findings("tiny-qwen2") == [entry]
 
 
 def test_sentence_tells_number_interval_n_control_parts_and_details(qwen, data_here):
@@ -126,8 +124,7 @@ def test_a_finding_without_a_value_is_null_on_disk_and_read_as_none_of_the_numbe
 def test_published_texts_have_a_ledger_of_their_own_and_stand_beside_the_pairs(qwen, data_here, monkeypatch):
     """One row a claim and source; one model may stand alone there."""
     write(qwen, details={"beside": 1})
-    others = Published("one model's", ("a/distilled",))
-    for source in (TEXTS, others, TEXTS):
+    for source in (TEXTS, Published("one model's", ("a/distilled",)), TEXTS):
         entry = write(source)
     assert entry["evidence"] == "published" and entry["models"] == ["a/base", "a/distilled"]
     rows = load_findings("published")
@@ -137,7 +134,3 @@ def test_published_texts_have_a_ledger_of_their_own_and_stand_beside_the_pairs(q
     _, _, own, *published = findings_table("tiny-qwen2").splitlines()
     assert "published" not in own and len(published) == 2
     assert "q (published texts: traces of others, a/base, a/distilled; temperature 0.6)" in published[1]
-
-
-def test_a_pair_that_was_not_run_says_so(data_here):
-    assert "has not been run" in claim("nowhere", "F01") and len(table("nowhere")) == 0

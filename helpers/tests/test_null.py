@@ -23,11 +23,6 @@ NEUTRAL = {"F01": 1.0, "F04": 0.0, "F06": 0.0, "F11": 0.0, "F25": 0.0}
 OF_EACH = {"F03", "F08"}
 
 
-def ledger(pair: str) -> dict[str, dict[str, Any]]:
-    """The stored ledger of small knobs."""
-    return {row["id"]: row for row in committed(pair, quick=True)}
-
-
 def nothing_holds(rows: list[dict[str, Any]]) -> None:
     assert {row["id"] for row in rows} >= set(NOTED)
     if new := sorted(CLAIMS.keys() - {row["id"] for row in rows}):
@@ -39,16 +34,15 @@ def nothing_holds(rows: list[dict[str, Any]]) -> None:
 
 
 def test_of_two_copies_of_one_model_no_finding_holds_and_what_compares_them_reads_exactly_nothing():
-    rows = ledger("null")
-    nothing_holds(list(rows.values()))
-    for finding, value in NEUTRAL.items():
-        assert rows[finding]["estimate"] == rows[finding]["low"] == rows[finding]["high"] == value, finding
+    nothing_holds(rows := committed("null", quick=True))
+    for row in (row for row in rows if row["id"] in NEUTRAL):
+        assert row["estimate"] == row["low"] == row["high"] == NEUTRAL[row["id"]], row["id"]
 
 
 def test_roles_exchanged_turn_the_numbers_round():
     """Of what is read from texts that do not depend on the roles. What is read after combined prompts (F06, F11's
     lens) is not there: they hold the base's own answer, so exchanged roles make other texts of them."""
-    one, two = ledger("smol"), ledger("swapped")
+    one, two = ({row["id"]: row for row in committed(pair, quick=True)} for pair in ("smol", "swapped"))
     assert one["F01"]["models"] == two["F01"]["models"][::-1]
     there, back = one["F01"], two["F01"]
     inverse = 1 / back["estimate"], 1 / back["high"], 1 / back["low"]
@@ -77,7 +71,7 @@ def test_exchanged_samples_mirror_every_paired_interval_and_a_sample_against_its
 def test_false_discoveries_are_controlled_under_the_null():
     """A scan of 30 heads over 24 prompts without any effect: in at most 5 % of studies is anything found, and some
     are where nothing corrects."""
-    p = [stats.sign_flip_p(np.random.default_rng(k).normal(size=(24, 30)), seed=k) for k in range(400)]
+    p = [stats.sign_flip_p(np.random.default_rng(k).normal(size=(24, 30))) for k in range(400)]
     found = [(stats.false_discovery(values) < 0.05).any() for values in p]
     assert np.mean(found) <= 0.05 + 3 * 0.0109, f"{np.mean(found)}: three standard errors of 400 studies are allowed"
     assert np.mean([(values < 0.05).any() for values in p]) > 0.6

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+import ast
+import copy
 import itertools
 import json
 from dataclasses import replace
@@ -8,40 +10,24 @@ import pytest
 from helpers import prompts
 from helpers.embedded import adapter_dir
 from helpers.making.distill import question_hash
-from helpers.prompts import Ending, Question, ask, combine, echo_share, ending_materials, endings_grid, load_questions
+from helpers.prompts import Ending, Question, combine, echo_share, ending_materials, endings_grid, load_questions
 from helpers.store import ROOT
-from helpers.tokens import nonsense_tag, plain_words
+from helpers.tokens import REASONING, WAIT, count_keywords, nonsense_tag, plain_words, token_groups, token_table
 
 
-def test_there_are_enough_questions():
+def test_there_are_enough_questions_and_half_of_them_report():
     questions = load_questions()
     assert len(questions) >= 240 and len({q.category for q in questions}) >= 8
     assert len({prompts.normalise(q.text) for q in questions}) == len({q.id for q in questions}) == len(questions)
-
-
-def test_splits_are_fixed_and_near_half():
-    questions = load_questions()
-    confirm = load_questions(split="confirm")
-    assert 0.4 < len(confirm) / len(questions) < 0.6
-    assert {q.id: q.split for q in questions}["facts-01"] == {q.id: q.split for q in questions[::-1]}["facts-01"]
-    assert load_questions(20) == questions[:20]
+    assert 0.4 < sum(q.split == "confirm" for q in questions) / len(questions) < 0.6
+    assert load_questions(20) == questions[:20] and len(prompts.neutral_sentences()) == 48
 
 
 def test_no_question_was_trained_on():
     trained = set(json.loads((adapter_dir() / "training.json").read_text())["question_sha256"])
-    assert len(trained) > 1000
-    assert not trained & {question_hash(q.text) for q in load_questions()}
+    assert len(trained) > 1000 and not trained & {question_hash(q.text) for q in load_questions()}
     practice = {question_hash(q.text) for q in load_questions(path=ROOT / "data" / "practice.jsonl")}
     assert trained & practice, "the hashes cover what was trained on"
-
-
-@pytest.mark.parametrize("change", ["\ufeff{}\n", "{}\n\n"])
-def test_an_editors_marks_add_no_sentence(change, tmp_path, monkeypatch):
-    committed, text = prompts.neutral_sentences(), (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "neutral.txt").write_text(change.format(text.rstrip("\n")), encoding="utf-8")
-    monkeypatch.setattr(prompts, "ROOT", tmp_path)
-    assert prompts.neutral_sentences() == committed and len(committed) == 48
 
 
 RIGHT = {"The capital is Paris.": "paris", "No. 5": "5", "It is 3.": "3", "**twenty-six**": "twenty-six",
@@ -74,14 +60,11 @@ QUESTIONS = [Question("a", "x", "Capital of France?", ("Paris",)), Question("b",
 ANSWERS = ["The capital is Paris", "It is Rome."]
 
 
-def test_materials_swap_the_answer_and_end_in_a_period():
+def test_materials_swap_the_answer_for_the_next_questions_and_end_in_a_period():
     one, two = ending_materials(QUESTIONS, ANSWERS, [" I think. ", "So?"])
     assert one == prompts.Material("The capital is Paris.", "Paris", "The capital is Rome.", "It is Rome.", "I think.")
     assert two.wrong == "It is Paris." and two.other == "The capital is Paris."
     assert ending_materials(QUESTIONS, ["It is Lyon", "Rome"], ["", ""])[0].wrong == "Rome."
-
-
-def test_wrong_and_other_answers_are_the_next_questions_round_about():
     questions = [Question(str(k), "c", f"Number {k}?", (str(k),)) for k in (1, 2, 2, 3)]
     made = ending_materials(questions, ["It is 1", "It is 2", "It is 2!", "It is 3"], [""] * 4)
     assert [one.other for one in made] == ["It is 2.", "It is 3.", "It is 3.", "It is 1."]
@@ -109,18 +92,12 @@ def test_the_grid_holds_every_combination_once():
 def test_endings_tokenise_as_intended_on_both_tokenizers(tiny):
     materials = ending_materials(QUESTIONS, ANSWERS, ["I think.", "So?"])
     for member, form in itertools.product(tiny.members, ("plain", "template")):
-        bare = ask(member, QUESTIONS, form=form)
         for ending in endings_grid(answer="sentence"):
-            ended = prompts.with_ending(member, QUESTIONS, materials, ending, form=form)
-            for prompt, start in zip(ended, bare, strict=True):
+            for prompt in prompts.with_ending(member, QUESTIONS, materials, ending, form=form):
                 ids = member.encode([prompt])["input_ids"][0].tolist()
-                assert prompt.startswith(start) and member.tokenizer.decode(ids) == prompt
-                if member.bos:
-                    assert ids.count(member.tokenizer.bos_token_id) == 1
-                if member.groups.end_think is not None:
-                    assert ids.count(member.groups.end_think) == ending.close
-        gone = prompts.with_ending(member, QUESTIONS, materials, Ending(close=True), form=form, mark="")
-        assert not any("</think>" in prompt for prompt in gone)
+                assert member.tokenizer.decode(ids) == prompt
+                assert not member.bos or ids.count(member.tokenizer.bos_token_id) == 1
+                assert member.groups.end_think is None or ids.count(member.groups.end_think) == ending.close
 
 
 def test_the_nonsense_tag_has_as_many_tokens(tiny):
@@ -128,3 +105,39 @@ def test_the_nonsense_tag_has_as_many_tokens(tiny):
         marks = "</think>", nonsense_tag(member.tokenizer), plain_words(member.tokenizer, 3)
         counts = [len(member.tokenizer(mark, add_special_tokens=False)["input_ids"]) for mark in marks]
         assert marks[0] != marks[1] and counts == [counts[0], counts[0], 3] and marks[2].replace(" ", "").isalpha()
+
+
+def test_groups_are_the_words(tiny):
+    for member in tiny.members:
+        assert [member.tokenizer.decode([i]) for i in member.groups.wait] == list(WAIT)
+        assert [member.tokenizer.decode([i]) for i in member.groups.reasoning] == list(REASONING)
+
+
+def test_a_word_counts_where_it_is_one_token_in_a_text(qwen):
+    whole, joined = qwen.base.tokenizer, copy.deepcopy(qwen.base.tokenizer)
+    joined.add_tokens(["\n\nWait"])  # a word after a blank line is read together with it
+    assert [*token_groups(joined, [0]).missing] == [*token_groups(whole, [0]).missing, "Wait"]
+
+
+COUNTED = {
+    "Okay, let me think about this. Okay, so": ("opening", 2),
+    "Wait, no. But hold on, waiting is not a wait": ("doubting", 3),
+    "Wait, maybe. Alternatively, perhaps another": ("alternatives", 4),
+    "嗯，这个问题看起来有点意思。让我仔细想想。": ("opening", 2),
+    "不过，但是不过再仔细想想，": ("doubting", 3),
+    "首先，另一个思路是": ("ordering", 2),
+    "或者这样：或者": ("alternatives", 2),
+    "I think I’ve reached the limit of my ability": ("limits", 1),
+    "Nothing of the kind": ("doubting", 0),
+}
+
+
+@pytest.mark.parametrize("text", COUNTED)
+def test_keyword_counts(text):
+    family, count = COUNTED[text]
+    assert count_keywords(text)[family] == count
+
+
+def test_token_table_agrees_with_the_tokenizer(qwen):
+    frame = token_table(qwen.base.tokenizer)
+    assert len(frame) == 12 and all("".join(row.pieces) == ast.literal_eval(row.word) for row in frame.itertuples())

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from scipy.stats import t as student
 
 from helpers import findings, stats
 from helpers.stats import Interval, bootstrap, false_discovery, paired, ratio_of_medians, sign_flip_p, survival
-from helpers.store import UserError
 
 
 @pytest.mark.parametrize("n", [2, 20, 60])
@@ -15,30 +15,26 @@ def test_a_share_of_none_or_all_has_its_exact_bound(n):
     assert (every.estimate, every.high, every.n) == (1, 1, n) and every.low == pytest.approx(0.025 ** (1 / n))
     mixed = [0.0, 1.0, 0.5, *[1.0] * n]
     assert stats.share(mixed) == bootstrap(mixed) and stats.share([0.25] * n) == bootstrap([0.25] * n)
-    with pytest.raises(UserError, match="from 0 to 1"):
-        stats.share([0.5, 1.5])
 
 
 @pytest.mark.parametrize("n", [12, 24])
 def test_the_interval_of_a_normal_mean_is_students(n):
-    """Mean, paired difference and columns, over 30 samples; at a level of 95 % they are 15 and 8 % narrower."""
+    """Paired differences and columns, over 30 samples; at a level of 95 % they are 15 and 8 % narrower."""
     samples = np.random.default_rng(n).normal(3, 2, (n, 30))
     half = student.ppf(0.975, n - 1) * samples.std(0, ddof=1) / np.sqrt(n)
     ways = {
-        "mean": [bootstrap(column, seed=k) for k, column in enumerate(samples.T)],
         "paired": [paired(column + 5, np.full(n, 5.0)) for column in samples.T],
-        "columns": [band for k in range(5) for band in stats.bands(samples, seed=k)],
+        "columns": stats.bands(samples),
     }
     for way, found in ways.items():
-        width = np.array([one.high - one.low for one in found]).reshape(-1, 30) / (2 * half)
-        assert width.mean() == pytest.approx(1, abs=0.025), way
+        assert np.mean([one.high - one.low for one in found] / (2 * half)) == pytest.approx(1, abs=0.025), way
 
 
 @pytest.mark.parametrize("n", [2, 3])
 def test_two_or_three_prompts_give_the_whole_range(n):
     values = [1.0, 2.0, 5.0][:n]
-    found, (band,) = bootstrap(values), stats.bands([[value] for value in values])
-    assert found == band and (found.estimate, found.low, found.high) == (np.mean(values), 1.0, values[-1])
+    found = bootstrap(values)
+    assert (found.estimate, found.low, found.high) == (np.mean(values), 1.0, values[-1])
 
 
 def test_samples_are_resampled_together_and_below_the_line_stands_at_least_one_token():
@@ -80,14 +76,11 @@ def test_a_prompt_left_out_is_not_in_the_fit():
     assert stats.held_out_errors(curves)["linear"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_correlations_by_scipy():
-    from scipy.stats import pearsonr, spearmanr
-
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=50)
-    y = x**3 + rng.normal(size=50)
+def test_correlations_by_numpy_and_scipy():
+    x, noise = np.random.default_rng(0).normal(size=(2, 50))
+    y = x**3 + noise
     plain, ranked = stats.correlation(x, y), stats.correlation(x, y, ranks=True)
-    assert plain.estimate == pytest.approx(pearsonr(x, y).statistic)
+    assert plain.estimate == pytest.approx(np.corrcoef(x, y)[0, 1])
     assert ranked.estimate == pytest.approx(spearmanr(x, y).statistic)
     assert plain.low < plain.estimate < plain.high and ranked.low > 0.3
     assert stats.correlation(x, np.ones(50)).estimate == 0
