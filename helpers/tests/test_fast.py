@@ -13,7 +13,6 @@ from helpers.fast import ROOM, RoomyLayer, can_decode, is_known, roomy_cache
 from helpers.generation import Change, complete
 from helpers.pairs import load_member
 from helpers.tests.conftest import Does
-from helpers.weights import NeuronEdit, edited_weights
 
 PROMPTS = ["The bus stops at the corner", "A cat", "She bought a blue coat at the market and", "My sister", "Two"]
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -78,15 +77,6 @@ def test_processors_see_the_tokens_so_far_and_samples_are_the_same(member, fixed
     found = complete(member, PROMPTS[:2], change=change, **how)
     assert found == usual(member, PROMPTS[:2], monkeypatch, change=change, **how)
     assert seen[:9] == seen[9:] and len(seen) == 18
-
-
-def test_edited_weights_decode_so_too(member, fixed, monkeypatch):
-    edit = NeuronEdit([(0, 1), (1, 5), (2, 7)], factor=-9.0)
-    plain = complete(member, PROMPTS, max_new_tokens=12)
-    with edited_weights(member, edit):
-        changed = complete(member, PROMPTS, max_new_tokens=12)
-        assert changed == usual(member, PROMPTS, monkeypatch, max_new_tokens=12)
-    assert changed != plain and fixed
 
 
 def test_a_broken_step_leaves_the_model_usable(member, fixed, monkeypatch):
