@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What a careless value gets: a UserError of one line that names the value and says what to give instead. And what a
-caller's surroundings get: torch's own settings around the helpers' work, and no trace of a file that was edited."""
+"""What a careless value gets: a UserError of one line that names the value and says what to give instead; and what
+surrounds the helpers' work: torch's own settings, and files that are still those that were imported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ import torch
 from helpers.store import UserError
 
 _imported = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(__file__).parent.glob("*.py")}
-_inside = False
 
 
 def check_count(n: Any, what: str, most: int | None = None, *, least: int = 1) -> None:
@@ -53,47 +52,36 @@ def check_lengths(**given: Sized) -> None:
 
 
 def guarded(module: dict[str, Any]) -> None:
-    """Let every public function of a module (its `globals()`) run under `plain_torch`, and refuse to run when a helper
-    was edited since it was imported: nnsight reads the body of a trace from its file."""
+    """Let every public function of a module (its `globals()`) run under `plain_torch`."""
     for name, value in list(module.items()):
         if inspect.isfunction(value) and value.__module__ == module["__name__"] and not name.startswith("_"):
-            module[name] = _guard(value)
+            module[name] = _plainly(value)
 
 
-def _guard(function: Any) -> Any:
+def _plainly(function: Any) -> Any:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        global _inside
-        if _inside:
+        with plain_torch():
             return function(*args, **kwargs)
-        refuse_edited()
-        _inside = True
-        try:
-            with plain_torch():
-                return function(*args, **kwargs)
-        finally:
-            _inside = False
 
     return run
 
 
 @contextlib.contextmanager
 def plain_torch() -> Iterator[None]:
-    """torch as it starts, whatever the caller has set: default dtype and device, inference mode, autocast."""
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    settings: list[Any] = [torch.inference_mode(False)]
-    settings += [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
-    settings += [torch.device("cpu")] * (device != torch.device("cpu"))
+    """torch as it starts, whatever the caller has set: default dtype and device, inference mode, autocast. Raises
+    UserError when a helper was edited since it was imported: nnsight reads the body of a trace from its file."""
+    for path, (time, content) in _imported.items():
+        if path.stat().st_mtime_ns != time and path.read_bytes() != content:
+            raise UserError(f"{path.name} of the helpers was edited since it was imported: restart the kernel")
     with contextlib.ExitStack() as stack:
-        for setting in settings:
-            stack.enter_context(setting)
-        stack.callback(torch.set_default_dtype, dtype)
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device() != torch.device("cpu"):
+            stack.enter_context(torch.device("cpu"))
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
         yield
-
-
-def refuse_edited() -> None:
-    """Raise UserError when a helper's file is no longer what this process imported."""
-    for path, (time, content) in _imported.items():
-        if not path.exists() or (path.stat().st_mtime_ns != time and path.read_bytes() != content):
-            raise UserError(f"{path.name} of the helpers was edited since it was imported: restart the kernel")

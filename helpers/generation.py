@@ -173,7 +173,7 @@ def _complete_batch(member: Member, jobs: list[Job], how: Decoding, change: Chan
         processors = LogitsProcessorList(now.processors)
         if how.temperature:
             processors.append(SeededChoice(how, ["\0".join(filter(None, jobs[row])) for row in going], step))
-        with member.lock, torch.no_grad():
+        with torch.no_grad():
             sequences = _generate(member, now.lm, ids, mask, cache, processors, how.max_new_tokens - step)
         written |= zip(going, sequences[:, start:].tolist(), strict=True)
         if sequences.shape[1] - start >= how.max_new_tokens:

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from jinja2 import TemplateError
-from nnsight.intervention.iterator import Iterations
 from torch import Tensor
 from transformers import BatchEncoding
 
@@ -23,11 +21,6 @@ from helpers.tokens import THINK, TokenGroups
 
 QUESTION = "Question: {}\nAnswer:"  # the template form of a model that has no chat template, as many base models
 T = TypeVar("T")
-
-
-def every_step() -> Any:
-    """All generated steps, to loop over in an edit: one that names `tracer.all()` could not be sent to a server."""
-    return Iterations()[:]
 
 
 @dataclass
@@ -42,7 +35,6 @@ class Member:
     tokenizer: Any
     groups: TokenGroups
     remote: bool | str = False
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def model(self) -> torch.nn.Module:
@@ -65,7 +57,7 @@ class Member:
         list or dict. It reads and edits modules in the order in which they run, and clones what it slices: a slice
         keeps the whole tensor. `lm`: an edited nnsight model; `grad`: for gradients."""
         lm, how = lm or self.lm, {"use_cache": False, "remote": self.remote, **how}
-        with self.lock, torch.set_grad_enabled(grad), lm.trace(**batch, **how) as tracer:
+        with torch.set_grad_enabled(grad), lm.trace(**batch, **how) as tracer:
             with torch.set_grad_enabled(grad):  # a server's own setting is another
                 found = read(lm)
             found.save()
@@ -119,7 +111,7 @@ class Member:
     def special_marks(self) -> list[str]:
         """Texts that this tokenizer reads as a mark of its own, those without a role among them."""
         added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        return [*dict.fromkeys([*self.tokenizer.all_special_tokens, *added])]
+        return [*self.tokenizer.all_special_tokens, *added]
 
     @property
     def thinks(self) -> bool:
@@ -164,10 +156,8 @@ class Member:
 
     def check(self, prompts: list[str]) -> None:
         """Raise UserError where there is nothing to read, or no text."""
-        if isinstance(prompts, str):
-            raise UserError(f"one text was given, {prompts[:20]!r}, where prompts are a list: write [text]")
-        if not len(prompts):
-            raise UserError("no prompts were given: pass at least one")
+        if isinstance(prompts, str) or not len(prompts):
+            raise UserError(f"{prompts!r:.20} was given where prompts are a list of texts: write [text]")
         for k, text in enumerate(prompts):
             if not isinstance(text, str) or not text.strip() or re.search("[\ud800-\udfff]", text):
                 raise UserError(f"prompt {k} is {text!r:.40}: give a text, neither empty nor with half a character")
@@ -180,12 +170,12 @@ class Member:
     def check_heads(self, heads: Sequence[tuple[int, int]]) -> None:
         """Raise UserError for no heads, or a (layer, head) that the model does not have."""
         check_count(len(heads), "heads")
-        self.check_layers([layer for layer, _ in heads])
-        check_index([head for _, head in heads], "head", self.config.num_attention_heads)
+        self.check_layers(layer for layer, _ in heads)
+        check_index((head for _, head in heads), "head", self.config.num_attention_heads)
 
-    def check_layers(self, layers: Iterable[int], *, points: bool = False) -> None:
-        """Raise UserError for a layer that is not there; `points`: the place after the last layer counts too."""
-        check_index(layers, "layer", self.n_layers + points)
+    def check_layers(self, layers: Iterable[int]) -> None:
+        """Raise UserError for a layer that is not there."""
+        check_index(layers, "layer", self.n_layers)
 
     def check_width(self, vectors: Tensor, what: str) -> None:
         """Raise UserError for vectors of another width, or with a number that is not finite."""

@@ -8,7 +8,6 @@ import contextlib
 import dis
 import hashlib
 import inspect
-import itertools
 import re
 import textwrap
 import types
@@ -39,16 +38,15 @@ def made_from(make: Callable[..., Any]) -> dict[str, Any]:
     inputs: set[str] = set()
     arrays: dict[str, list[float]] = {}
     waiting, own = [("make", make)], {"helpers", _package(make)}
-    while waiting:
-        name, value = waiting.pop()
+    for name, value in waiting:  # which grows
         for part in _parts(name, value, arrays):
             if isinstance(part, str):
                 inputs.add(part)
             elif _package(part) in own and (place := f"{part.__module__}.{part.__qualname__}") not in code:
                 code[place] = sha256(plain_source(textwrap.dedent(_source(part))))[:12]
                 waiting += [found for function in _functions(part) for found in reads(function).items()]
-    found = {"code": dict(sorted(code.items())), "arrays": dict(sorted(arrays.items()))}
-    return {**found, "inputs": sha256("\0".join(sorted(inputs)))}
+    digest = sha256("\0".join(sorted(inputs)))
+    return {"code": dict(sorted(code.items())), "arrays": dict(sorted(arrays.items())), "inputs": digest}
 
 
 def _package(value: Any) -> str:
@@ -57,35 +55,28 @@ def _package(value: Any) -> str:
 
 def reads(function: Any) -> dict[str, Any]:
     """The global and enclosing variables that a function reads, by name, those of functions inside it too; of a module
-    only the attributes that it reads."""
-    function, found = inspect.unwrap(function), {}
-    around = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    waiting = [function.__code__]
-    while waiting:
-        code = waiting.pop()
-        waiting += [const for const in code.co_consts if inspect.iscode(const)]
-        steps = list(dis.get_instructions(code))
-        for step, after in itertools.pairwise(steps):
-            name = step.argval
-            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and name in function.__globals__:
-                value = function.__globals__[name]
-            elif "DEREF" in step.opname and name in around and around[name] != types.CellType():
-                value = around[name].cell_contents
-            else:
-                continue
-            if not inspect.ismodule(value):
-                found[name] = value
-            elif value.__name__.startswith("helpers") and after.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-                found[f"{name}.{after.argval}"] = getattr(value, after.argval)
+    of the helpers the attributes that are named there."""
+    function = inspect.unwrap(function)
+    codes = [function.__code__]
+    for code in codes:  # which grows
+        codes += filter(inspect.iscode, code.co_consts)
+    steps = [step for code in codes for step in dis.get_instructions(code)]
+    names = {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    found = {name: value for name, value in function.__globals__.items() if name in names}
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    found |= {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}
+    attributes = {name for code in codes for name in code.co_names}
+    for name, module in [(name, value) for name, value in found.items() if inspect.ismodule(value)]:
+        if module.__name__.startswith("helpers"):
+            found |= {f"{name}.{one}": value for one, value in vars(module).items() if one in attributes}
     return found
 
 
 def _functions(value: Any) -> list[Any]:
-    """A function, or those that a class's body defines."""
+    """A function, or those that are written in a class's body."""
     own = vars(value).values() if inspect.isclass(value) else [value]
     bare = (getattr(one, "fget", None) or getattr(one, "func", None) or getattr(one, "__func__", one) for one in own)
-    found = [one for one in bare if inspect.isfunction(one)]
-    return [one for one in found if not inspect.unwrap(one).__code__.co_filename.startswith("<")]
+    return [one for one in bare if inspect.isfunction(one) and inspect.unwrap(one).__code__.co_filename[0] != "<"]
 
 
 def plain_source(text: str) -> str:

@@ -79,18 +79,16 @@ def figures_dir(pair: str) -> Path:
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file that becomes `path` at the end, or vanishes on an error.
-
-    Raises UserError when the disk is full or the folder cannot be written.
-    """
+    """Yield the path of a temporary file that becomes `path` at the end, or vanishes on an error. Raises UserError
+    when the disk is full or the folder cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        what = error.strerror or error
-        raise UserError(f"cannot write {path}: {what}; free some room there, or make it writable") from error
+        said = f"cannot write {path}: {error.strerror or error}"
+        raise UserError(f"{said}; free some room there, or make it writable") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -98,17 +96,10 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """While one process reads a file and writes it again, no other does. Raises UserError where no lock can be had."""
+    """While one process reads a file and writes it again, no other does."""
     folder = cache_dir() / "locks"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{sha256(str(path.resolve()))[:16]}.lock").acquire()
-    except OSError as error:
-        what = error.strerror or error
-        raise UserError(
-            f"cannot lock {path} in {folder}: {what}; set R1_CACHE to a folder that can be written"
-        ) from error
-    with lock:
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{sha256(str(path.resolve()))[:16]}.lock"):
         yield
 
 
@@ -119,13 +110,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_records(path: Path, records: list[dict[str, Any]]) -> None:
-    """Write a JSON array with one record a line, so that a diff can be read; NaN becomes null. Raises UserError for
+    """Write a JSON array with one record a line, so that a diff can be read; NaN becomes null. Raises ValueError for
     infinity, which JSON does not know either."""
     known = json.loads(json.dumps(records), parse_constant=lambda name: None if name == "NaN" else float(name))
-    try:
-        lines = ",\n".join(json.dumps(record, ensure_ascii=False, allow_nan=False) for record in known)
-    except ValueError as error:
-        raise UserError(f"{path} cannot hold an infinite number: look for it in what was to be written") from error
+    lines = ",\n".join(json.dumps(record, ensure_ascii=False, allow_nan=False) for record in known)
     write_text(path, f"[\n{lines}\n]\n")
 
 
@@ -159,9 +147,12 @@ def reusable(path: Path, provenance: dict[str, Any]) -> bool:
         return False
     stored = read_json(sidecar_path(path))["provenance"]
     known, here = stored.get("arrays", {}), provenance.get("arrays", {})
-    if {**stored, "arrays": sorted(known)} != {**provenance, "arrays": sorted(here)}:
-        return False
-    return all(np.allclose(known[name], here[name], rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True) for name in here)
+    same = {**stored, "arrays": sorted(known)} == {**provenance, "arrays": sorted(here)}
+    return same and all(_is_close(known[name], here[name]) for name in here)
+
+
+def _is_close(one: Any, two: Any, least: float = TOLERANCE) -> bool:
+    return np.shape(one) == np.shape(two) and np.allclose(one, two, rtol=TOLERANCE, atol=least, equal_nan=True)
 
 
 def drifted(path: Path) -> str:
@@ -193,10 +184,8 @@ def kept(
 ) -> dict[str, np.ndarray]:
     """Arrays that `make(rows)` computes for some rows (prompts), [row, ...], stored as
     `data/<pair>/<name>.safetensors` and reused as long as the models, the numbers of rows `n` and `more` (one for each
-    set of prompts that `make` takes rows of) and all that `make` reads (see `made_from`) are the same.
-
-    Where package versions differ, SAMPLE rows are computed again, and all if those differ by more than TOLERANCE.
-    """
+    set of prompts that `make` takes rows of) and all that `make` reads (see `made_from`) are the same. Where package
+    versions differ, SAMPLE rows are computed again, and all if those differ by more than TOLERANCE."""
     path, rows = data_dir(pair.name) / f"{name}.safetensors", [n, *more]
     models = [f"{member.identity} {member.dtype}" for member in pair.members]
     provenance = {"models": models, "rows": rows, **made_from(make)}
@@ -226,9 +215,6 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _same_rows(stored: Mapping[str, np.ndarray], again: Mapping[str, Any], rows: list[int]) -> bool:
     """Whether rows computed again are those that are stored; ranks and counts may differ by one."""
-    for key, found in ((key, np.asarray(values)) for key, values in again.items()):
-        known = stored[key][[row for row in rows if row < len(stored[key])]]
-        least = TOLERANCE if found.dtype.kind == "f" else 1
-        if known.shape != found.shape or not np.allclose(known, found, rtol=TOLERANCE, atol=least, equal_nan=True):
-            return False
-    return True
+    found = {key: np.asarray(values) for key, values in again.items()}
+    least = {key: TOLERANCE if values.dtype.kind == "f" else 1 for key, values in found.items()}
+    return all(_is_close(take([*stored[key]], rows), values, least[key]) for key, values in found.items())

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What fine-tuning did to the weights, matrix by matrix; value vectors, and how to scale them; a token as a sum of
-others. A *value vector* is a column of a layer's `down_proj`: what one MLP neuron writes into the stream, times its
-activation (Geva et al. 2021, 2022)."""
+"""How weights differ; value vectors, and how to scale them; a token as a sum of others. A *value vector* is a column of
+a layer's `down_proj`: what one MLP neuron writes into the stream, times its activation (Geva et al. 2021, 2022)."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from nnsight.intervention.iterator import Iterations
 from torch import Tensor
 
-from helpers.checks import check_count, check_finite, guarded, plain_torch
-from helpers.members import every_step
+from helpers.checks import check_count, check_finite, check_index, guarded
 from helpers.pairs import Member, Pair
 from helpers.store import UserError
 
@@ -31,7 +30,6 @@ OUTSIDE: dict[str, Callable[[Member], Tensor]] = {
     "final norm": lambda member: member.model.model.norm.weight,
 }
 ROWS = 8192  # rows of an embedding compared at once
-TARGETS = 64  # tokens explained at once: each holds a number for every word of the vocabulary
 Neuron = tuple[int, int]  # layer, column of its down_proj
 
 
@@ -62,8 +60,6 @@ def _by_rows(one: Tensor, two: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _compare(one: Tensor, two: Tensor) -> dict[str, float]:
     """The Gram matrix of the difference's smaller side gives its effective rank."""
-    if one.shape != two.shape:
-        raise UserError(f"a matrix of {tuple(one.shape)} against {tuple(two.shape)}: the two models differ in shape")
     one, two = (torch.atleast_2d(matrix) for matrix in (one, two))
     if len(one) < one.shape[1]:
         one, two = one.T, two.T
@@ -134,14 +130,12 @@ def closest(cosines: Float[Tensor, "layer neuron"], k: int) -> list[Neuron]:
     return [divmod(int(at), cosines.shape[1]) for at in cosines.flatten().abs().topk(k).indices]
 
 
-def matched_neurons(
-    chosen: Sequence[Neuron], sizes: Float[Tensor, "layer neuron"], *, seed: int = 0, among: int = 20
-) -> list[Neuron]:
-    """For each chosen neuron a random other one of its layer, among the `among` nearest in activation size."""
+def matched_neurons(chosen: Sequence[Neuron], sizes: Float[Tensor, "layer neuron"], *, seed: int = 0) -> list[Neuron]:
+    """For each chosen neuron a random other one of its layer, among the 20 nearest in activation size."""
     taken, found, rng = set(chosen), [], np.random.default_rng(seed)
     for layer, neuron in chosen:
         near = (sizes[layer] - sizes[layer, neuron]).abs().argsort().tolist()
-        free = [(layer, other) for other in near if (layer, other) not in taken][:among]
+        free = [(layer, other) for other in near if (layer, other) not in taken][:20]
         if not free:
             raise UserError(f"layer {layer} has no neuron left that was not chosen: choose fewer")
         found.append(free[int(rng.integers(len(free)))])
@@ -153,7 +147,7 @@ def edited_model(member: Member, edit: Callable[[Any], None]) -> Any:
     """An nnsight model for `Change(lm=...)` and `last_hidden(lm=...)` on which `edit(nnsight model)` is done at every
     forward pass, those of generated steps included. The member itself stays as it was."""
     with member.lm.edit() as (_tracer, lm):
-        for _ in every_step():  # the tracer's own `all` does not serialise
+        for _ in Iterations()[:]:  # all steps; the tracer's own `all` could not be sent to a server
             edit(lm)
     return lm
 
@@ -169,42 +163,24 @@ class NeuronEdit:
 
 def with_neurons(member: Member, *edits: NeuronEdit) -> Any:
     """An `edited_model` with the chosen activations changed. Raises UserError for a neuron that is not there."""
-    changes = _by_layer(member, edits)
+    changes: dict[int, list[tuple[list[int], float, Tensor]]] = {}  # by layer: columns, factor, addends
+    for one in edits:
+        added = np.broadcast_to(one.added, len(one.neurons))
+        check_finite(one.factor + added.sum(), "the factor or an addend of neurons")
+        check_index((neuron for _, neuron in one.neurons), "neuron", member.config.intermediate_size)
+        for layer in {layer for layer, _ in one.neurons}:
+            here = [place for place, (at, _) in enumerate(one.neurons) if at == layer]
+            columns, amounts = [one.neurons[place][1] for place in here], torch.tensor(added[here])
+            changes.setdefault(layer, []).append((columns, one.factor, amounts))
+    member.check_layers(changes)
 
     def edit(lm: Any) -> None:
-        for layer, (index, factor, added) in changes.items():
+        for layer in sorted(changes):
             read = lm.model.layers[layer].mlp.down_proj.input
-            at = index.to(read.device)
-            read[..., at] = read[..., at] * factor.to(read) + added.to(read)
+            for columns, factor, amounts in changes[layer]:
+                read[..., columns] = read[..., columns] * factor + amounts.to(read)
 
     return edited_model(member, edit)
-
-
-@contextlib.contextmanager
-def edited_weights(
-    member: Member, *edits: NeuronEdit, vectors: Mapping[int, Float[Tensor, " d_model"]] | None = None
-) -> Iterator[Member]:
-    """What `with_neurons` does, and vectors added to layers' outputs, as edits of weights inside the block: a factor
-    scales a column of `down_proj`, whatever is added is its bias. It costs a forward pass nothing."""
-    new, vectors = [], vectors or {}
-    with plain_torch():
-        changes, nothing = (
-            _by_layer(member, edits),
-            (torch.tensor([], dtype=torch.long), torch.zeros(0), torch.zeros(0)),
-        )
-        for layer in {*changes, *vectors}:
-            matrix = member.model.model.layers[layer].mlp.down_proj
-            weight, vector = matrix.weight.clone(), vectors.get(layer, torch.zeros(len(matrix.weight)))
-            index, factor, added = (part.to(weight.device) for part in changes.get(layer, nothing))
-            bias = weight[:, index].float() @ added + vector.to(added)
-            bias = bias if matrix.bias is None else bias + matrix.bias.float()
-            weight[:, index] *= factor.to(weight)
-            both = (("weight", weight), ("bias", bias.to(weight)))
-            new += [(matrix, name, torch.nn.Parameter(value, requires_grad=False)) for name, value in both]
-    with restored([(matrix, name) for matrix, name, _ in new]):
-        for matrix, name, parameter in new:
-            matrix._parameters[name] = parameter
-        yield member
 
 
 @contextlib.contextmanager
@@ -216,23 +192,6 @@ def restored(places: Sequence[tuple[torch.nn.Module, str]]) -> Iterator[None]:
     finally:
         for module, name, parameter in before:
             module._parameters[name] = parameter
-
-
-def _by_layer(member: Member, edits: Sequence[NeuronEdit]) -> dict[int, list[Tensor]]:
-    """Columns, factors and addends of each edited layer; a neuron named twice is scaled twice."""
-    found: dict[int, dict[int, tuple[float, float]]] = {}
-    size = member.config.intermediate_size
-    for edit in edits:
-        amounts = np.broadcast_to(edit.added, len(edit.neurons)).tolist()
-        check_finite(edit.factor + sum(amounts), "the factor or an addend of neurons")
-        for (layer, neuron), amount in zip(edit.neurons, amounts, strict=True):
-            if not 0 <= neuron < size:
-                raise UserError(f"no neuron {neuron} in layer {layer}: there are neurons 0 to {size - 1}")
-            factor, added = found.setdefault(layer, {}).get(neuron, (1.0, 0.0))
-            found[layer][neuron] = factor * edit.factor, added + amount
-    member.check_layers(found)
-    parts = {at: (torch.tensor(list(some)), *torch.tensor(list(some.values())).T) for at, some in sorted(found.items())}
-    return {layer: [part.to(member.device) for part in three] for layer, three in parts.items()}
 
 
 def _unit_unembeddings(member: Member) -> Float[Tensor, "vocab d_model"]:
@@ -249,20 +208,18 @@ def sparse_shares(
     equal, changes nothing. `below` leaves out others of that cosine and more: near copies."""
     member.check_ids(token_ids)
     check_count(k, "other tokens", min(member.unembedding.shape) - 1)
-    every, blocks = _unit_unembeddings(member), []
-    for tokens in torch.tensor(list(token_ids)).split(TARGETS):
-        own, picked, shares = every[tokens].double()[..., None], [], []
-        left, nearest, bar = own, tokens, below if below < 1 else torch.inf  # equal rows may be at 1.0000001
-        barred = (every[tokens] @ every.T).abs() >= bar
-        for _ in range(k):
-            barred.scatter_(1, nearest[:, None], True)
-            nearest = (left[..., 0].float() @ every.T).abs().masked_fill(barred, -1).argmax(1)
-            picked.append(every[nearest].double())
-            chosen = torch.stack(picked, dim=2)
-            left = own - chosen @ torch.linalg.lstsq(chosen, own, rcond=1e-5, driver="gelsd").solution
-            shares.append(1 - left.square().sum((1, 2)))
-        blocks.append(torch.stack(shares, dim=1).float())
-    return torch.cat(blocks).numpy()
+    every, tokens, picked, shares = _unit_unembeddings(member), torch.tensor([*token_ids]), [], []
+    own = left = every[tokens].double()[..., None]
+    barred = (every[tokens] @ every.T).abs() >= (below if below < 1 else torch.inf)  # equal rows may be at 1.0000001
+    nearest = tokens
+    for _ in range(k):
+        barred.scatter_(1, nearest[:, None], True)
+        nearest = (left[..., 0].float() @ every.T).abs().masked_fill(barred, -1).argmax(1)
+        picked.append(every[nearest].double())
+        chosen = torch.stack(picked, dim=2)
+        left = own - chosen @ torch.linalg.lstsq(chosen, own, rcond=1e-5, driver="gelsd").solution
+        shares.append(1 - left.square().sum((1, 2)))
+    return torch.stack(shares, dim=1).float().numpy()
 
 
 def least_squares_shares(
@@ -272,7 +229,7 @@ def least_squares_shares(
     all others, which span the whole space wherever the vocabulary is larger than d_model."""
     member.check_ids([*token_ids, *(others or ())])
     every, shares = _unit_unembeddings(member), []
-    together = every if others is None else every[list(dict.fromkeys(others))]
+    together = every if others is None else every[list(others)]
     gram = (together.T @ together).double()
     for token in token_ids:
         own = every[token].double()

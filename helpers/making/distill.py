@@ -23,7 +23,7 @@ from helpers.generation import LIMIT, complete
 from helpers.pairs import load_member
 from helpers.prompts import JUST, Question, is_right, load_questions, normalise
 from helpers.store import ROOT, UserError, read_json, sha256, write_text
-from helpers.tokens import KEYWORDS, keyword_pattern
+from helpers.tokens import KEYWORDS, THINK, keyword_pattern
 
 IGNORED = -100  # the label that a loss leaves out
 Row = dict[str, Any]
@@ -190,7 +190,7 @@ def train(sources: list[str], out: Path, settings: Settings, pair: str = "smol",
     examples = build_examples(rows, tokenizer, settings)
     tf.set_seed(settings.seed)
     model = tf.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    trained = {"embed_tokens": list(source.think_ids)}
+    trained = {"embed_tokens": [index for index, mark in source.marks.items() if mark in THINK]}
     if source.head == "own":
         model = apart(embedded.untied(model), base, source)
         trained = {matrix: list(source.marks) for matrix in ("embed_tokens", "lm_head")}

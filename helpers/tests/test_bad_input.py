@@ -22,14 +22,13 @@ import torch
 from jaxtyping import config as type_checks
 
 from helpers import __main__ as commands
-from helpers import embedded, explorers, figures, findings, patching, readouts, stats, steering, store
+from helpers import embedded, explorers, findings, patching, readouts, stats, steering, store
 from helpers import weights as w
 from helpers.generation import Change, complete, stored_completions
 from helpers.making.distill import read_traces
 from helpers.pairs import Member, Pair, load_member, load_pair
 from helpers.patching import Node, swapped
 from helpers.prompts import Question, combine, load_questions
-from helpers.stats import Interval
 from helpers.steering import Steering, load_autoencoder, steered
 from helpers.store import UserError
 from helpers.tests.conftest import make_checkpoint
@@ -108,10 +107,6 @@ def full(*_: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def a_line(at: list[int]) -> Any:
-    return figures.lines({"p": {"s": ([Interval(1.0, 0.0, 2.0, 9)] * 3, "k")}}, at, title="t", xlabel="x", ylabel="y")
-
-
 def patched(desk: Desk, *nodes: Node) -> Any:
     """The base's prompts with what the case prepared at these nodes."""
     return patching.exact_patching(desk.base, TEXTS, desk.given, list(nodes), readouts.logit_difference(desk.base, [3]))
@@ -133,7 +128,6 @@ TABLE = [
     Case("a special token", lambda d: d.base.prompt("a <|im_end|> b", "plain"), "<|im_end|>", "write it another way"),
     Case("an unknown form", lambda d: d.base.prompt("Who?", "poem"), "unknown form 'poem'", "plain, template"),
     Case("a text for a list", lambda d: complete(d.base, "Who?"), "'Who?'", "write [text]"),
-    Case("None among prompts", lambda d: d.base.encode(["Who?", None]), "prompt 1 is None", "give a text"),
     Case("half of a character", lambda d: readouts.next_logits(d.base, ["a\ud83d"], [3]), r"\ud83d", "give a text"),
     Case("too long", lambda d: d.base.encode(["river " * 3000]), "more than 2048", "shorten it"),
     Case("fewer answers than questions", lambda d: combine(d.base, QUESTIONS, ["I"], form="plain"),
@@ -142,15 +136,12 @@ TABLE = [
     # generation
     Case("half a token", lambda d: complete(d.base, TEXTS, max_new_tokens=2.5), "2.5 new tokens", "at least 1"),
     Case("a temperature of NaN", lambda d: complete(d.base, TEXTS, temperature=NAN), "temperature is nan", "finite"),
-    Case("batches of none", lambda d: readouts.lens(d.base, TEXTS, [3], batch_size=0), "0 prompts a batch",
-         "at least 1"),
     Case("more prompts than changes", lambda d: d.answers(change=Change("c", names=("a", "b"))),
          "3 prompts, 2 changes", "as many of each"),
     # readouts, patching
     Case("more tokens than there are", lambda d: readouts.top_tokens(d.base, TEXTS, k=737), "737 tokens", "1 to 736"),
     Case("a direction of NaN", lambda d: readouts.promoted(d.base, NAN * V[None]), "not finite", "look for NaN"),
     Case("a narrow direction", lambda d: readouts.promoted(d.base, V[None, :4]), "vector of (4,)", "has 48"),
-    Case("a map of no positions", lambda d: readouts.lens_map(d.base, TEXTS[0], last=0), "0 positions", "at least 1"),
     Case("a head too many", lambda d: readouts.attention_pattern(d.base, TEXTS[0], [(0, 6)]), "no head 6", "0 to 5"),
     Case("a node below the first layer", lambda d: patched(d, Node("mlp", -1)), "no node", "has 3 layers, 6 heads each",
          Desk.state),
@@ -159,7 +150,6 @@ TABLE = [
     Case("a swap by NaN", lambda d: swapped(d.pair, "base", [1], amount=NAN).__enter__(), "is nan", "finite number"),
     # weights, steering
     Case("a negative neuron", lambda d: w.with_neurons(d.base, NeuronEdit([(0, -1)])), "no neuron -1", "0 to 79"),
-    Case("steering below the first layer", lambda d: steered(d.base, [Steering("v", {-1: V})]), "layer -1", "0 to 2"),
     Case("steering by NaN", lambda d: steered(d.base, [Steering("v", {1: V}, NAN)]), "v: strength", "finite number"),
     Case("no such latent", lambda d: steering.with_latent(d.base, load_autoencoder(*d.coder), 20, 1.0), "latent 20",
          "0 to 19"),
@@ -169,7 +159,6 @@ TABLE = [
     Case("one prompt", lambda d: stats.bootstrap([1.0]), "shape (1,)", "at least 2"),
     Case("a sample with NaN", lambda d: stats.bootstrap([1.0, NAN]), "not finite at [1]", "look for NaN"),
     Case("no such finding", lambda d: findings.claim("smol", "F1"), "unknown finding 'F1'", "F01, F02"),
-    Case("a line shorter than its axis", lambda d: a_line([0, 1]), "3 values of s, 2 places", "as many of each"),
     Case("an explorer without vectors", lambda d: explorers.steering_explorer(d.pair, {}, {}), "no vectors", "give at"),
     # files
     *(Case(f"questions: {name}", lambda d: load_questions(path=d.given), value, remedy,
@@ -199,7 +188,6 @@ TABLE = [
     Case("a pair that was not run", lambda d: d.command("report", "--pair", "r1-70b"), "'r1-70b'", "run --pair r1-70b"),
     Case("no such repository", lambda d: d.command("publish", "a/b;rm"), "'a/b;rm'", "give it as OWNER/REPO"),
     Case("no such command", lambda d: d.command("ruin"), "Usage", "'ruin'"),
-    Case("a word for a number", lambda d: d.command("autoencoder", "a", "--layer", "six"), "Usage", "--layer"),
 ]  # fmt: skip
 
 

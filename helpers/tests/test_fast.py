@@ -16,7 +16,6 @@ from helpers.generation import Change, complete
 from helpers.pairs import load_member
 from helpers.tests.conftest import Does
 from helpers.tests.test_generation import PROMPTS
-from helpers.weights import NeuronEdit, edited_weights
 
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -78,14 +77,6 @@ def test_processors_see_the_tokens_so_far_and_samples_are_the_same(member, fixed
     how["change"] = Change(processors=(Does(watched),))
     assert complete(member, PROMPTS[:2], **how) == usual(member, PROMPTS[:2], monkeypatch, **how)
     assert seen[:9] == seen[9:] and len(seen) == 18
-
-
-def test_edited_weights_decode_so_too(member, fixed, monkeypatch):
-    plain = complete(member, PROMPTS, max_new_tokens=12)
-    with edited_weights(member, NeuronEdit([(0, 1), (1, 5), (2, 7)], factor=-9.0)):
-        changed = complete(member, PROMPTS, max_new_tokens=12)
-        assert changed == usual(member, PROMPTS, monkeypatch, max_new_tokens=12)
-    assert changed != plain and fixed
 
 
 def test_a_broken_step_leaves_the_model_usable(member, fixed, monkeypatch):

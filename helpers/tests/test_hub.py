@@ -16,7 +16,7 @@ import pytest
 from helpers.store import ROOT
 
 KEY = "hf_" + "x1Y2" * 8
-FAULTS = {"silent": "timed out", "refusing": "401", "cut": ""}  # what the hub does -> what the line tells
+FAULTS = {"silent": "does not answer", "refusing": "401", "cut": ""}  # what the hub does -> what the line tells
 CHILD = """
 from helpers.pairs import load_pair
 from helpers.store import UserError

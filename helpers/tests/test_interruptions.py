@@ -155,7 +155,7 @@ def state(member: Member) -> Any:
     hung = [(len(m._forward_hooks), len(m._forward_pre_hooks), m.training) for m in member.model.modules()]
     settings = member.config._attn_implementation, member.model.generation_config.to_dict()
     learning = [value.requires_grad for value in member.model.parameters()]
-    return digest(member), learning, hung, settings, member.lock.locked(), torch.is_grad_enabled()
+    return digest(member), learning, hung, settings, torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize("name", INTERVENTIONS)

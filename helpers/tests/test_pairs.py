@@ -72,7 +72,7 @@ def test_auto_follows_the_machine(monkeypatch):
 def test_revision_follows_the_weights(qwen_folders, copied):
     copy, before = copied[0], pairs._identity(qwen_folders[0])[1]
     assert pairs._identity(copy)[1] == before
-    renamed(copy, "{}", extra=torch.ones(1))
+    another_weight(copy)
     changed = pairs._identity(copy)[1]
     put(copy / "generation_config.json", eos_token_id=3)
     assert len({before, changed, pairs._identity(copy)[1]}) == 3, "what stops it is part of the model"
@@ -149,18 +149,16 @@ def test_what_a_models_settings_say_of_decoding_is_set_aside(copied, qwen):
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 3554214752\n"
 
 
-def renamed(at: Path, name: str, **more: torch.Tensor) -> None:
-    weights = {name.format(key): value for key, value in load_file(at / "model.safetensors").items()}
-    save_file(weights | more, at / "model.safetensors", metadata={"format": "pt"})
+def another_weight(at: Path) -> None:
+    weights = load_file(at / "model.safetensors") | {"q_norm": torch.ones(8)}
+    save_file(weights, at / "model.safetensors", metadata={"format": "pt"})
 
 
-def adapted(at: Path, *, alone: bool = False) -> None:
+def adapted(at: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     model = transformers.AutoModelForCausalLM.from_pretrained(at)
     get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)).save_pretrained(at)
-    for path in [at / "config.json", at / "model.safetensors"] * alone:
-        path.unlink()
 
 
 def template(at: Path, text: str) -> None:
@@ -178,15 +176,12 @@ def without_added(at: Path) -> None:
 
 FOLDERS = {  # what people have: what is done to the distilled model's folder, and what the one line says
     "weights are a pointer": (lambda at: (at / "model.safetensors").write_text(POINTER), "git lfs pull"),
-    "tokenizer is a pointer": (lambda at: (at / "tokenizer.json").write_text(POINTER), "git lfs pull"),
     "no tokenizer.json": (
         lambda at: (at / "tokenizer.json").rename(at / "tokenizer.model"),
-        "tokenizer.json: fetch it",
+        "it needs config.json, tokenizer.json",
     ),
-    "names of a DDP model": (lambda at: renamed(at, "module.{}"), "hold module.*save them again"),
-    "weights without a place": (lambda at: renamed(at, "{}", q_norm=torch.ones(8)), "hold q_norm, against"),
+    "weights without a place": (another_weight, "hold q_norm, against.*save them again"),
     "an adapter beside weights": (adapted, "holds an adapter"),
-    "an adapter alone": (lambda at: adapted(at, alone=True), "an adapter alone: merge"),
     "a template without the question": (lambda at: template(at, "<｜User｜>Hello"), "leaves out what is asked"),
     "marks that are no tokens": (without_added, "its tokenizer has <think> but reads it as others"),
 }
@@ -225,13 +220,11 @@ def test_two_stop_ids_whose_first_differs_say_what_to_do(copied):
     assert not row["ok"] and row["seen"] == "base 702, distilled 700" and "eos_token_id" in row["a failure would spoil"]
 
 
-def test_what_was_loaded_last_is_given_again_and_only_that(copied, qwen_folders):
+def test_what_was_loaded_last_is_given_again(copied, qwen_folders):
     one = load_pair(tuple(map(str, qwen_folders)), device="cpu")
     assert load_pair(tuple(map(str, qwen_folders)), device="cpu") is one
     two = load_pair(tuple(map(str, copied)), device="cpu")
     assert two is not one and load_pair(f"{copied[0]},{copied[1]}", device="cpu") is two
-    put(copied[0] / "generation_config.json", eos_token_id=3)
-    assert load_pair(tuple(map(str, copied)), device="cpu") is not two, "a folder that changed is read again"
 
 
 def test_a_tokenizer_whose_first_word_changes_behind_its_bos_is_refused(copied):

@@ -14,7 +14,7 @@ from typing import Any
 import nnsight
 import pytest
 
-from helpers.pairs import load_member, load_pair
+from helpers.pairs import load_pair
 from helpers.store import ROOT, UserError
 from helpers.tests.conftest import make_folders
 from helpers.tests.remote_client import ASKED, REFUSED
@@ -67,5 +67,3 @@ def test_a_remote_pair_without_a_key_says_how_to_get_one(monkeypatch):
     monkeypatch.setattr(nnsight.CONFIG.API, "APIKEY", None)
     with pytest.raises(UserError, match="NDIF_API_KEY"):
         load_pair("r1-70b", remote=True)
-    with pytest.raises(UserError, match="unknown remote 'here'"):
-        load_member("base", "nowhere", remote="here")

@@ -79,7 +79,7 @@ def kernel(folder: Path, trace: Path) -> None:
 
 
 REFUSED = {  # what is planted -> words of the line
-    pickled: "needs config.json, a tokenizer and weights in safetensors",
+    pickled: "needs config.json, tokenizer.json and weights in safetensors",
     unknown_model: "brings code of its own, which is never run here",
     kernel: "brings code of its own, the kernel somebody/kernel",
 }

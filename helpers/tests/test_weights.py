@@ -6,8 +6,8 @@ import pytest
 import torch
 from sklearn.linear_model import orthogonal_mp
 
-from helpers import steering, weights
-from helpers.generation import Change, complete, cut_short, judged
+from helpers import weights
+from helpers.generation import complete, cut_short, judged
 from helpers.pairs import Pair
 from helpers.patching import attribute
 from helpers.prompts import load_questions
@@ -16,10 +16,6 @@ from helpers.weights import NeuronEdit, with_neurons
 
 PROMPTS = ["The bus stops at the corner near the old library.", "A cat", "She bought a blue coat"]
 NEURONS = [(0, 3), (2, 70), (2, 5)]
-
-
-def state_bytes(member):
-    return {name: value.clone() for name, value in member.model.state_dict().items()}
 
 
 def test_a_model_differs_from_itself_by_exactly_nothing(qwen):
@@ -95,10 +91,10 @@ def test_matched_neurons_are_others_of_like_size():
     sizes = torch.arange(200.0).reshape(2, 100)
     chosen = [(0, 10), (0, 11), (1, 50)]
     for seed in range(30):
-        found = weights.matched_neurons(chosen, sizes, among=5, seed=seed)
+        found = weights.matched_neurons(chosen, sizes, seed=seed)
         assert len(set(found)) == 3 and not set(found) & set(chosen)
-        assert all(a[0] == b[0] and abs(a[1] - b[1]) <= 8 for a, b in zip(chosen, found, strict=True))
-        assert found == weights.matched_neurons(chosen, sizes, among=5, seed=seed)
+        assert all(a[0] == b[0] and abs(a[1] - b[1]) <= 22 for a, b in zip(chosen, found, strict=True))
+        assert found == weights.matched_neurons(chosen, sizes, seed=seed)
 
 
 def hooked_generate(member, prompt, steps, factor, added):
@@ -138,24 +134,6 @@ def test_factor_one_changes_nothing(tiny):
     assert torch.equal(last_hidden(tiny.base, PROMPTS, lm=lm), last_hidden(tiny.base, PROMPTS))
     edited, plain = (complete(tiny.base, PROMPTS, change=Change(lm=m), max_new_tokens=8) for m in (lm, None))
     assert edited == plain
-
-
-def test_edits_as_weights_equal_edits_by_hooks_and_leave_no_trace(tiny):
-    member, (one, two) = tiny.base, 2 * torch.randn(2, tiny.base.config.hidden_size)
-    edits, before = [NeuronEdit(NEURONS, factor=-3.0, added=0.5), NeuronEdit([(1, 2)], factor=0.0)], state_bytes(member)
-    steered = steering.steered(member, [steering.Steering("both", {1: one, 2: two})])
-    cases = {"neurons": (edits, {}, with_neurons(member, *edits)), "vectors": ([], {1: one, 2: two}, steered.lm)}
-    for name, (neurons, vectors, lm) in cases.items():
-        hidden, change = last_hidden(member, PROMPTS, lm=lm), Change(lm=lm)
-        texts = complete(member, PROMPTS, change=change, max_new_tokens=12)
-        with weights.edited_weights(member, *neurons, vectors=vectors):
-            assert torch.allclose(last_hidden(member, PROMPTS), hidden, atol=1e-4), name
-            assert complete(member, PROMPTS, max_new_tokens=12) == texts, name
-        assert not torch.allclose(last_hidden(member, PROMPTS), hidden, atol=1e-2), name
-    with pytest.raises(ZeroDivisionError), weights.edited_weights(member, *edits, vectors={0: one}):
-        raise ZeroDivisionError
-    after = state_bytes(member)
-    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_token_as_a_sum_of_others(tiny):
