@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import orthogonal_mp
 
 from helpers import weights
-from helpers.generation import complete, cut_short, judged
+from helpers.generation import Change, complete, cut_short, judged
 from helpers.pairs import Pair
 from helpers.patching import attribute
 from helpers.prompts import load_questions
