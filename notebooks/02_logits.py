@@ -13,7 +13,7 @@
 #
 # **Claim.** Under test: right after a complete answer the base gives most probability to the stop token; on the distilled model that token's logit is much lower, and those of reasoning tokens such as " Wait" are higher. Which part holds on this pair is printed below the set-up.
 #
-# **Evidence.** The split of the next-token probability before and after the answer (figure 1), and the paired shift of every token's logit beside frequency-matched control tokens (figure 3).
+# **Evidence.** The split of the next-token probability before and after the answer (figure 1), and the paired change of the log-odds of stopping (figure 5) and of every logit beside frequency-matched control tokens (figure 4).
 #
 # **Caveat.** A logit has no zero: only differences within one model mean anything. So each shift is told relative to control tokens, and log-probabilities stand beside it. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
 #
@@ -42,20 +42,24 @@ MAX_ANSWER = 30  # the base's answer has at most this many tokens
 N_COMBINED = 64  # quick: 6; combined prompts of the confirm split
 REPEATS = [0, 1, 3, 6]  # quick: [0, 6]; how often a piece of text is appended (F07)
 N_GROWN = 24  # prompts to which text is appended
+N_CROSSED = 32  # quick: 4; confirm questions whose templates are crossed
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
 import itertools
+import re
 
 import numpy as np
 import pandas as pd
+import torch
 from IPython.display import Markdown, display
 
 from helpers import explorers, figures, findings, stats
-from helpers.generation import load_combined
-from helpers.pairs import load_pair
-from helpers.prompts import ask, combine, neutral_sentences
-from helpers.readouts import bigram_logits, last_hidden, logits_of, logprobs_of, next_logprobs
-from helpers.readouts import stop_parts, top_tokens
+from helpers.fork import line_marks
+from helpers.generation import answers, judged, load_combined, stored_completions
+from helpers.pairs import Member, load_pair
+from helpers.prompts import ask, combine, load_questions, neutral_sentences
+from helpers.readouts import bigram_logits, last_hidden, last_hidden_shared, log_odds, logits_of, logprobs_of
+from helpers.readouts import measure, next_distribution, next_logprobs, stop_odds, top_tokens
 from helpers.store import data_dir, kept, take, write_text
 from helpers.tokens import single_id
 
@@ -94,11 +98,11 @@ for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
 # %% [markdown]
 # ## The prompts
 #
-# *Plain* is raw text, as in the notes; *template* puts the question into each model's own chat template, whose distilled form opens `<think>`, and the answer behind it. In the distilled model's template the answer thus stands inside the open thought; F06 to F08 use the plain form only. "Complete" means ended, not right.
+# *Plain* is raw text, as in the notes; *template* puts the question into each model's own chat template, whose distilled form opens `<think>`, and the answer behind it. In the distilled model's template the answer thus stands inside the open thought. The shift of single logits (F06), F07 and F08 use the plain form only. "Complete" means ended, not right.
 #
 # The base's number in the template is high by selection: only answers after which it stopped, in that form, were kept. The plain form was not selected on.
 #
-# Stopping is several events. The stop tokens of a model are summed into P(stop); `</think>`, which ends a thought and not the answer, is told apart; so is the **Wait set** {"Wait", " Wait", " wait", "wait"}.
+# Stopping is several events. The stop tokens of a model are summed into P(stop), and the **log-odds of stopping** are log P(stop) - log(1 - P(stop)). `</think>`, which ends a thought and not the answer, is told apart; so are its rivals: the **Wait set** {"Wait", " Wait", " wait", "wait"}, **new lines** (every token that ends in one or more), and the notes' **keywords** (Wait set and twelve reasoning tokens, some of them in another set as well).
 
 # %%
 n_shown = f"n = {len(asked)} combined prompts, confirm"
@@ -114,55 +118,103 @@ Markdown(f"{len(asked)} combined prompts of the confirm split on {pair.describe(
 # **Controls.** The same question with *another* question's answer (does any sentence make it stop?), and the same answer *cut before its last word* (does any position?).
 
 # %% [markdown]
-# **Rule, made stricter after a first look at the result.** F05 holds if (a) the interval of the base's mean P(stop), plain form, lies above 0.5 and (b) that of the distilled model's minus the base's, on the same prompts, lies below 0: two copies of one model must fail. The number that it must be held against is the answer cut short.
+# **Rule, made stricter after a first look at the result.** F05 holds if (a) the interval of the base's mean P(stop), plain form, lies above 0.5 and (b) that of the distilled model's minus the base's, on the same prompts, lies below 0: two copies of one model must fail. The number that it must be held against is the answer cut short. By the log-odds of stopping, the same two: (a) the base's mean above 0, (b) the change below 0; written before that result.
 
 # %%
 FORMS, BEFORE, AFTER = ("plain", "template"), "before the answer", "after the answer"
 OTHER, CUT = "another question's answer", "answer cut before its last word"
 states = {
-    BEFORE: None,
+    BEFORE: [""] * len(given),
     AFTER: given,
     OTHER: given[1:] + given[:1],
     CUT: [" ".join(answer.split()[:-1]) or answer[:-1] for answer in given],
 }
-colours = {
-    "stop": figures.STOP,
-    "</think>": figures.THIRD,
-    "<think>": figures.PALE,
-    "Wait set": figures.WAIT,
-    "new line": figures.LINE,
-    "rest": figures.REST,
-}
+ADDED = {"no thought": "", "thought opened": "<think>\n", "empty thought": "<think>\n\n</think>\n\n"}
+reads = [*itertools.product(FORMS, states), *itertools.product(ADDED, (BEFORE, AFTER))]
 
 # %% [markdown]
-# Every model reads every state in both forms; its next-token probability is split into six parts that sum to one.
+# Beside its own template each model gets it with the opening of a thought taken away, put there, or closed at once: a section below needs them. For a base whose vocabulary lacks the tags they are text.
 
 
 # %%
-def read_parts(rows: list[int]) -> dict:
-    """P(next token) in parts for each model, form and state, [prompt, part]."""
+def put(member: Member, questions: list, form: str) -> list[str]:
+    """Questions in a form: one of FORMS, or the template with what ADDED says in place of its own opening."""
+    if form in FORMS:
+        return ask(member, questions, form=form)
+    bare = [re.sub(r"<think>\s*$", "", prompt) for prompt in ask(member, questions, form="template")]
+    return [prompt + ADDED[form] for prompt in bare]
+
+
+def sets_of(member: Member) -> dict:
+    """Token ids by the name of their set; a set may be empty."""
+    known, lines = member.groups, line_marks(member.tokenizer)
+    tags = {
+        name: [i for i in (one,) if i is not None]
+        for name, one in (("</think>", known.end_think), ("<think>", known.think))
+    }
+    sets = {"stop": known.stop, **tags, "Wait set": known.wait, "new lines": lines.one + lines.blank}
+    return sets | {"keywords": tuple({*known.wait, *known.reasoning})}
+
+
+def log_shares(member: Member, hidden: torch.Tensor) -> torch.Tensor:
+    """Log P of each set behind each state, [row, set]."""
+    sets = sets_of(member).values()
+    found = logprobs_of(member, hidden, [token for some in sets for token in some])
+    return torch.stack([part.logsumexp(1) for part in found.split([*map(len, sets)], dim=1)], dim=1)
+
+
+# %% [markdown]
+# All prompts of one question share their beginning, which is run once.
+
+
+# %%
+def read_sets(rows: list[int]) -> dict:
+    """Log P of each set and, last, the log-odds of stopping, [prompt, set], by model, form and state."""
     found, chosen = {}, take(asked, rows)
-    for role, form, state in itertools.product(members, FORMS, states):
-        if states[state] is None:
-            shown = ask(members[role], chosen, form=form)
-        else:
-            shown = combine(members[role], chosen, take(states[state], rows), form=form)
-        found[f"{role} {form} {state}"] = stop_parts(members[role], shown)[list(colours)]
+    for role, m in members.items():
+        asks = {form: put(m, chosen, form) for form in (*FORMS, *ADDED)}
+        texts = [
+            [
+                f"{prompt}{' ' * (form == 'plain' and said != '')}{said.strip()}"
+                for prompt, said in zip(asks[form], take(states[state], rows), strict=True)
+            ]
+            for form, state in reads
+        ]
+        hidden = last_hidden_shared(m, [text for some in zip(*texts, strict=True) for text in some])
+        odds = [m.at_weights(stop_odds(m), some).cpu() for some in hidden.split(128)]
+        both = torch.cat([log_shares(m, hidden), torch.cat(odds)[:, None]], dim=1).unflatten(
+            0, (-1, len(reads))
+        )
+        found |= {f"{role} {form} {state}": both[:, k] for k, (form, state) in enumerate(reads)}
     return found
 
 
-parts = kept(pair, "02_parts", read_parts, len(asked), fresh=RECOMPUTE)
+log_p = kept(pair, "02_parts", read_sets, len(asked), fresh=RECOMPUTE)
+SETS = list(sets_of(pair.base))
 
 # %% [markdown]
-# Each number is a mean over prompts; two models, or two states, are compared on the same prompts.
+# Each number is a mean over prompts; two models, or two states, are compared on the same prompts. Two laws: the log-odds give P(stop) again, and a difference of two log-probabilities is the log-odds of one set against the other.
 
 
 # %%
-def p_stop(role: str, form: str = "plain", state: str = AFTER) -> np.ndarray:
+def read_off(what: str, role: str, form: str = "plain", state: str = AFTER) -> np.ndarray:
+    """Log P of one set, or the "log-odds" of stopping, [prompt]."""
+    return log_p[f"{role} {form} {state}"][:, [*SETS, "log-odds"].index(what)].astype(float)
+
+
+def p_stop(*where: str, **more: str) -> np.ndarray:
     """P(stop) of one model, [prompt]."""
-    return parts[f"{role} {form} {state}"][:, 0]
+    return np.exp(read_off("stop", *where, **more))
 
 
+for role, m in members.items():
+    assert np.allclose(p_stop(role), 1 / (1 + np.exp(-read_off("log-odds", role))), atol=1e-4)
+    ids = sets_of(m)
+    against = measure(m, plain[role][:2], log_odds(m, ids["stop"], against=ids["new lines"])).numpy()
+    both = (read_off("stop", role) - read_off("new lines", role))[:2]
+    assert np.allclose(against, both, atol=1e-2), "two ways to one number"
+
+# %%
 base_stops = stats.bootstrap(p_stop("base"))
 after_other = stats.bootstrap(p_stop("base", state=OTHER))
 after_cut = stats.bootstrap(p_stop("base", state=CUT))
@@ -182,6 +234,17 @@ details = {
     "own answer minus another question's, base": own_minus_other,
     "distilled minus base, template": template_fall,
 }
+log_odds_of = {
+    (role, form): read_off("log-odds", role, form) for role in members for form in (*FORMS, *ADDED)
+}
+odds_fall, template_odds = (
+    stats.paired(log_odds_of["distilled", form], log_odds_of["base", form]) for form in FORMS
+)
+of_base = stats.bootstrap(log_odds_of["base", "plain"])
+details |= {
+    "log-odds of stopping, template, base": stats.bootstrap(log_odds_of["base", "template"]),
+    "log-odds of stopping, template, distilled minus base": template_odds,
+}
 
 # %%
 F05 = findings.record(
@@ -191,6 +254,10 @@ F05 = findings.record(
     quantity="the base's mean P(stop) after its own complete answer, plain form",
     unit="probability",
     rules=rules,
+    stopping=[
+        findings.Part("(a) log-odds of stopping, base, plain", of_base, findings.Rule("above", 0)),
+        findings.Part("(b) the same, distilled minus base", odds_fall, findings.Rule("below", 0)),
+    ],
     control=("the same answers cut before their last word", after_cut),
     details=details,
 )
@@ -200,12 +267,18 @@ Markdown(findings.sentence(F05))
 # Figure 1 leaves out the template before any answer, where a model's turn only begins; it stands in figure 2.
 
 # %%
-shown = [("plain", BEFORE), ("plain", AFTER), ("template", AFTER)]
-rows = {
-    f"{role}, {form}: {state}": dict(zip(colours, parts[f"{role} {form} {state}"].mean(0), strict=True))
-    for form, state in shown
-    for role in members
+colours = {
+    "stop": figures.STOP,
+    "</think>": figures.THIRD,
+    "<think>": figures.PALE,
+    "Wait set": figures.WAIT,
+    "new lines": figures.LINE,
+    "rest": figures.REST,
 }
+rows = {}
+for (form, state), role in itertools.product((("plain", BEFORE), *((f, AFTER) for f in FORMS)), members):
+    parts = {name: float(np.exp(read_off(name, role, form, state)).mean()) for name in [*colours][:-1]}
+    rows[f"{role}, {form}: {state}"] = parts | {"rest": 1 - sum(parts.values())}
 
 # %%
 moves = {
@@ -217,7 +290,7 @@ fig = figures.stacked_rows(rows, colours, title=title, unit="mean probability of
 figures.save_figure(fig, "02_stop_parts", pair=pair.name, key=colours, note=n_shown)
 
 # %% [markdown]
-# **Figure 1: what comes next, before and after the answer.** Black the stop tokens, indigo `</think>`, pink `<think>`, wine the Wait set, light blue a new line, pale all else; means over the combined prompts of the confirm split, intervals in figure 2. In the plain form a model may stop already *before* the answer, after "Just give the answer.": then the stop after the answer is no judgement of the answer.
+# **Figure 1: what comes next, before and after the answer.** Black the stop tokens, indigo `</think>`, pink `<think>`, wine the Wait set, light blue new lines, pale all else; means over the combined prompts of the confirm split, intervals in figure 2. In the plain form a model may stop already *before* the answer, after "Just give the answer.": then the stop after the answer is no judgement of the answer.
 
 
 # %%
@@ -251,15 +324,106 @@ figures.save_figure(fig, "02_stop_controls", pair=pair.name, note=n_shown)
 # </details>
 
 # %% [markdown]
+# ## Which explains the length: the form or the model?
+#
+# **Question.** The distilled model's template opens a thought, the base's does not; lengths (F01) are of the templates. So the templates are crossed: each model in plain text, in its own template without a thought, with one opened, and with an empty one closed at once. Metrics: the median length of the greedy answer to confirm questions, not selected by length, and P(stop) behind the base's own answer, on the combined prompts. **Reading, written before the result:** what alone makes more than half of the way from the base without a thought to the distilled model with one, in log length, makes the length.
+
+
+# %%
+def crossed_answers(role: str, some: list) -> dict[str, pd.DataFrame]:
+    """Greedy answers by form; those to the model's own template are stored already."""
+    m, own = members[role], ask(members[role], some, form="template")
+    limit = {"max_new_tokens": MAX_NEW_TOKENS}
+    asks = {form: put(m, some, form) for form in ("plain", *ADDED)}
+    new = [prompt for prompts in asks.values() for prompt in prompts if prompts != own]
+    done = stored_completions(pair, m, new, name=f"02_crossed_{role}", fresh=RECOMPUTE, **limit)
+    known = dict(zip(new, done, strict=True))
+    stored = answers(pair, m, some, form="template", **limit)
+    return {
+        form: stored if prompts == own else judged([known[p] for p in prompts], some, opened=False)
+        for form, prompts in asks.items()
+    }
+
+
+few = [question for question in load_questions(N_PROMPTS) if question.split == "confirm"][:N_CROSSED]
+crossed = {role: crossed_answers(role, few) for role in members}
+
+# %% [markdown]
+# Length and stop rate within the limit; the share of answers that open with `<think>` themselves; and P(stop) and log-odds of stopping before and after the base's answer (means):
+
+# %%
+table = {}
+for (role, found), form in itertools.product(crossed.items(), ("plain", *ADDED)):
+    row = {"median length": found[form]["length"].median(), "stopped": found[form]["stopped"].mean()}
+    row["opens <think>"] = found[form]["text"].str.strip().str.startswith("<think>").mean()
+    for state in (BEFORE, AFTER):
+        row[f"P(stop) {state}"] = p_stop(role, form, state).mean()
+        row[f"log-odds {state}"] = read_off("log-odds", role, form, state).mean()
+    table[f"{role}, {form}"] = row
+pd.DataFrame(table).T.round(3)
+
+
+# %%
+def times(one: tuple[str, str], over: tuple[str, str]) -> stats.Interval:
+    """Median length of one model and form over another's, the same questions."""
+    return stats.ratio_of_medians(*(crossed[role][form]["length"] for role, form in (one, over)))
+
+
+NONE, OPENED, _ = ADDED
+start, goal = ("base", NONE), ("distilled", OPENED)
+way = times(goal, start)
+alone = {
+    "the open thought": times(("base", OPENED), start),
+    "the changed model": times(("distilled", NONE), start),
+}
+enough = [name for name, grown in alone.items() if way.low > 1 and grown.estimate > way.estimate**0.5]
+maker = " as well as ".join(enough) or ("only both together" if way.low > 1 else "neither")
+
+# %% [markdown]
+# Two sentences, and what comes behind the answer inside the distilled model's thought, likeliest first:
+
+# %%
+m = members["distilled"]
+inside = [f"{prompt}{said.strip()}" for prompt, said in zip(put(m, asked, OPENED), given, strict=True)]
+likely = next_distribution(m, inside).exp().mean(0).topk(5)
+best = [(m.tokenizer.decode([i]), float(p)) for p, i in zip(*likely, strict=True)]
+named = ", ".join(f"{findings.code_span(repr(token))} {share:.0%}" for token, share in best)
+of_goal = stats.paired(p_stop("distilled", OPENED), p_stop("base", NONE))
+Markdown(
+    f"**What makes the length: {maker}.** From the base without a thought to the distilled model inside one "
+    f"the median length is {way} times; {', '.join(f'{name} alone makes {x} times' for name, x in alone.items())}. "
+    f"Without the opening the distilled model writes `<think>` itself in "
+    f"{table[f'distilled, {NONE}']['opens <think>']:.0%} of answers; behind an empty thought, closed, "
+    f"it still writes {table['distilled, empty thought']['median length']:.0f} tokens.\n\n"
+    f"Behind the base's complete answer, inside its open thought, the distilled model's next token is {named}: "
+    f"it stops with {p_stop('distilled', OPENED).mean():.0%}, {of_goal} against the base without a thought."
+)
+
+# %%
+panels = {"length": [], "stop": []}
+for role, form in itertools.product(members, ("plain", *ADDED)):
+    length = stats.bootstrap(crossed[role][form]["length"], statistic=np.median)
+    panels["length"].append((form, length, figures.ROLE[role]))
+    panels["stop"].append((form, stats.bootstrap(p_stop(role, form)), figures.ROLE[role]))
+title = f"From base to distilled the length grows {way.estimate:.3g} times: what makes it is {maker}"
+unit = ["median length of the answer (tokens)", "mean P(stop) after the base's answer"]
+fig = figures.interval_rows(panels, title=title, unit=unit)
+note = f"n = {len(few)} questions (length), {len(asked)} combined prompts (P(stop)), confirm"
+figures.save_figure(fig, "02_crossed", pair=pair.name, key=figures.ROLE, note=note)
+
+# %% [markdown]
+# **Figure 3: the templates crossed.** Left the median length of the greedy answer, right P(stop) once the base's own answer stands there; 95 % bootstrap over prompts. The combined prompts were chosen for a distilled model that goes on *before* any answer.
+
+# %% [markdown]
 # ## F06 · Which logits fell, which rose?
 #
 # **Question.** How do the logits of the stop token and of the twelve reasoning tokens of the notes differ between the models on the same plain prompts? Metric: paired shift, distilled minus base, of each token's logit, minus the mean shift of twelve control words of like merge rank, a proxy for frequency (the stop token has no such match): $\Delta_t = (z^D_t - z^B_t) - \overline{(z^D_c - z^B_c)}$.
 
 # %% [markdown]
-# **Control.** The twelve control words, each against the mean of all twelve. P-values come from flipping signs over prompts and are corrected over all tokens (Benjamini-Hochberg). Most control words pass that test too, since it only asks whether prompts agree; what singles a token out is lying outside the grey range in figure 3.
+# **Control.** The twelve control words, each against the mean of all twelve. P-values come from flipping signs over prompts and are corrected over all tokens (Benjamini-Hochberg). Most control words pass that test too, since it only asks whether prompts agree; what singles a token out is lying outside the grey range in figure 4.
 
 # %% [markdown]
-# **Rule, written before the result.** F06 holds if the stop token's $\Delta$ has an interval below -2 *and* the mean $\Delta$ of the twelve reasoning tokens has one above 0.
+# **Rule, written before the result.** F06 holds if the stop token's $\Delta$ has an interval below -2 *and* the mean $\Delta$ of the twelve reasoning tokens has one above 0. The intervals draw the control words anew together with the prompts; those over prompts alone stand beside them, and with them the verdict before. By the log-odds of stopping, which need no control words: their paired change is below -2 as well, a rule written after a first look at the mean log-odds. This tests the first half of the claim alone.
 
 # %%
 groups = pair.base.groups
@@ -350,16 +514,49 @@ for role in members:
     details[f"mean P of {line}, {role}"] = p_line[role]
 
 # %%
-reasoning = mean_of(shift, "reasoning")
+over_words = {
+    name: stats.against_words(raw[:, columns[name]].mean(1), raw[:, columns["control"]])
+    for name in ("stop", "reasoning")
+}
+names = {"stop": "stop token's shift", "reasoning": "reasoning tokens' mean shift"}
+rule = {"stop": findings.Rule("below", -2), "reasoning": findings.Rule("above", 0)}
+old = {name: mean_of(shift, name) for name in names}
+details |= {f"{names[name]}, prompts alone drawn": value for name, value in old.items()}
+before = findings.all_of(*(rule[name].verdict(value) for name, value in old.items()))
+
+# %% [markdown]
+# Each rival of stopping, in both forms. "The rest" is all but stop, new lines and Wait set; the keywords overlap with both.
+
+
+# %%
+def against(rival: str, role: str, form: str) -> np.ndarray:
+    """Log P(stop) minus log P of a rival, [prompt]: the log-odds of stopping against it."""
+    if rival == ALL:
+        return read_off("log-odds", role, form)
+    named = [read_off(name, role, form) for name in ("stop", "new lines", "Wait set")]
+    rest = np.log(np.maximum(1 - np.exp(named).sum(0), 1e-9))
+    return named[0] - (rest if rival == "the rest" else read_off(rival, role, form))
+
+
+ALL = "all other tokens"
+rivals = [ALL, *(name for name in ("new lines", "Wait set") if all(sets_of(m)[name] for m in pair.members))]
+rivals += ["the rest", "keywords"]
+change_of = {
+    (rival, form): stats.paired(against(rival, "distilled", form), against(rival, "base", form))
+    for rival, form in itertools.product(rivals, FORMS)
+}
+details |= {f"log-odds of stopping against {r}, {f}": value for (r, f), value in change_of.items()}
+
+# %%
 F06 = findings.record(
     pair,
     "F06",
     notebook="02_logits",
     quantity="shift of the stop token's logit against control tokens, distilled minus base",
     unit="nats",
-    rules=[
-        findings.Part("stop token's shift", stop_shift, findings.Rule("below", -2)),
-        findings.Part("reasoning tokens' mean shift", reasoning, findings.Rule("above", 0)),
+    rules=[findings.Part(names[name], over_words[name], rule[name]) for name in names],
+    stopping=[
+        findings.Part("change of the log-odds of stopping, plain", odds_fall, findings.Rule("below", -2))
     ],
     control=(
         "mean size of a control token's own shift (n counts tokens)",
@@ -367,10 +564,18 @@ F06 = findings.record(
     ),
     details=details,
 )
-Markdown(findings.sentence(F06))
+survives = "is the same" if F06["verdict"] == before else f"was: {before}"
+by_odds, why = F06["stopping"]["verdict"], ""
+if by_odds != F06["verdict"]:
+    why = (
+        f"By the log-odds it {by_odds}: the stop token loses against all other tokens together by "
+        f"{-odds_fall.estimate:.1f} nats, of which most probability goes to a few likely ones, while the control words, "
+        f"unlikely in both models, move by {raw[:, columns['control']].mean():+.1f} themselves."
+    )
+Markdown(f"{findings.sentence(F06)}\n\nWith prompts alone drawn the verdict {survives}. {why}")
 
 # %% [markdown]
-# Figure 3 orders all tokens by their shift.
+# Figure 4 orders all tokens by their shift.
 
 # %%
 key = {
@@ -401,23 +606,36 @@ fig = figures.interval_rows({"": rows}, title=title, unit=unit, zero=True, shade
 figures.save_figure(fig, "02_logit_shift", pair=pair.name, key=key, size=(7.6, 8), note=n_shown)
 
 # %% [markdown]
-# **Figure 3: paired shift of each token's logit, distilled minus base.** Black diamond the stop token, wine the reasoning tokens and the Wait set, grey squares the control words, against whose mean all are measured; the shaded range spans them. Plain form, 95 % bootstrap over confirm prompts; corrected p-values in the table above.
+# **Figure 4: paired shift of each token's logit, distilled minus base.** Black diamond the stop token, wine the reasoning tokens and the Wait set, grey squares the control words, against whose mean all are measured; the shaded range spans them. Plain form, 95 % bootstrap over confirm prompts; corrected p-values in the table above.
 
-# %% [markdown]
-# **What decides the reading: against which words?** The control words are unlikely ones, and they move themselves. The same logits, without them:
 
 # %%
-spread = raw[:, columns["control"]].mean(0)
-log_odds = {}
-for role in members:
-    logits = read[f"logit {role}"].mean(0)
-    log_odds[role] = logits[stop_at] - logits[line_at]
-Markdown(
-    f"In raw logits, distilled minus base, the stop token moves by {raw[:, stop_at].mean():+.1f} nats, "
-    f"{line} by {raw[:, line_at].mean():+.1f}, and the twelve control words by {spread.min():+.1f} to "
-    f"{spread.max():+.1f}. The log-odds of the stop token against {line} go from "
-    f"{log_odds['base']:+.1f} to {log_odds['distilled']:+.1f}."
-)
+def lost(form: str) -> str:
+    """The rivals against which stopping falls, with the whole interval."""
+    some = [rival for rival in rivals[1:-1] if change_of[rival, form].high < 0]
+    return "to " + " and ".join(some) if some else "to none"
+
+
+panels = {
+    form: [
+        (rival, change_of[rival, form], figures.STOP if rival == ALL else figures.WAIT) for rival in rivals
+    ]
+    for form in FORMS
+}
+title = f"From base to distilled, stopping loses {lost('plain')} in plain text, {lost('template')} in the template"
+unit = "log-odds of stopping against each, distilled minus base (nats)"
+fig = figures.interval_rows(panels, title=title, unit=unit, zero=True)
+figures.save_figure(fig, "02_rivals", pair=pair.name, note=n_shown)
+
+# %% [markdown]
+# **Figure 5: against which words?** The paired change of the log-odds of stopping against all other tokens (black) and against each rival; 95 % bootstrap over prompts. A rival that was never likely can gain many nats and take little: the levels, in nats, say which.
+
+# %%
+levels = {
+    f"{role}, {form}": {rival: against(rival, role, form).mean() for rival in rivals}
+    for role, form in itertools.product(members, FORMS)
+}
+pd.DataFrame(levels).round(2)
 
 # %% [markdown]
 # <details><summary>What it does not show</summary>
@@ -528,7 +746,7 @@ fig = figures.lines(panels, REPEATS, title=title, xlabel="pieces appended", ylab
 figures.save_figure(fig, "02_growth", pair=pair.name, note=f"n = {few} combined prompts, confirm")
 
 # %% [markdown]
-# **Figure 4: the Wait set as text is appended after the answer.** Blue the base, orange the distilled model, dashed grey the mean log-probability of control words on the distilled model. Bands: 95 % bootstrap over prompts, plain form.
+# **Figure 6: the Wait set as text is appended after the answer.** Blue the base, orange the distilled model, dashed grey the mean log-probability of control words on the distilled model. Bands: 95 % bootstrap over prompts, plain form.
 
 # %% [markdown]
 # <details><summary>What it does not show</summary>
@@ -538,17 +756,9 @@ figures.save_figure(fig, "02_growth", pair=pair.name, note=f"n = {few} combined 
 # </details>
 
 # %% [markdown]
-# The same as probabilities, P(Wait set) in the mean over prompts:
-
-# %%
-pieces = pd.Index(REPEATS, name="pieces appended")
-p_wait_set = {f"{role}, {kind}": np.exp(grown[role, kind][0]).mean(1) for role, kind in grown}
-pd.DataFrame(p_wait_set, index=pieces).T.round(4)
-
-# %% [markdown]
 # ## F08 · Does the period point to the stop token?
 #
-# **Question.** Is there a strong bigram from "." to the stop token? Two ways to ask. From *behaviour*: neutral statements, which neither ask nor answer; metric: log P(stop) with the final period minus without it. From the *weights*: the embedding of each token straight through the final norm and the head, and again after layer 0's MLP.
+# **Question.** Is there a strong bigram from "." to the stop token, and to that rather than to "Wait" or a new line? Two ways to ask. From *behaviour*: neutral statements, which neither ask nor answer; metric: log P(stop) with the final period minus without it, alone and against each rival's, the notes' keywords as one set among them. From the *weights*: the embedding of each token straight through the final norm and the head, and again after layer 0's MLP.
 
 # %% [markdown]
 # **Control.** The same statements ending in a comma instead of a period; in the weights, a sample of 500 tokens made of letters, and other punctuation.
@@ -562,15 +772,15 @@ statements = [sentence.rstrip(".") for sentence in neutral_sentences()]
 
 
 def read_ends(rows: list[int]) -> dict:
-    """log P(stop) after each statement, [prompt], by model and mark."""
+    """Log P of each set after each statement, [prompt, set], by model and mark."""
     found = {}
     for (role, m), mark in itertools.product(members.items(), [*marks, ""]):
         prompts = [m.prompt(text + mark, "plain") for text in take(statements, rows)]
-        found[f"{role} {mark}"] = next_logprobs(m, prompts, list(m.groups.stop)).logsumexp(1)
+        found[f"{role} {mark}"] = log_shares(m, last_hidden(m, prompts))
     return found
 
 
-log_stop = kept(pair, "02_ends", read_ends, len(statements), fresh=RECOMPUTE)
+ends = kept(pair, "02_ends", read_ends, len(statements), fresh=RECOMPUTE)
 
 # %% [markdown]
 # The same from the weights alone: seven marks and 500 words, by embedding alone and after the first MLP.
@@ -593,15 +803,24 @@ beaten = {key: float((of_words < of_marks[0]).mean()) for key, (of_marks, of_wor
 
 
 # %%
-def gain(role: str, mark: str) -> np.ndarray:
-    """log P(stop) with a closing mark minus without one, [prompt]."""
-    return log_stop[f"{role} {mark}"] - log_stop[f"{role} "]
+def gain(role: str, mark: str, rival: str = "", without: str = "") -> np.ndarray:
+    """log P(stop), or against a rival's, with a closing mark minus without one, [prompt]."""
+    change = (ends[f"{role} {mark}"] - ends[f"{role} {without}"]).astype(float)
+    return change[:, SETS.index("stop")] - (change[:, SETS.index(rival)] if rival else 0)
 
 
 bigram = {role: stats.paired(gain(role, "."), gain(role, ",")) for role in members}
 weakest = min(bigram, key=lambda role: bigram[role].low)
 rule = findings.Rule("above", 1)
 details = {"exclamation mark minus none, base": stats.bootstrap(gain("base", "!"))}
+over_rival = {
+    (rival, role): stats.bootstrap(gain(role, ".", rival, ","))
+    for rival in rivals
+    if rival in SETS
+    for role in members
+}
+for (rival, role), value in over_rival.items():
+    details[f"period minus comma, stop against {rival}, {role}"] = value
 for (role, path), share in beaten.items():
     details[f"weights, share of words that the period beats, {role} {path}"] = share
 
@@ -626,28 +845,23 @@ Markdown(findings.sentence(F08))
 def mark_row(role: str, mark: str) -> tuple[str, stats.Interval, str]:
     """A label, the interval of the gain in log P(stop), and its colour: grey for the comma."""
     colour = figures.CONTROL if mark == "," else figures.ROLE[role]
-    return marks[mark], stats.bootstrap(gain(role, mark)), colour
+    return f"{marks[mark]}, over none", stats.bootstrap(gain(role, mark)), colour
 
 
 panels = {role: [mark_row(role, mark) for mark in marks] for role in members}
-ends = [end for rows in panels.values() for _, value, _ in rows for end in (value.low, value.high, 0)]
-span = (min(ends) - 0.5, max(ends) + 0.5)
+for (rival, role), value in over_rival.items():
+    panels[role].append((f"period over comma, against {rival}", value, figures.WAIT))
+sides = [end for rows in panels.values() for _, value, _ in rows for end in (value.low, value.high, 0)]
+span = (min(sides) - 0.5, max(sides) + 0.5)
 least = min(value.estimate for value in bigram.values())
 title = f"Over a comma, a period gives the stop token at least {least:+.1f} nats on both models"
-unit = "log P(stop) against the same text without a mark (nats)"
+unit = "change of log P(stop), lower rows of stop against a rival (nats)"
 fig = figures.interval_rows(panels, title=title, unit=unit, zero=True, span=span)
 note = f"n = {len(statements)} neutral statements"
 figures.save_figure(fig, "02_period_behaviour", pair=pair.name, note=note)
 
 # %% [markdown]
-# **Figure 5: what a closing mark does to P(stop) on neutral text.** 95 % bootstrap over statements; the grey square is the comma.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# A bigram in the strict sense: here the sentence before the mark is read as well.
-#
-# </details>
+# **Figure 7: what a closing mark does to stopping on neutral text.** Upper rows: log P(stop) over the same text without a mark, the grey square is the comma. Wine: period over comma, log P(stop) minus that of a rival. 95 % bootstrap over statements. No bigram in the strict sense: the sentence before the mark is read as well.
 
 
 # %%
@@ -673,19 +887,19 @@ note = "n = 500 words: tokens made of letters"
 figures.save_figure(fig, "02_period_weights", pair=pair.name, key=figures.ROLE, note=note)
 
 # %% [markdown]
-# **Figure 6: the direct path from a token to the stop token.** Each token's embedding through the final norm and the head, minus the mean of the control tokens; on the right, with layer 0's MLP. Blue the base, orange the distilled model. The lowest row spans the middle 95 % of 500 tokens made of letters.
+# **Figure 8: the direct path from a token to the stop token.** Each token's embedding through the final norm and the head, minus the mean of the control tokens; on the right, with layer 0's MLP. Blue the base, orange the distilled model. The lowest row spans the middle 95 % of 500 tokens made of letters.
 
 # %% [markdown]
 # <details><summary>What it does not show</summary>
 #
-# Attention and the other layers. The direct path has to be read with its sign: where the period lies below the words, the behaviour in figure 5 is not a bigram in the weights but computed from context.
+# Attention and the other layers. The direct path has to be read with its sign: where the period lies below the words, the behaviour in figure 7 is not a bigram in the weights but computed from context.
 #
 # </details>
 
 # %% [markdown]
 # ## Try it
 #
-# Edit the text and read out what each model would do next. Figures 1 and 5 hold the same readout for readers without a kernel.
+# Edit the text and read out what each model would do next. Figures 1 and 7 hold the same readout for readers without a kernel.
 
 # %%
 explorers.next_token(pair)
@@ -696,19 +910,16 @@ explorers.next_token(pair)
 # %%
 of_base, of_distilled = (F06["details"][f"mean P of {line}, {role}"]["estimate"] for role in members)
 base, fell = (part["estimate"] for part in F05["rules"])
-other = F05["details"]["after another question's answer, base"]["estimate"]
-cut_short = F05["control"]["estimate"]
-wait_times = F06["details"]["Wait set, times as likely in the geometric mean"]
-wait_reaches = F06["details"]["mean P of the Wait set, distilled"]
-times = np.exp(F08["estimate"])
-times = round(times, 1 - len(str(int(times))))
+falls = {"holds": "fall", "does not hold": "do not fall", "inconclusive": "may fall"}[by_odds]
+times_less = np.exp(abs(odds_fall.estimate))
+least_times = np.exp(F08["estimate"])
 Markdown(
-    f"Right after the base's own answer, in plain text, the base stops with a probability of {base:.0%}, "
-    f"the distilled model with {base + fell:.0%}. The distilled model puts {of_distilled:.0%} on {line} "
-    f'(the base {of_base:.0%}); "Wait" becomes {wait_times:.3g} times as likely on a typical prompt, which '
-    f"makes {wait_reaches:.1%}. The base {still(after_other)} stops after another question's answer "
-    f"({other:.0%}) and {still(after_cut)} after its own cut short ({cut_short:.0%}), and on the "
-    f"{weakest} a closing period makes stopping about {times:,.0f} times as likely as a comma does."
+    f"What makes the distilled model's answers {way.estimate:.3g} times as long is {maker}. Right after the base's own "
+    f"answer, in plain text, the base stops with {base:.0%}, the distilled model with {base + fell:.0%}: its odds of "
+    f"stopping {falls} by more than the rule asks (a factor of {times_less:.3g}), and {line} goes from "
+    f"{of_base:.0%} to {of_distilled:.0%}; in the template the odds change by {template_odds} nats. Punctuation "
+    f"counts for much: the base {still(after_cut)} stops after its own answer cut short, and on the {weakest} a "
+    f"closing period makes stopping about {least_times:,.0f} times as likely as a comma does."
 )
 
 # %% [markdown]

@@ -108,3 +108,16 @@ def test_a_ratio_without_a_denominator_decides_nothing(recwarn):
     assert found.estimate == pytest.approx(6.0) and np.isnan(found.low) and np.isnan(found.high)
     assert all(findings.Rule(side, 0.5).verdict(found) == "inconclusive" for side in ("above", "below", "away"))
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
+
+
+def test_drawing_control_words_too_covers_other_words_and_nothing_else():
+    """Against words that do not differ it is the interval over prompts; where they do, the words' own error adds."""
+    rng = np.random.default_rng(3)
+    values, alike = rng.normal(size=(64, 1)), np.zeros((64, 12))
+    found, plain = stats.against_words(values[:, 0], alike), stats.bootstrap(values[:, 0])
+    assert found.estimate == plain.estimate and (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.06)
+    words = alike + rng.normal(size=12)
+    wide, error = stats.against_words(0 * values[:, 0], words), words[0].std() / np.sqrt(12)
+    assert wide.estimate == pytest.approx(-words[0].mean()) and 3.4 < (wide.high - wide.low) / error < 5.2
+    with pytest.raises(UserError):
+        stats.against_words(values[:-1, 0], words)
