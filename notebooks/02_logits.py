@@ -61,7 +61,6 @@ from helpers.prompts import ask, combine, load_questions, neutral_sentences
 from helpers.readouts import bigram_logits, last_hidden, last_hidden_shared, log_odds, logits_of, logprobs_of
 from helpers.readouts import measure, next_distribution, next_logprobs, stop_odds, top_tokens
 from helpers.store import data_dir, kept, take, write_text
-from helpers.tokens import single_id
 
 pair = load_pair(PAIR)
 Markdown(findings.claim(pair.name, "F05", "F06", "F07", "F08"))
@@ -113,12 +112,8 @@ Markdown(f"{len(asked)} combined prompts of the confirm split on {pair.describe(
 # ## F05 · Does the base stop at once?
 #
 # **Question.** What probability does each model give to stopping right after the base's own complete answer? Metric: mean P(stop) over combined prompts.
-
-# %% [markdown]
-# **Controls.** The same question with *another* question's answer (does any sentence make it stop?), and the same answer *cut before its last word* (does any position?).
-
-# %% [markdown]
-# **Rule, made stricter after a first look at the result.** F05 holds if (a) the interval of the base's mean P(stop), plain form, lies above 0.5 and (b) that of the distilled model's minus the base's, on the same prompts, lies below 0: two copies of one model must fail. The number that it must be held against is the answer cut short. By the log-odds of stopping, the same two: (a) the base's mean above 0, (b) the change below 0; written before that result.
+#
+# **Controls.** The same question with *another* question's answer (does any sentence make it stop?), and the same answer *cut before its last word* (does any position?). **Rule, made stricter after a first look at the result.** F05 holds if (a) the interval of the base's mean P(stop), plain form, lies above 0.5 and (b) that of the distilled model's minus the base's, on the same prompts, lies below 0: two copies of one model must fail. The number that it must be held against is the answer cut short. By the log-odds of stopping, the same two: (a) the base's mean above 0, (b) the change below 0.
 
 # %%
 FORMS, BEFORE, AFTER = ("plain", "template"), "before the answer", "after the answer"
@@ -137,23 +132,29 @@ reads = [*itertools.product(FORMS, states), *itertools.product(ADDED, (BEFORE, A
 
 
 # %%
-def put(member: Member, questions: list, form: str) -> list[str]:
-    """Questions in a form: one of FORMS, or the template with what ADDED says in place of its own opening."""
-    if form in FORMS:
-        return ask(member, questions, form=form)
-    bare = [re.sub(r"<think>\s*$", "", prompt) for prompt in ask(member, questions, form="template")]
-    return [prompt + ADDED[form] for prompt in bare]
+def put(member: Member, questions: list, form: str, said: list[str] = ()) -> list[str]:
+    """Questions in one of FORMS, or in the template with what ADDED says for its own opening, and what is
+    said behind them."""
+    prompts = ask(member, questions, form="plain" if form == "plain" else "template")
+    if form in ADDED:
+        prompts = [re.sub(r"<think>\s*$", "", prompt) + ADDED[form] for prompt in prompts]
+    gap = " " if form == "plain" else ""
+    said = [f"{gap}{text.strip()}" if text else "" for text in said or [""] * len(prompts)]
+    return [prompt + text for prompt, text in zip(prompts, said, strict=True)]
 
 
+# %% [markdown]
+# The sets, and the log-probability of each: that of the sum over its tokens.
+
+
+# %%
 def sets_of(member: Member) -> dict:
     """Token ids by the name of their set; a set may be empty."""
     known, lines = member.groups, line_marks(member.tokenizer)
-    tags = {
-        name: [i for i in (one,) if i is not None]
-        for name, one in (("</think>", known.end_think), ("<think>", known.think))
-    }
-    sets = {"stop": known.stop, **tags, "Wait set": known.wait, "new lines": lines.one + lines.blank}
-    return sets | {"keywords": tuple({*known.wait, *known.reasoning})}
+    tags = {"</think>": known.end_think, "<think>": known.think}
+    sets = {"stop": known.stop} | {tag: () if one is None else (one,) for tag, one in tags.items()}
+    sets |= {"Wait set": known.wait, "new lines": lines.one + lines.blank}
+    return sets | {"keywords": tuple(dict.fromkeys(known.wait + known.reasoning))}
 
 
 def log_shares(member: Member, hidden: torch.Tensor) -> torch.Tensor:
@@ -172,20 +173,11 @@ def read_sets(rows: list[int]) -> dict:
     """Log P of each set and, last, the log-odds of stopping, [prompt, set], by model, form and state."""
     found, chosen = {}, take(asked, rows)
     for role, m in members.items():
-        asks = {form: put(m, chosen, form) for form in (*FORMS, *ADDED)}
-        texts = [
-            [
-                f"{prompt}{' ' * (form == 'plain' and said != '')}{said.strip()}"
-                for prompt, said in zip(asks[form], take(states[state], rows), strict=True)
-            ]
-            for form, state in reads
-        ]
+        texts = [put(m, chosen, form, take(states[state], rows)) for form, state in reads]
         hidden = last_hidden_shared(m, [text for some in zip(*texts, strict=True) for text in some])
-        odds = [m.at_weights(stop_odds(m), some).cpu() for some in hidden.split(128)]
-        both = torch.cat([log_shares(m, hidden), torch.cat(odds)[:, None]], dim=1).unflatten(
-            0, (-1, len(reads))
-        )
-        found |= {f"{role} {form} {state}": both[:, k] for k, (form, state) in enumerate(reads)}
+        odds = torch.cat([m.at_weights(stop_odds(m), some).cpu() for some in hidden.split(128)])
+        values = torch.cat([log_shares(m, hidden), odds[:, None]], dim=1).unflatten(0, (-1, len(reads)))
+        found |= {f"{role} {form} {state}": values[:, k] for k, (form, state) in enumerate(reads)}
     return found
 
 
@@ -212,37 +204,24 @@ for role, m in members.items():
     ids = sets_of(m)
     against = measure(m, plain[role][:2], log_odds(m, ids["stop"], against=ids["new lines"])).numpy()
     both = (read_off("stop", role) - read_off("new lines", role))[:2]
-    assert np.allclose(against, both, atol=1e-2), "two ways to one number"
+    assert np.allclose(against, both, atol=0.01 if m.dtype == torch.float32 else 0.5), (
+        "two ways to one number"
+    )
 
 # %%
-base_stops = stats.bootstrap(p_stop("base"))
-after_other = stats.bootstrap(p_stop("base", state=OTHER))
-after_cut = stats.bootstrap(p_stop("base", state=CUT))
-fall = stats.paired(p_stop("distilled"), p_stop("base"))
-template_fall = stats.paired(p_stop("distilled", "template"), p_stop("base", "template"))
-
-# %%
-rules = [
-    findings.Part("(a) P(stop), base, plain", base_stops, findings.Rule("above", 0.5)),
-    findings.Part("(b) distilled minus base, plain", fall, findings.Rule("below", 0)),
-]
-own_minus_other = stats.paired(p_stop("base"), p_stop("base", state=OTHER))
+base_stops, after_other, after_cut = (stats.bootstrap(p_stop("base", state=s)) for s in (AFTER, OTHER, CUT))
+fall, template_fall = (stats.paired(p_stop("distilled", form), p_stop("base", form)) for form in FORMS)
+odds_fall, template_odds = (
+    stats.paired(*(read_off("log-odds", role, form) for role in ("distilled", "base"))) for form in FORMS
+)
+of_base, in_template = (stats.bootstrap(read_off("log-odds", "base", form)) for form in FORMS)
 details = {
     "in the template, base": stats.bootstrap(p_stop("base", "template")),
     "before any answer, base": stats.bootstrap(p_stop("base", state=BEFORE)),
     "after another question's answer, base": after_other,
-    "own answer minus another question's, base": own_minus_other,
+    "own answer minus another question's, base": stats.paired(p_stop("base"), p_stop("base", state=OTHER)),
     "distilled minus base, template": template_fall,
-}
-log_odds_of = {
-    (role, form): read_off("log-odds", role, form) for role in members for form in (*FORMS, *ADDED)
-}
-odds_fall, template_odds = (
-    stats.paired(log_odds_of["distilled", form], log_odds_of["base", form]) for form in FORMS
-)
-of_base = stats.bootstrap(log_odds_of["base", "plain"])
-details |= {
-    "log-odds of stopping, template, base": stats.bootstrap(log_odds_of["base", "template"]),
+    "log-odds of stopping, template, base": in_template,
     "log-odds of stopping, template, distilled minus base": template_odds,
 }
 
@@ -253,7 +232,10 @@ F05 = findings.record(
     notebook="02_logits",
     quantity="the base's mean P(stop) after its own complete answer, plain form",
     unit="probability",
-    rules=rules,
+    rules=[
+        findings.Part("(a) P(stop), base, plain", base_stops, findings.Rule("above", 0.5)),
+        findings.Part("(b) distilled minus base, plain", fall, findings.Rule("below", 0)),
+    ],
     stopping=[
         findings.Part("(a) log-odds of stopping, base, plain", of_base, findings.Rule("above", 0)),
         findings.Part("(b) the same, distilled minus base", odds_fall, findings.Rule("below", 0)),
@@ -267,25 +249,20 @@ Markdown(findings.sentence(F05))
 # Figure 1 leaves out the template before any answer, where a model's turn only begins; it stands in figure 2.
 
 # %%
-colours = {
-    "stop": figures.STOP,
-    "</think>": figures.THIRD,
-    "<think>": figures.PALE,
-    "Wait set": figures.WAIT,
-    "new lines": figures.LINE,
-    "rest": figures.REST,
-}
+ink = figures.STOP, figures.THIRD, figures.PALE, figures.WAIT, figures.LINE, figures.REST
+colours = dict(zip([*SETS[:-1], "rest"], ink, strict=True))
 rows = {}
 for (form, state), role in itertools.product((("plain", BEFORE), *((f, AFTER) for f in FORMS)), members):
-    parts = {name: float(np.exp(read_off(name, role, form, state)).mean()) for name in [*colours][:-1]}
+    parts = {name: float(np.exp(read_off(name, role, form, state)).mean()) for name in SETS[:-1]}
     rows[f"{role}, {form}: {state}"] = parts | {"rest": 1 - sum(parts.values())}
 
-# %%
-moves = {
-    form: "falls" if change.high < 0 else "rises" if change.low > 0 else "not clearly"
-    for form, change in zip(FORMS, (fall, template_fall), strict=True)
-}
-title = f"P(stop) from base to distilled: {moves['plain']} in plain text, {moves['template']} in the template"
+
+def moves(change: stats.Interval, less: str = "falls", more: str = "rises", same: str = "not clearly") -> str:
+    """Which way a change goes, where the whole interval says so."""
+    return less if change.high < 0 else more if change.low > 0 else same
+
+
+title = f"P(stop) from base to distilled: {moves(fall)} in plain text, {moves(template_fall)} in the template"
 fig = figures.stacked_rows(rows, colours, title=title, unit="mean probability of the next token")
 figures.save_figure(fig, "02_stop_parts", pair=pair.name, key=colours, note=n_shown)
 
@@ -294,39 +271,27 @@ figures.save_figure(fig, "02_stop_parts", pair=pair.name, key=colours, note=n_sh
 
 
 # %%
-def stop_row(role: str, form: str, state: str) -> tuple[str, stats.Interval, str]:
-    """A label, the interval of P(stop), and its colour: grey for the controls."""
-    colour = figures.ROLE[role] if state in (BEFORE, AFTER) else figures.CONTROL
-    return f"{form}: {state}", stats.bootstrap(p_stop(role, form, state)), colour
-
-
 def still(control: stats.Interval) -> str:
     """Whether a control keeps half of the base's P(stop), in a word."""
     return "still" if control.estimate > base_stops.estimate / 2 else "hardly"
 
 
-# %%
-panels = {role: [stop_row(role, form, state) for form in FORMS for state in states] for role in members}
-title = (
-    f"Another question's answer {still(after_other)} stops the base, one cut short {still(after_cut)} does"
-)
+panels = {role: [] for role in members}
+for role, form, state in itertools.product(members, FORMS, states):
+    colour = figures.ROLE[role] if state in (BEFORE, AFTER) else figures.CONTROL
+    panels[role].append((f"{form}: {state}", stats.bootstrap(p_stop(role, form, state)), colour))
+which = f"{still(after_other)} stops the base, one cut short {still(after_cut)} does"
+title = f"Another question's answer {which}"
 fig = figures.interval_rows(panels, title=title, unit="mean P(stop)", span=(-0.03, 1.03))
 figures.save_figure(fig, "02_stop_controls", pair=pair.name, note=n_shown)
 
 # %% [markdown]
-# **Figure 2: P(stop) after the answer and after its controls.** Grey squares: another question's answer, and the answer cut before its last word. 95 % bootstrap over prompts.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# That the model judges the answer: as far as another question's answer stops it too, a finished sentence is enough. The cut also removes the final mark, so this figure cannot tell an unfinished answer from an unpunctuated one; F08 below looks at the mark alone.
-#
-# </details>
+# **Figure 2: P(stop) after the answer and after its controls.** Grey squares: another question's answer, and the answer cut before its last word. 95 % bootstrap over prompts. As far as another question's answer stops it too, a finished sentence is enough, and the model judges no answer. The cut also removes the final mark; F08 below looks at the mark alone.
 
 # %% [markdown]
 # ## Which explains the length: the form or the model?
 #
-# **Question.** The distilled model's template opens a thought, the base's does not; lengths (F01) are of the templates. So the templates are crossed: each model in plain text, in its own template without a thought, with one opened, and with an empty one closed at once. Metrics: the median length of the greedy answer to confirm questions, not selected by length, and P(stop) behind the base's own answer, on the combined prompts. **Reading, written before the result:** what alone makes more than half of the way from the base without a thought to the distilled model with one, in log length, makes the length.
+# **Question.** The distilled model's template opens a thought, the base's does not; lengths (F01) are of the templates. So the templates are crossed: each model in plain text, in its own template without a thought, with one opened, and with an empty one closed at once. Metrics: the median length of the greedy answer to confirm questions, not selected by length, and P(stop) behind the base's own answer, on the combined prompts. **Reading, written after a first look at the lengths:** what alone makes more than half of the way from the base without a thought to the distilled model with one, in log length, makes the length.
 
 
 # %%
@@ -345,8 +310,8 @@ def crossed_answers(role: str, some: list) -> dict[str, pd.DataFrame]:
     }
 
 
-few = [question for question in load_questions(N_PROMPTS) if question.split == "confirm"][:N_CROSSED]
-crossed = {role: crossed_answers(role, few) for role in members}
+unselected = [question for question in load_questions(N_PROMPTS) if question.split == "confirm"][:N_CROSSED]
+crossed = {role: crossed_answers(role, unselected) for role in members}
 
 # %% [markdown]
 # Length and stop rate within the limit; the share of answers that open with `<think>` themselves; and P(stop) and log-odds of stopping before and after the base's answer (means):
@@ -362,20 +327,16 @@ for (role, found), form in itertools.product(crossed.items(), ("plain", *ADDED))
     table[f"{role}, {form}"] = row
 pd.DataFrame(table).T.round(3)
 
+# %% [markdown]
+# Then one thing changed at a time: the form on the base, the model without a thought, and both.
 
 # %%
-def times(one: tuple[str, str], over: tuple[str, str]) -> stats.Interval:
-    """Median length of one model and form over another's, the same questions."""
-    return stats.ratio_of_medians(*(crossed[role][form]["length"] for role, form in (one, over)))
-
-
-NONE, OPENED, _ = ADDED
+NONE, OPENED, EMPTY = ADDED
 start, goal = ("base", NONE), ("distilled", OPENED)
-way = times(goal, start)
-alone = {
-    "the open thought": times(("base", OPENED), start),
-    "the changed model": times(("distilled", NONE), start),
-}
+steps = {"both": goal, "the open thought": ("base", OPENED), "the changed model": ("distilled", NONE)}
+lengths = {(role, form): found[form]["length"] for role, found in crossed.items() for form in found}
+alone = {name: stats.ratio_of_medians(lengths[step], lengths[start]) for name, step in steps.items()}
+way = alone.pop("both")
 enough = [name for name, grown in alone.items() if way.low > 1 and grown.estimate > way.estimate**0.5]
 maker = " as well as ".join(enough) or ("only both together" if way.low > 1 else "neither")
 
@@ -384,31 +345,34 @@ maker = " as well as ".join(enough) or ("only both together" if way.low > 1 else
 
 # %%
 m = members["distilled"]
-inside = [f"{prompt}{said.strip()}" for prompt, said in zip(put(m, asked, OPENED), given, strict=True)]
-likely = next_distribution(m, inside).exp().mean(0).topk(5)
+likely = next_distribution(m, put(m, asked, OPENED, given)).exp().mean(0).topk(5)
 best = [(m.tokenizer.decode([i]), float(p)) for p, i in zip(*likely, strict=True)]
 named = ", ".join(f"{findings.code_span(repr(token))} {share:.0%}" for token, share in best)
 of_goal = stats.paired(p_stop("distilled", OPENED), p_stop("base", NONE))
+opens = table[f"distilled, {NONE}"]["opens <think>"]
+still_long = table[f"distilled, {EMPTY}"]["median length"]
+closes = np.exp(read_off("</think>", "distilled", OPENED)).mean()
+as_often = moves(of_goal, "less often than", "more often than", "about as often as")
 Markdown(
     f"**What makes the length: {maker}.** From the base without a thought to the distilled model inside one "
-    f"the median length is {way} times; {', '.join(f'{name} alone makes {x} times' for name, x in alone.items())}. "
-    f"Without the opening the distilled model writes `<think>` itself in "
-    f"{table[f'distilled, {NONE}']['opens <think>']:.0%} of answers; behind an empty thought, closed, "
-    f"it still writes {table['distilled, empty thought']['median length']:.0f} tokens.\n\n"
-    f"Behind the base's complete answer, inside its open thought, the distilled model's next token is {named}: "
-    f"it stops with {p_stop('distilled', OPENED).mean():.0%}, {of_goal} against the base without a thought."
+    f"the median length is {way} times; {'; '.join(f'{name} alone makes {x}' for name, x in alone.items())}. "
+    f"Without the opening the distilled model writes `<think>` itself in {opens:.0%} of its answers, and "
+    f"behind an empty thought it still writes {still_long:.0f} tokens.\n\n**Behind the base's complete "
+    f"answer, inside its open thought,** the distilled model stops {as_often} the base does without one "
+    f"({p_stop(*goal).mean():.0%}, difference {of_goal}); it closes the thought with {closes:.1%}. "
+    f"Likeliest next: {named}."
 )
 
 # %%
 panels = {"length": [], "stop": []}
 for role, form in itertools.product(members, ("plain", *ADDED)):
-    length = stats.bootstrap(crossed[role][form]["length"], statistic=np.median)
+    length = stats.bootstrap(lengths[role, form], statistic=np.median)
     panels["length"].append((form, length, figures.ROLE[role]))
     panels["stop"].append((form, stats.bootstrap(p_stop(role, form)), figures.ROLE[role]))
 title = f"From base to distilled the length grows {way.estimate:.3g} times: what makes it is {maker}"
 unit = ["median length of the answer (tokens)", "mean P(stop) after the base's answer"]
 fig = figures.interval_rows(panels, title=title, unit=unit)
-note = f"n = {len(few)} questions (length), {len(asked)} combined prompts (P(stop)), confirm"
+note = f"n = {len(unselected)} questions (length), {len(asked)} combined prompts (P(stop)), confirm"
 figures.save_figure(fig, "02_crossed", pair=pair.name, key=figures.ROLE, note=note)
 
 # %% [markdown]
@@ -418,30 +382,18 @@ figures.save_figure(fig, "02_crossed", pair=pair.name, key=figures.ROLE, note=no
 # ## F06 · Which logits fell, which rose?
 #
 # **Question.** How do the logits of the stop token and of the twelve reasoning tokens of the notes differ between the models on the same plain prompts? Metric: paired shift, distilled minus base, of each token's logit, minus the mean shift of twelve control words of like merge rank, a proxy for frequency (the stop token has no such match): $\Delta_t = (z^D_t - z^B_t) - \overline{(z^D_c - z^B_c)}$.
-
-# %% [markdown]
-# **Control.** The twelve control words, each against the mean of all twelve. P-values come from flipping signs over prompts and are corrected over all tokens (Benjamini-Hochberg). Most control words pass that test too, since it only asks whether prompts agree; what singles a token out is lying outside the grey range in figure 4.
-
-# %% [markdown]
-# **Rule, written before the result.** F06 holds if the stop token's $\Delta$ has an interval below -2 *and* the mean $\Delta$ of the twelve reasoning tokens has one above 0. The intervals draw the control words anew together with the prompts; those over prompts alone stand beside them, and with them the verdict before. By the log-odds of stopping, which need no control words: their paired change is below -2 as well, a rule written after a first look at the mean log-odds. This tests the first half of the claim alone.
+#
+# **Control.** The twelve control words, each against the mean of all twelve. P-values come from flipping signs over prompts and are corrected over all tokens (Benjamini-Hochberg). Most control words pass that test too, since it only asks whether prompts agree; what singles a token out is lying outside the grey range in figure 4. **Rule, written before the result.** F06 holds if the stop token's $\Delta$ has an interval below -2 *and* the mean $\Delta$ of the twelve reasoning tokens has one above 0. The intervals draw the control words anew together with the prompts; those over prompts alone stand beside them, and with them the verdict before. By the log-odds of stopping, which need no control words: their paired change is below -2 as well, the old threshold, taken over when it was known that stopping falls against a new line. This tests the first half of the claim alone. A token may be in two sets (" Wait" is a reasoning token as well).
 
 # %%
 groups = pair.base.groups
-token_sets = {
-    "stop": groups.stop[:1],
-    "reasoning": groups.reasoning,
-    "Wait set": groups.wait,
-    "control": groups.control,
-}
+token_sets = {"stop": groups.stop[:1], "reasoning": groups.reasoning, "Wait set": groups.wait}
+token_sets["control"] = groups.control
 tokens = list(dict.fromkeys(itertools.chain(*token_sets.values())))
 columns = {name: [tokens.index(token) for token in some] for name, some in token_sets.items()}
 first_set = [next(name for name, some in token_sets.items() if token in some) for token in tokens]
 
-# %% [markdown]
-# A token may be in two sets (" Wait" is a reasoning token as well); `columns` holds where each set's tokens stand.
 
-
-# %%
 def read_logits(rows: list[int]) -> dict:
     """Logits and log-probabilities of the chosen tokens, [prompt, token], by model."""
     found = {}
@@ -483,44 +435,28 @@ def mean_of(values: np.ndarray, name: str) -> stats.Interval:
 
 stop_shift, wait_shift = mean_of(shift, "stop"), mean_of(shift, "Wait set")
 control_shifts = shift[:, columns["control"]].mean(0)
-p_wait, log_wait = {}, {}
-for role in members:
-    log_wait[role] = np.logaddexp.reduce(read[f"logprob {role}"][:, columns["Wait set"]], axis=1)
-    p_wait[role] = float(np.exp(log_wait[role]).mean())
-wait_gain = stats.paired(log_wait["distilled"], log_wait["base"])
-
-# %%
-stop_at = columns["stop"][0]
-stop_logprob = {role: read[f"logprob {role}"][:, stop_at] for role in members}
+wait_gain = stats.paired(read_off("Wait set", "distilled"), read_off("Wait set", "base"))
 details = {
     "Wait set's mean shift": wait_shift,
     "raw logits, stop token": mean_of(raw, "stop"),
     "raw logits, control tokens": mean_of(raw, "control"),
-    "log-probability, stop token": stats.paired(stop_logprob["distilled"], stop_logprob["base"]),
+    "log-probability, stop token": mean_of(read["logprob distilled"] - read["logprob base"], "stop"),
     "log-probability, Wait set": wait_gain,
     "Wait set, times as likely in the geometric mean": float(np.exp(wait_gain.estimate)),
 }
+for role in members:
+    details[f"mean P of the Wait set, {role}"] = float(np.exp(read_off("Wait set", role)).mean())
+    details[f"mean P of a new line, {role}"] = stats.bootstrap(np.exp(read_off("new lines", role)))
 
 # %% [markdown]
-# Beside the shifts stand probabilities: those of the Wait set and of a new line.
+# The rule's two shifts with the control words drawn, too, and over prompts alone.
 
 # %%
-newline = single_id(pair.base.tokenizer, "\n")
-line_at = tokens.index(newline) if newline in tokens else stop_at
-line = "a new line" if line_at != stop_at else "stopping"
-p_line = {role: stats.bootstrap(np.exp(read[f"logprob {role}"][:, line_at])) for role in members}
-for role in members:
-    details[f"mean P of the Wait set, {role}"] = p_wait[role]
-    details[f"mean P of {line}, {role}"] = p_line[role]
-
-# %%
-over_words = {
-    name: stats.against_words(raw[:, columns[name]].mean(1), raw[:, columns["control"]])
-    for name in ("stop", "reasoning")
-}
 names = {"stop": "stop token's shift", "reasoning": "reasoning tokens' mean shift"}
 rule = {"stop": findings.Rule("below", -2), "reasoning": findings.Rule("above", 0)}
-old = {name: mean_of(shift, name) for name in names}
+controls = raw[:, columns["control"]]
+over_words = {name: stats.against_words(raw[:, columns[name]].mean(1), controls) for name in names}
+old, own_size = {name: mean_of(shift, name) for name in names}, stats.bootstrap(np.abs(control_shifts))
 details |= {f"{names[name]}, prompts alone drawn": value for name, value in old.items()}
 before = findings.all_of(*(rule[name].verdict(value) for name, value in old.items()))
 
@@ -555,43 +491,32 @@ F06 = findings.record(
     quantity="shift of the stop token's logit against control tokens, distilled minus base",
     unit="nats",
     rules=[findings.Part(names[name], over_words[name], rule[name]) for name in names],
-    stopping=[
-        findings.Part("change of the log-odds of stopping, plain", odds_fall, findings.Rule("below", -2))
-    ],
-    control=(
-        "mean size of a control token's own shift (n counts tokens)",
-        stats.bootstrap(np.abs(control_shifts)),
-    ),
+    stopping=[findings.Part("change of the log-odds of stopping, plain", odds_fall, rule["stop"])],
+    control=("mean size of a control token's own shift (n counts tokens)", own_size),
     details=details,
 )
-survives = "is the same" if F06["verdict"] == before else f"was: {before}"
-by_odds, why = F06["stopping"]["verdict"], ""
-if by_odds != F06["verdict"]:
-    why = (
-        f"By the log-odds it {by_odds}: the stop token loses against all other tokens together by "
-        f"{-odds_fall.estimate:.1f} nats, of which most probability goes to a few likely ones, while the control words, "
-        f"unlikely in both models, move by {raw[:, columns['control']].mean():+.1f} themselves."
-    )
+survives = "is the same" if F06["verdict"] == before else f"is another: {before}"
+by_odds, words_move = F06["stopping"]["verdict"], controls.mean(0)
+why = (
+    f"By the log-odds it {by_odds}. The two ask against what: all other tokens, by their probability "
+    f"({odds_fall} nats), or twelve words unlikely in both models, whose own logits move by "
+    f"{words_move.min():+.1f} to {words_move.max():+.1f}."
+) * (by_odds != F06["verdict"])
 Markdown(f"{findings.sentence(F06)}\n\nWith prompts alone drawn the verdict {survives}. {why}")
 
 # %% [markdown]
 # Figure 4 orders all tokens by their shift.
 
 # %%
-key = {
-    "stop token": figures.STOP,
-    "reasoning tokens and Wait set": figures.WAIT,
-    "control words": figures.CONTROL,
-}
-ink = dict(zip(("stop", "reasoning", "control"), key.values(), strict=True)) | {"Wait set": figures.WAIT}
+key = {"stop token": figures.STOP, "reasoning, Wait set": figures.WAIT, "control words": figures.CONTROL}
+ink = {"stop": figures.STOP, "control": figures.CONTROL}
 rows = [
-    (repr(row.token), stats.bootstrap(shift[:, place]), ink[row.group])
+    (repr(row.token), stats.bootstrap(shift[:, place]), ink.get(row.group, figures.WAIT))
     for place, row in enumerate(table.itertuples())
 ]
 rows.sort(key=lambda row: -row[1].estimate)
 
 
-# %%
 def against_controls(moved: stats.Interval) -> str:
     """Where a shift lies, seen from the range of the control words."""
     low, high = control_shifts.min(), control_shifts.max()
@@ -616,19 +541,17 @@ def lost(form: str) -> str:
     return "to " + " and ".join(some) if some else "to none"
 
 
-panels = {
-    form: [
-        (rival, change_of[rival, form], figures.STOP if rival == ALL else figures.WAIT) for rival in rivals
-    ]
-    for form in FORMS
-}
-title = f"From base to distilled, stopping loses {lost('plain')} in plain text, {lost('template')} in the template"
+panels = {form: [] for form in FORMS}
+for form, rival in itertools.product(FORMS, rivals):
+    colour = figures.STOP if rival == ALL else figures.WAIT
+    panels[form].append((rival, change_of[rival, form], colour))
+title = f"Stopping loses {lost('plain')} in plain text, {lost('template')} in the template"
 unit = "log-odds of stopping against each, distilled minus base (nats)"
 fig = figures.interval_rows(panels, title=title, unit=unit, zero=True)
 figures.save_figure(fig, "02_rivals", pair=pair.name, note=n_shown)
 
 # %% [markdown]
-# **Figure 5: against which words?** The paired change of the log-odds of stopping against all other tokens (black) and against each rival; 95 % bootstrap over prompts. A rival that was never likely can gain many nats and take little: the levels, in nats, say which.
+# **Figure 5: against which words?** The paired change of the log-odds of stopping against all other tokens (black) and against each rival; 95 % bootstrap over prompts. A rival that was never likely can gain many nats and take little: the levels, in nats, say which. Where in the model it arises is asked in notebooks 03 to 05.
 
 # %%
 levels = {
@@ -638,33 +561,19 @@ levels = {
 pd.DataFrame(levels).round(2)
 
 # %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Where in the model the shift arises (notebooks 03 to 05), or that it is these tokens that matter: a shift against words that were never likely changes little.
-#
-# </details>
-
-# %% [markdown]
 # ## F07 · Does " Wait" depend on the length of the text?
 #
 # **Question.** After the answer, text is appended: neutral sentences, blank lines, periods, or `<answer></answer>`, each alone and 1, 3 and 6 times. Metric: change of the Wait set's log-probability minus the mean change of the control words' (the normaliser cancels, so the same is true of logits), from none to six, distilled model, plain form.
-
-# %% [markdown]
-# **Control.** The control words under the same texts: does *everything* unlikely become likelier as text grows?
-
-# %% [markdown]
-# **Rule, made stricter after a first look at the result.** F07 holds if the change with neutral sentences, Wait set minus control words in log-probability, is more than 0.5 nats from zero over the whole interval, in either direction, (a) by itself and (b) minus the base's change: what the base does as well is no mark of the distilled model. It does not hold if either interval lies within ±0.5, and is inconclusive otherwise.
+#
+# **Control.** The control words under the same texts: does *everything* unlikely become likelier as text grows? **Rule, made stricter after a first look at the result.** F07 holds if the change with neutral sentences, Wait set minus control words in log-probability, is more than 0.5 nats from zero over the whole interval, in either direction, (a) by itself and (b) minus the base's change: what the base does as well is no mark of the distilled model. It does not hold if either interval lies within ±0.5, and is inconclusive otherwise.
 
 # %%
 few, words = min(N_GROWN, len(asked)), [*groups.wait, *groups.control]
 sentences = [f" {sentence}" for sentence in neutral_sentences(max(REPEATS))]
-SENTENCES, LINES, PERIODS, TAGS = "neutral sentences", "blank lines", "periods", "<answer></answer>"
-appended = {
-    SENTENCES: ["".join(sentences[:k]) for k in REPEATS],
-    LINES: ["\n\n" * k for k in REPEATS],
-    PERIODS: ["." * k for k in REPEATS],
-    TAGS: [TAGS * k for k in REPEATS],
-}
+SENTENCES = "neutral sentences"
+others = {"blank lines": "\n\n", "periods": ".", "<answer></answer>": "<answer></answer>"}
+appended = {SENTENCES: ["".join(sentences[:k]) for k in REPEATS]}
+appended |= {kind: [piece * k for k in REPEATS] for kind, piece in others.items()}
 
 
 def read_longer(rows: list[int]) -> dict:
@@ -705,11 +614,9 @@ rules = [
     findings.Part("(a) distilled", with_sentences, findings.Rule("away", 0.5)),
     findings.Part("(b) distilled minus base", beyond_base, findings.Rule("away", 0.5)),
 ]
-details = {
-    f"{REPEATS[-1]} pieces of `{kind}`": stats.paired(*change("distilled", kind))
-    for kind in (LINES, PERIODS, TAGS)
-}
+details = {f"{REPEATS[-1]} pieces of `{kind}`": stats.paired(*change("distilled", kind)) for kind in others}
 details["neutral sentences, base"] = stats.paired(*change("base", SENTENCES))
+of_words = stats.bootstrap(change("distilled", SENTENCES)[1])
 
 # %%
 F07 = findings.record(
@@ -720,10 +627,7 @@ F07 = findings.record(
     f"{REPEATS[-1]} neutral sentences against none, distilled",
     unit="nats",
     rules=rules,
-    control=(
-        "change of the control words' own log-probability",
-        stats.bootstrap(change("distilled", SENTENCES)[1]),
-    ),
+    control=("change of the control words' own log-probability", of_words),
     details=details,
 )
 Markdown(findings.sentence(F07))
@@ -746,25 +650,14 @@ fig = figures.lines(panels, REPEATS, title=title, xlabel="pieces appended", ylab
 figures.save_figure(fig, "02_growth", pair=pair.name, note=f"n = {few} combined prompts, confirm")
 
 # %% [markdown]
-# **Figure 6: the Wait set as text is appended after the answer.** Blue the base, orange the distilled model, dashed grey the mean log-probability of control words on the distilled model. Bands: 95 % bootstrap over prompts, plain form.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Length alone: each kind of text also ends in its own last character. A step at the first piece that is then nearly flat is an effect of what stands there, not of length.
-#
-# </details>
+# **Figure 6: the Wait set as text is appended after the answer.** Blue the base, orange the distilled model, dashed grey the mean log-probability of control words on the distilled model. Bands: 95 % bootstrap over prompts, plain form. Each kind of text also ends in its own last character: a step at the first piece that is then nearly flat is an effect of what stands there, not of length.
 
 # %% [markdown]
 # ## F08 · Does the period point to the stop token?
 #
 # **Question.** Is there a strong bigram from "." to the stop token, and to that rather than to "Wait" or a new line? Two ways to ask. From *behaviour*: neutral statements, which neither ask nor answer; metric: log P(stop) with the final period minus without it, alone and against each rival's, the notes' keywords as one set among them. From the *weights*: the embedding of each token straight through the final norm and the head, and again after layer 0's MLP.
-
-# %% [markdown]
-# **Control.** The same statements ending in a comma instead of a period; in the weights, a sample of 500 tokens made of letters, and other punctuation.
-
-# %% [markdown]
-# **Rule, written before the result.** F08 holds if the behavioural difference, period minus comma, has an interval above 1 nat on *both* models.
+#
+# **Control.** The same statements ending in a comma instead of a period; in the weights, a sample of 500 tokens made of letters, and other punctuation. **Rule, written before the result.** F08 holds if the behavioural difference, period minus comma, has an interval above 1 nat on *both* models.
 
 # %%
 marks = {".": "period", "!": "exclamation mark", ",": "comma (control)"}
@@ -805,8 +698,9 @@ beaten = {key: float((of_words < of_marks[0]).mean()) for key, (of_marks, of_wor
 # %%
 def gain(role: str, mark: str, rival: str = "", without: str = "") -> np.ndarray:
     """log P(stop), or against a rival's, with a closing mark minus without one, [prompt]."""
-    change = (ends[f"{role} {mark}"] - ends[f"{role} {without}"]).astype(float)
-    return change[:, SETS.index("stop")] - (change[:, SETS.index(rival)] if rival else 0)
+    own, *other = (SETS.index(name) for name in ("stop", rival) if name)
+    after, before = (ends[f"{role} {end}"].astype(float) for end in (mark, without))
+    return after[:, own] - before[:, own] - sum(after[:, k] - before[:, k] for k in other)
 
 
 bigram = {role: stats.paired(gain(role, "."), gain(role, ",")) for role in members}
@@ -815,12 +709,9 @@ rule = findings.Rule("above", 1)
 details = {"exclamation mark minus none, base": stats.bootstrap(gain("base", "!"))}
 over_rival = {
     (rival, role): stats.bootstrap(gain(role, ".", rival, ","))
-    for rival in rivals
-    if rival in SETS
-    for role in members
+    for rival, role in itertools.product(filter(SETS.__contains__, rivals), members)
 }
-for (rival, role), value in over_rival.items():
-    details[f"period minus comma, stop against {rival}, {role}"] = value
+details |= {f"period minus comma, stop against {one}, {role}": v for (one, role), v in over_rival.items()}
 for (role, path), share in beaten.items():
     details[f"weights, share of words that the period beats, {role} {path}"] = share
 
@@ -842,21 +733,16 @@ Markdown(findings.sentence(F08))
 
 
 # %%
-def mark_row(role: str, mark: str) -> tuple[str, stats.Interval, str]:
-    """A label, the interval of the gain in log P(stop), and its colour: grey for the comma."""
+panels = {role: [] for role in members}
+for role, mark in itertools.product(members, marks):
     colour = figures.CONTROL if mark == "," else figures.ROLE[role]
-    return f"{marks[mark]}, over none", stats.bootstrap(gain(role, mark)), colour
-
-
-panels = {role: [mark_row(role, mark) for mark in marks] for role in members}
+    panels[role].append((f"{marks[mark]}, over none", stats.bootstrap(gain(role, mark)), colour))
 for (rival, role), value in over_rival.items():
     panels[role].append((f"period over comma, against {rival}", value, figures.WAIT))
-sides = [end for rows in panels.values() for _, value, _ in rows for end in (value.low, value.high, 0)]
-span = (min(sides) - 0.5, max(sides) + 0.5)
 least = min(value.estimate for value in bigram.values())
 title = f"Over a comma, a period gives the stop token at least {least:+.1f} nats on both models"
 unit = "change of log P(stop), lower rows of stop against a rival (nats)"
-fig = figures.interval_rows(panels, title=title, unit=unit, zero=True, span=span)
+fig = figures.interval_rows(panels, title=title, unit=unit, zero=True)
 note = f"n = {len(statements)} neutral statements"
 figures.save_figure(fig, "02_period_behaviour", pair=pair.name, note=note)
 
@@ -864,37 +750,15 @@ figures.save_figure(fig, "02_period_behaviour", pair=pair.name, note=note)
 # **Figure 7: what a closing mark does to stopping on neutral text.** Upper rows: log P(stop) over the same text without a mark, the grey square is the comma. Wine: period over comma, log P(stop) minus that of a rival. 95 % bootstrap over statements. No bigram in the strict sense: the sentence before the mark is read as well.
 
 
-# %%
-def pull_rows(path: str) -> list[tuple]:
-    """Marks as numbers and the range of the words, in each model's colour."""
-    rows = []
-    for role in members:
-        of_marks, of_words = pull[role, path]
-        middle, low, high = np.quantile(of_words, [0.5, 0.025, 0.975])
-        words_range = stats.Interval(middle, low, high, len(of_words))
-        named = zip([*map(repr, sources), "95 % of words"], [*of_marks, words_range], strict=True)
-        rows += [(label, value, figures.ROLE[role]) for label, value in named]
-    return rows
-
+# %% [markdown]
+# The direct path from a token to the stop token in the weights: its embedding through the final norm and the head, minus the mean of the control words, alone or with layer 0's MLP; marks beside quantiles of (below that share lie) 500 tokens made of letters. It has to be read with its sign: where the period lies below the words, the behaviour in figure 7 is no bigram in the weights but computed from context.
 
 # %%
-panels = {path: pull_rows(path) for path in paths}
-share = 1 - beaten["base", "embedding alone"]
-title = f"In the base's weights alone {share:.0%} of words point to stopping more than a period"
-unit = "logit of the stop token minus control words (nats)"
-fig = figures.interval_rows(panels, title=title, unit=unit, zero=True)
-note = "n = 500 words: tokens made of letters"
-figures.save_figure(fig, "02_period_weights", pair=pair.name, key=figures.ROLE, note=note)
-
-# %% [markdown]
-# **Figure 8: the direct path from a token to the stop token.** Each token's embedding through the final norm and the head, minus the mean of the control tokens; on the right, with layer 0's MLP. Blue the base, orange the distilled model. The lowest row spans the middle 95 % of 500 tokens made of letters.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Attention and the other layers. The direct path has to be read with its sign: where the period lies below the words, the behaviour in figure 7 is not a bigram in the weights but computed from context.
-#
-# </details>
+direct = {}
+for (role, path), (of_marks, of_words) in pull.items():
+    words_at = {f"{share:.1%} of words": np.quantile(of_words, share) for share in (0.025, 0.5, 0.975)}
+    direct[f"{role}, {path}"] = dict(zip(map(repr, sources), of_marks, strict=True)) | words_at
+pd.DataFrame(direct).round(2)
 
 # %% [markdown]
 # ## Try it
@@ -908,18 +772,16 @@ explorers.next_token(pair)
 # ## Takeaway
 
 # %%
-of_base, of_distilled = (F06["details"][f"mean P of {line}, {role}"]["estimate"] for role in members)
+of_base, of_distilled = (F06["details"][f"mean P of a new line, {role}"]["estimate"] for role in members)
 base, fell = (part["estimate"] for part in F05["rules"])
-falls = {"holds": "fall", "does not hold": "do not fall", "inconclusive": "may fall"}[by_odds]
-times_less = np.exp(abs(odds_fall.estimate))
-least_times = np.exp(F08["estimate"])
+stops = {"holds": "stops less", "does not hold": "does not stop less", "inconclusive": "may stop less"}
 Markdown(
-    f"What makes the distilled model's answers {way.estimate:.3g} times as long is {maker}. Right after the base's own "
-    f"answer, in plain text, the base stops with {base:.0%}, the distilled model with {base + fell:.0%}: its odds of "
-    f"stopping {falls} by more than the rule asks (a factor of {times_less:.3g}), and {line} goes from "
-    f"{of_base:.0%} to {of_distilled:.0%}; in the template the odds change by {template_odds} nats. Punctuation "
-    f"counts for much: the base {still(after_cut)} stops after its own answer cut short, and on the {weakest} a "
-    f"closing period makes stopping about {least_times:,.0f} times as likely as a comma does."
+    f"What makes the distilled model's answers {way.estimate:.3g} times as long is {maker}. Right after the "
+    f"base's own answer, in plain text, the base stops with {base:.0%}; the distilled model "
+    f"{stops[F05['stopping']['verdict']]} ({base + fell:.0%}) and puts {of_distilled:.0%} on a new line (the "
+    f"base {of_base:.0%}), while inside its own open thought it stops there {as_often} the base. Another "
+    f"question's answer {which}, and on the {weakest} a closing period makes stopping about "
+    f"{np.exp(F08['estimate']):,.0f} times as likely as a comma does."
 )
 
 # %% [markdown]
