@@ -42,7 +42,7 @@ MAX_ANSWER = 30  # the base's answer has at most this many tokens
 N_COMBINED = 64  # quick: 6; combined prompts of the confirm split
 REPEATS = [0, 1, 3, 6]  # quick: [0, 6]; how often a piece of text is appended (F07)
 N_GROWN = 24  # prompts to which text is appended
-N_CROSSED = 32  # quick: 4; confirm questions whose templates are crossed
+N_CROSSED = 48  # quick: 4; confirm questions whose templates are crossed
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
 import itertools
@@ -59,7 +59,7 @@ from helpers.generation import answers, judged, load_combined, stored_completion
 from helpers.pairs import Member, load_pair
 from helpers.prompts import ask, combine, load_questions, neutral_sentences
 from helpers.readouts import bigram_logits, last_hidden, last_hidden_shared, log_odds, logits_of, logprobs_of
-from helpers.readouts import measure, next_distribution, next_logprobs, stop_odds, top_tokens
+from helpers.readouts import measure, next_distribution, stop_odds, top_tokens
 from helpers.store import data_dir, kept, take, write_text
 
 pair = load_pair(PAIR)
@@ -68,7 +68,7 @@ Markdown(findings.claim(pair.name, "F05", "F06", "F07", "F08"))
 # %% [markdown]
 # ## Three raw examples, before any average
 #
-# A **combined prompt** is a question, "Just give the answer." and the base's own complete answer, for questions that the base finishes within 30 tokens and the distilled model does not (notebook 01).
+# A **combined prompt** is a question, "Just give the answer." and the base's own complete answer, for questions that the base finishes within 30 tokens and the distilled model does not (notebook 01). Three of them, drawn at random, as plain text, and below each what the two models find likeliest next.
 
 # %%
 how = {"max_answer": MAX_ANSWER, "max_new_tokens": MAX_NEW_TOKENS, "fresh": RECOMPUTE}
@@ -77,11 +77,7 @@ asked, given = combined.questions, combined.answers
 members = {member.role: member for member in pair.members}
 plain = {role: combine(member, asked, given, form="plain") for role, member in members.items()}
 
-# %% [markdown]
-# Three of them, drawn at random, as plain text, and below each what the two models find likeliest next.
 
-
-# %%
 def likeliest(role: str, prompt: str) -> str:
     """A model's five likeliest next tokens in one line."""
     best = top_tokens(members[role], [prompt], k=5)[0]
@@ -348,7 +344,7 @@ m = members["distilled"]
 likely = next_distribution(m, put(m, asked, OPENED, given)).exp().mean(0).topk(5)
 best = [(m.tokenizer.decode([i]), float(p)) for p, i in zip(*likely, strict=True)]
 named = ", ".join(f"{findings.code_span(repr(token))} {share:.0%}" for token, share in best)
-of_goal = stats.paired(p_stop("distilled", OPENED), p_stop("base", NONE))
+of_goal = stats.paired(*(read_off("log-odds", *step) for step in (goal, start)))
 opens = table[f"distilled, {NONE}"]["opens <think>"]
 still_long = table[f"distilled, {EMPTY}"]["median length"]
 closes = np.exp(read_off("</think>", "distilled", OPENED)).mean()
@@ -358,9 +354,9 @@ Markdown(
     f"the median length is {way} times; {'; '.join(f'{name} alone makes {x}' for name, x in alone.items())}. "
     f"Without the opening the distilled model writes `<think>` itself in {opens:.0%} of its answers, and "
     f"behind an empty thought it still writes {still_long:.0f} tokens.\n\n**Behind the base's complete "
-    f"answer, inside its open thought,** the distilled model stops {as_often} the base does without one "
-    f"({p_stop(*goal).mean():.0%}, difference {of_goal}); it closes the thought with {closes:.1%}. "
-    f"Likeliest next: {named}."
+    f"answer, inside its open thought,** the distilled model stops {as_often} the base does without one: "
+    f"{p_stop(*goal).mean():.0%} against {p_stop(*start).mean():.0%}, log-odds {of_goal}. It closes the "
+    f"thought with {closes:.1%}. Likeliest next: {named}."
 )
 
 # %%
@@ -579,10 +575,12 @@ appended |= {kind: [piece * k for k in REPEATS] for kind, piece in others.items(
 def read_longer(rows: list[int]) -> dict:
     """Log-probabilities of Wait set and control words, [prompt, pieces, token], by model and kind."""
     found = {}
-    for role, kind in itertools.product(members, appended):
-        texts = [prompt + more for prompt in take(plain[role], rows) for more in appended[kind]]
-        logprobs = next_logprobs(members[role], texts, words)
-        found[f"{role} {kind}"] = logprobs.unflatten(0, (-1, len(REPEATS)))
+    every = [more for texts in appended.values() for more in texts]
+    for role, m in members.items():
+        texts = [prompt + more for prompt in take(plain[role], rows) for more in every]
+        logprobs = logprobs_of(m, last_hidden_shared(m, texts), words)
+        kinds = logprobs.unflatten(0, (-1, len(appended), len(REPEATS))).unbind(1)
+        found |= {f"{role} {kind}": values for kind, values in zip(appended, kinds, strict=True)}
     return found
 
 
@@ -642,8 +640,7 @@ def growth_lines(kind: str) -> dict:
 
 
 moved = {"holds": "move", "does not hold": "hardly move", "inconclusive": "may move"}[rules[0].verdict]
-size = f"{with_sentences.estimate:+.1f} nats against control words"
-title = f"Neutral sentences {moved} the distilled model's Wait set: {size}"
+title = f"On the distilled model, sentences {moved} the Wait set over control words: {with_sentences.estimate:+.1f} nats"
 panels = {kind: growth_lines(kind) for kind in appended}
 ylabel = "log P(Wait set) (nats)"
 fig = figures.lines(panels, REPEATS, title=title, xlabel="pieces appended", ylabel=ylabel, rows=2)
@@ -739,12 +736,13 @@ for role, mark in itertools.product(members, marks):
     panels[role].append((f"{marks[mark]}, over none", stats.bootstrap(gain(role, mark)), colour))
 for (rival, role), value in over_rival.items():
     panels[role].append((f"period over comma, against {rival}", value, figures.WAIT))
+sides = [end for rows in panels.values() for _, value, _ in rows for end in (value.low, value.high, 0)]
+span = (min(sides) - 0.5, max(sides) + 0.5)
 least = min(value.estimate for value in bigram.values())
 title = f"Over a comma, a period gives the stop token at least {least:+.1f} nats on both models"
 unit = "change of log P(stop), lower rows of stop against a rival (nats)"
-fig = figures.interval_rows(panels, title=title, unit=unit, zero=True)
-note = f"n = {len(statements)} neutral statements"
-figures.save_figure(fig, "02_period_behaviour", pair=pair.name, note=note)
+fig = figures.interval_rows(panels, title=title, unit=unit, zero=True, span=span)
+figures.save_figure(fig, "02_period_behaviour", pair=pair.name, note=f"n = {len(statements)} statements")
 
 # %% [markdown]
 # **Figure 7: what a closing mark does to stopping on neutral text.** Upper rows: log P(stop) over the same text without a mark, the grey square is the comma. Wine: period over comma, log P(stop) minus that of a rival. 95 % bootstrap over statements. No bigram in the strict sense: the sentence before the mark is read as well.
@@ -779,8 +777,8 @@ Markdown(
     f"What makes the distilled model's answers {way.estimate:.3g} times as long is {maker}. Right after the "
     f"base's own answer, in plain text, the base stops with {base:.0%}; the distilled model "
     f"{stops[F05['stopping']['verdict']]} ({base + fell:.0%}) and puts {of_distilled:.0%} on a new line (the "
-    f"base {of_base:.0%}), while inside its own open thought it stops there {as_often} the base. Another "
-    f"question's answer {which}, and on the {weakest} a closing period makes stopping about "
+    f"base {of_base:.0%}), while inside its own open thought it stops with {p_stop(*goal).mean():.0%}. "
+    f"Another question's answer {which}, and on the {weakest} a closing period makes stopping about "
     f"{np.exp(F08['estimate']):,.0f} times as likely as a comma does."
 )
 

@@ -111,13 +111,14 @@ def test_a_ratio_without_a_denominator_decides_nothing(recwarn):
 
 
 def test_drawing_control_words_too_covers_other_words_and_nothing_else():
-    """Against words that do not differ it is the interval over prompts; where they do, the words' own error adds."""
+    """Where words do not differ, prompts are left; where prompts do not, the words' own error is."""
     rng = np.random.default_rng(3)
-    values, alike = rng.normal(size=(64, 1)), np.zeros((64, 12))
-    found, plain = stats.against_words(values[:, 0], alike), stats.bootstrap(values[:, 0])
-    assert found.estimate == plain.estimate and (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.06)
+    values, alike = rng.normal(size=64), np.zeros((64, 12))
+    found, plain = stats.against_words(values, alike), stats.bootstrap(values)
+    assert (found.estimate, found.n) == (plain.estimate, plain.n)
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.06)
     words = alike + rng.normal(size=12)
-    wide, error = stats.against_words(0 * values[:, 0], words), words[0].std() / np.sqrt(12)
+    wide, error = stats.against_words(0 * values, words), words[0].std() / np.sqrt(12)
     assert wide.estimate == pytest.approx(-words[0].mean()) and 3.4 < (wide.high - wide.low) / error < 5.2
     with pytest.raises(UserError):
-        stats.against_words(values[:-1, 0], words)
+        stats.against_words(values[:-1], words)
