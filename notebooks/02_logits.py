@@ -640,14 +640,14 @@ def growth_lines(kind: str) -> dict:
 
 
 moved = {"holds": "move", "does not hold": "hardly move", "inconclusive": "may move"}[rules[0].verdict]
-title = f"On the distilled model, sentences {moved} the Wait set over control words: {with_sentences.estimate:+.1f} nats"
+title = f"Neutral sentences {moved} the distilled model's Wait set: {with_sentences.estimate:+.1f} nats"
 panels = {kind: growth_lines(kind) for kind in appended}
 ylabel = "log P(Wait set) (nats)"
 fig = figures.lines(panels, REPEATS, title=title, xlabel="pieces appended", ylabel=ylabel, rows=2)
 figures.save_figure(fig, "02_growth", pair=pair.name, note=f"n = {few} combined prompts, confirm")
 
 # %% [markdown]
-# **Figure 6: the Wait set as text is appended after the answer.** Blue the base, orange the distilled model, dashed grey the mean log-probability of control words on the distilled model. Bands: 95 % bootstrap over prompts, plain form. Each kind of text also ends in its own last character: a step at the first piece that is then nearly flat is an effect of what stands there, not of length.
+# **Figure 6: the Wait set as text is appended after the answer.** The title's number is the change against control words. Blue the base, orange the distilled model, dashed grey the mean log-probability of control words on the distilled model. Bands: 95 % bootstrap over prompts, plain form. Each kind of text also ends in its own last character: a step at the first piece that is then nearly flat is an effect of what stands there, not of length.
 
 # %% [markdown]
 # ## F08 · Does the period point to the stop token?
@@ -756,7 +756,7 @@ direct = {}
 for (role, path), (of_marks, of_words) in pull.items():
     words_at = {f"{share:.1%} of words": np.quantile(of_words, share) for share in (0.025, 0.5, 0.975)}
     direct[f"{role}, {path}"] = dict(zip(map(repr, sources), of_marks, strict=True)) | words_at
-pd.DataFrame(direct).round(2)
+pd.DataFrame(direct).astype(float).round(2)
 
 # %% [markdown]
 # ## Try it
