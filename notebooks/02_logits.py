@@ -360,14 +360,13 @@ Markdown(
 )
 
 # %%
-panels = {"length": [], "stop": []}
+panels = {(own_text := "the answer that it writes"): [], AFTER: []}
 for role, form in itertools.product(members, ("plain", *ADDED)):
     length = stats.bootstrap(lengths[role, form], statistic=np.median)
-    panels["length"].append((form, length, figures.ROLE[role]))
-    panels["stop"].append((form, stats.bootstrap(p_stop(role, form)), figures.ROLE[role]))
+    panels[own_text].append((form, length, figures.ROLE[role]))
+    panels[AFTER].append((form, stats.bootstrap(p_stop(role, form)), figures.ROLE[role]))
 title = f"From base to distilled the length grows {way.estimate:.3g} times: what makes it is {maker}"
-unit = ["median length of the answer (tokens)", "mean P(stop) after the base's answer"]
-fig = figures.interval_rows(panels, title=title, unit=unit)
+fig = figures.interval_rows(panels, title=title, unit=["median length (tokens)", "mean P(stop)"])
 note = f"n = {len(unselected)} questions (length), {len(asked)} combined prompts (P(stop)), confirm"
 figures.save_figure(fig, "02_crossed", pair=pair.name, key=figures.ROLE, note=note)
 
@@ -534,7 +533,7 @@ figures.save_figure(fig, "02_logit_shift", pair=pair.name, key=key, size=(7.6, 8
 def lost(form: str) -> str:
     """The rivals against which stopping falls, with the whole interval."""
     some = [rival for rival in rivals[1:-1] if change_of[rival, form].high < 0]
-    return "to " + " and ".join(some) if some else "to none"
+    return "to " + ", ".join(some) if some else "to none"
 
 
 panels = {form: [] for form in FORMS}
@@ -542,8 +541,9 @@ for form, rival in itertools.product(FORMS, rivals):
     colour = figures.STOP if rival == ALL else figures.WAIT
     panels[form].append((rival, change_of[rival, form], colour))
 title = f"Stopping loses {lost('plain')} in plain text, {lost('template')} in the template"
-unit = "log-odds of stopping against each, distilled minus base (nats)"
-fig = figures.interval_rows(panels, title=title, unit=unit, zero=True)
+unit, seen = "log-odds of stopping against each, distilled minus base (nats)", change_of.values()
+span = (min(0, *(value.low for value in seen)) - 0.5, max(0, *(value.high for value in seen)) + 0.5)
+fig = figures.interval_rows(panels, title=title, unit=unit, zero=True, span=span)
 figures.save_figure(fig, "02_rivals", pair=pair.name, note=n_shown)
 
 # %% [markdown]
