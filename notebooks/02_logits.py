@@ -96,7 +96,8 @@ for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
 # *Plain* is raw text, as in the notes; *template* puts the question into each model's own chat template, whose distilled form opens `<think>`, and the answer behind it. In the distilled model's template the answer thus stands inside the open thought. The shift of single logits (F06), F07 and F08 use the plain form only. "Complete" means ended, not right.
 #
 # The base's number in the template is high by selection: only answers after which it stopped, in that form, were kept. The plain form was not selected on.
-#
+
+# %% [markdown]
 # Stopping is several events. The stop tokens of a model are summed into P(stop), and the **log-odds of stopping** are log P(stop) - log(1 - P(stop)). `</think>`, which ends a thought and not the answer, is told apart; so are its rivals: the **Wait set** {"Wait", " Wait", " wait", "wait"}, **new lines** (every token that ends in one or more), and the notes' **keywords** (Wait set and twelve reasoning tokens, some of them in another set as well).
 
 # %%
@@ -108,7 +109,8 @@ Markdown(f"{len(asked)} combined prompts of the confirm split on {pair.describe(
 # ## F05 · Does the base stop at once?
 #
 # **Question.** What probability does each model give to stopping right after the base's own complete answer? Metric: mean P(stop) over combined prompts.
-#
+
+# %% [markdown]
 # **Controls.** The same question with *another* question's answer (does any sentence make it stop?), and the same answer *cut before its last word* (does any position?). **Rule, made stricter after a first look at the result.** F05 holds if (a) the interval of the base's mean P(stop), plain form, lies above 0.5 and (b) that of the distilled model's minus the base's, on the same prompts, lies below 0: two copies of one model must fail. The number that it must be held against is the answer cut short. By the log-odds of stopping, the same two: (a) the base's mean above 0, (b) the change below 0.
 
 # %%
@@ -287,7 +289,10 @@ figures.save_figure(fig, "02_stop_controls", pair=pair.name, note=n_shown)
 # %% [markdown]
 # ## Which explains the length: the form or the model?
 #
-# **Question.** The distilled model's template opens a thought, the base's does not; lengths (F01) are of the templates. So the templates are crossed: each model in plain text, in its own template without a thought, with one opened, and with an empty one closed at once. Metrics: the median length of the greedy answer to confirm questions, not selected by length, and P(stop) behind the base's own answer, on the combined prompts. **Reading, written after a first look at the lengths:** what alone makes more than half of the way from the base without a thought to the distilled model with one, in log length, makes the length.
+# **Question.** The distilled model's template opens a thought, the base's does not; lengths (F01) are of the templates. So the templates are crossed: each model in plain text, in its own template without a thought, with one opened, and with an empty one closed at once. Metrics: the median length of the greedy answer to confirm questions, not selected by length, and P(stop) behind the base's own answer, on the combined prompts.
+
+# %% [markdown]
+# **Reading, written after a first look at the lengths:** what alone makes more than half of the way from the base in its own template to the distilled model in its own, in log length, makes the length.
 
 
 # %%
@@ -328,8 +333,8 @@ pd.DataFrame(table).T.round(3)
 
 # %%
 NONE, OPENED, EMPTY = ADDED
-start, goal = ("base", NONE), ("distilled", OPENED)
-steps = {"both": goal, "the open thought": ("base", OPENED), "the changed model": ("distilled", NONE)}
+start, goal = ((role, OPENED if m.thinks else NONE) for role, m in members.items())  # their own templates
+steps = {"both": goal, "the open thought": ("base", goal[1]), "the changed model": ("distilled", start[1])}
 lengths = {(role, form): found[form]["length"] for role, found in crossed.items() for form in found}
 alone = {name: stats.ratio_of_medians(lengths[step], lengths[start]) for name, step in steps.items()}
 way = alone.pop("both")
@@ -341,16 +346,16 @@ maker = " as well as ".join(enough) or ("only both together" if way.low > 1 else
 
 # %%
 m = members["distilled"]
-likely = next_distribution(m, put(m, asked, OPENED, given)).exp().mean(0).topk(5)
+likely = next_distribution(m, put(m, asked, goal[1], given)).exp().mean(0).topk(5)
 best = [(m.tokenizer.decode([i]), float(p)) for p, i in zip(*likely, strict=True)]
 named = ", ".join(f"{findings.code_span(repr(token))} {share:.0%}" for token, share in best)
 of_goal = stats.paired(*(read_off("log-odds", *step) for step in (goal, start)))
 opens = table[f"distilled, {NONE}"]["opens <think>"]
 still_long = table[f"distilled, {EMPTY}"]["median length"]
-closes = np.exp(read_off("</think>", "distilled", OPENED)).mean()
+closes = np.exp(read_off("</think>", *goal)).mean()
 as_often = moves(of_goal, "less often than", "more often than", "about as often as")
 Markdown(
-    f"**What makes the length: {maker}.** From the base without a thought to the distilled model inside one "
+    f"**What makes the length: {maker}.** From the base in its own template to the distilled model in its own "
     f"the median length is {way} times; {'; '.join(f'{name} alone makes {x}' for name, x in alone.items())}. "
     f"Without the opening the distilled model writes `<think>` itself in {opens:.0%} of its answers, and "
     f"behind an empty thought it still writes {still_long:.0f} tokens.\n\n**Behind the base's complete "
@@ -377,7 +382,8 @@ figures.save_figure(fig, "02_crossed", pair=pair.name, key=figures.ROLE, note=no
 # ## F06 · Which logits fell, which rose?
 #
 # **Question.** How do the logits of the stop token and of the twelve reasoning tokens of the notes differ between the models on the same plain prompts? Metric: paired shift, distilled minus base, of each token's logit, minus the mean shift of twelve control words of like merge rank, a proxy for frequency (the stop token has no such match): $\Delta_t = (z^D_t - z^B_t) - \overline{(z^D_c - z^B_c)}$.
-#
+
+# %% [markdown]
 # **Control.** The twelve control words, each against the mean of all twelve. P-values come from flipping signs over prompts and are corrected over all tokens (Benjamini-Hochberg). Most control words pass that test too, since it only asks whether prompts agree; what singles a token out is lying outside the grey range in figure 4. **Rule, written before the result.** F06 holds if the stop token's $\Delta$ has an interval below -2 *and* the mean $\Delta$ of the twelve reasoning tokens has one above 0. The intervals draw the control words anew together with the prompts; those over prompts alone stand beside them, and with them the verdict before. By the log-odds of stopping, which need no control words: their paired change is below -2 as well, the old threshold, taken over when it was known that stopping falls against a new line. This tests the first half of the claim alone. A token may be in two sets (" Wait" is a reasoning token as well).
 
 # %%
@@ -528,19 +534,16 @@ figures.save_figure(fig, "02_logit_shift", pair=pair.name, key=key, size=(7.6, 8
 # %% [markdown]
 # **Figure 4: paired shift of each token's logit, distilled minus base.** Black diamond the stop token, wine the reasoning tokens and the Wait set, grey squares the control words, against whose mean all are measured; the shaded range spans them. Plain form, 95 % bootstrap over confirm prompts; corrected p-values in the table above.
 
-
 # %%
-def lost(form: str) -> str:
-    """The rivals against which stopping falls, with the whole interval."""
-    some = [rival for rival in rivals[1:-1] if change_of[rival, form].high < 0]
-    return "to " + ", ".join(some) if some else "to none"
-
-
+lost = {
+    form: ", ".join(name for name in rivals[1:-1] if change_of[name, form].high < 0) or "none"
+    for form in FORMS
+}
 panels = {form: [] for form in FORMS}
 for form, rival in itertools.product(FORMS, rivals):
     colour = figures.STOP if rival == ALL else figures.WAIT
     panels[form].append((rival, change_of[rival, form], colour))
-title = f"Stopping loses {lost('plain')} in plain text, {lost('template')} in the template"
+title = f"Stopping loses to {lost['plain']} in plain text, to {lost['template']} in the template"
 unit, seen = "log-odds of stopping against each, distilled minus base (nats)", change_of.values()
 span = (min(0, *(value.low for value in seen)) - 0.5, max(0, *(value.high for value in seen)) + 0.5)
 fig = figures.interval_rows(panels, title=title, unit=unit, zero=True, span=span)
@@ -560,7 +563,8 @@ pd.DataFrame(levels).round(2)
 # ## F07 · Does " Wait" depend on the length of the text?
 #
 # **Question.** After the answer, text is appended: neutral sentences, blank lines, periods, or `<answer></answer>`, each alone and 1, 3 and 6 times. Metric: change of the Wait set's log-probability minus the mean change of the control words' (the normaliser cancels, so the same is true of logits), from none to six, distilled model, plain form.
-#
+
+# %% [markdown]
 # **Control.** The control words under the same texts: does *everything* unlikely become likelier as text grows? **Rule, made stricter after a first look at the result.** F07 holds if the change with neutral sentences, Wait set minus control words in log-probability, is more than 0.5 nats from zero over the whole interval, in either direction, (a) by itself and (b) minus the base's change: what the base does as well is no mark of the distilled model. It does not hold if either interval lies within ±0.5, and is inconclusive otherwise.
 
 # %%
@@ -653,7 +657,8 @@ figures.save_figure(fig, "02_growth", pair=pair.name, note=f"n = {few} combined 
 # ## F08 · Does the period point to the stop token?
 #
 # **Question.** Is there a strong bigram from "." to the stop token, and to that rather than to "Wait" or a new line? Two ways to ask. From *behaviour*: neutral statements, which neither ask nor answer; metric: log P(stop) with the final period minus without it, alone and against each rival's, the notes' keywords as one set among them. From the *weights*: the embedding of each token straight through the final norm and the head, and again after layer 0's MLP.
-#
+
+# %% [markdown]
 # **Control.** The same statements ending in a comma instead of a period; in the weights, a sample of 500 tokens made of letters, and other punctuation. **Rule, written before the result.** F08 holds if the behavioural difference, period minus comma, has an interval above 1 nat on *both* models.
 
 # %%
@@ -673,7 +678,7 @@ def read_ends(rows: list[int]) -> dict:
 ends = kept(pair, "02_ends", read_ends, len(statements), fresh=RECOMPUTE)
 
 # %% [markdown]
-# The same from the weights alone: seven marks and 500 words, by embedding alone and after the first MLP.
+# The same from the weights alone, the direct path: the logit of the stop token minus the mean of the control words, for seven marks, beside quantiles of 500 tokens made of letters. It has to be read with its sign: where the period lies below the words, what it does to behaviour is no bigram in the weights but computed from context.
 
 # %%
 tokenizer, rng = pair.base.tokenizer, np.random.default_rng(SEED)
@@ -687,6 +692,11 @@ for (role, m), path in itertools.product(members.items(), paths):
     logits = bigram_logits(m, read_from, targets, first_mlp=paths[path]).numpy()
     pull[role, path] = np.split(logits[:, 0] - logits[:, 1:].mean(1), [len(sources)])
 beaten = {key: float((of_words < of_marks[0]).mean()) for key, (of_marks, of_words) in pull.items()}
+direct = {}
+for (role, path), (of_marks, of_words) in pull.items():
+    words_at = {f"{share:.1%} of words": np.quantile(of_words, share) for share in (0.025, 0.5, 0.975)}
+    direct[f"{role}, {path}"] = dict(zip(map(repr, sources), of_marks, strict=True)) | words_at
+pd.DataFrame(direct).astype(float).round(2)
 
 # %% [markdown]
 # Then the rule's numbers: period against comma after the same statements, on either model.
@@ -746,17 +756,6 @@ figures.save_figure(fig, "02_period_behaviour", pair=pair.name, note=f"n = {len(
 
 # %% [markdown]
 # **Figure 7: what a closing mark does to stopping on neutral text.** Upper rows: log P(stop) over the same text without a mark, the grey square is the comma. Wine: period over comma, log P(stop) minus that of a rival. 95 % bootstrap over statements. No bigram in the strict sense: the sentence before the mark is read as well.
-
-
-# %% [markdown]
-# The direct path from a token to the stop token in the weights: its embedding through the final norm and the head, minus the mean of the control words, alone or with layer 0's MLP; marks beside quantiles of (below that share lie) 500 tokens made of letters. It has to be read with its sign: where the period lies below the words, the behaviour in figure 7 is no bigram in the weights but computed from context.
-
-# %%
-direct = {}
-for (role, path), (of_marks, of_words) in pull.items():
-    words_at = {f"{share:.1%} of words": np.quantile(of_words, share) for share in (0.025, 0.5, 0.975)}
-    direct[f"{role}, {path}"] = dict(zip(map(repr, sources), of_marks, strict=True)) | words_at
-pd.DataFrame(direct).astype(float).round(2)
 
 # %% [markdown]
 # ## Try it
