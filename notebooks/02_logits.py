@@ -13,11 +13,11 @@
 #
 # **Claim.** Under test: right after a complete answer the base gives most probability to the stop token; on the distilled model that token's logit is much lower, and those of reasoning tokens such as " Wait" are higher. Which part holds on this pair is printed below the set-up.
 #
-# **Evidence.** The split of the next-token probability before and after the answer (figure 1), and the paired change of the log-odds of stopping (figure 5) and of every logit beside frequency-matched control tokens (figure 4).
+# **Evidence.** The split of the next-token probability before and after the answer (figure 1), lengths under crossed templates (figure 3), and the paired change of the log-odds of stopping (figure 5) and of every logit beside frequency-matched control tokens (figure 4).
 #
-# **Caveat.** A logit has no zero: only differences within one model mean anything. So each shift is told relative to control tokens, and log-probabilities stand beside it. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
+# **Caveat.** A logit has no zero: only differences within one model mean anything. So stopping is told by its log-odds, each shift relative to control tokens, and where the two verdicts differ the text says why. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
 #
-# **Reads** `data/prompts.jsonl`, `data/neutral.txt` and stored completions where they match (else computes them). **Writes** `data/<pair>/02_logits.csv`, findings F05 to F08, figures `02_*`.
+# **Reads** `data/prompts.jsonl`, `data/neutral.txt` and stored completions where they match (else computes them). **Writes** `data/<pair>/02_logits.csv`, `02_crossed_*.json`, findings F05 to F08, figures `02_*`.
 
 # %% jupyter={"source_hidden": true}
 import pathlib, subprocess, sys
@@ -339,7 +339,7 @@ lengths = {(role, form): found[form]["length"] for role, found in crossed.items(
 alone = {name: stats.ratio_of_medians(lengths[step], lengths[start]) for name, step in steps.items()}
 way = alone.pop("both")
 enough = [name for name, grown in alone.items() if way.low > 1 and grown.estimate > way.estimate**0.5]
-maker = " as well as ".join(enough) or ("only both together" if way.low > 1 else "neither")
+maker = " as well as ".join(enough) or ("only both together" if way.low > 1 else "neither form nor model")
 
 # %% [markdown]
 # Two sentences, and what comes behind the answer inside the distilled model's thought, likeliest first:
@@ -355,8 +355,8 @@ still_long = table[f"distilled, {EMPTY}"]["median length"]
 closes = np.exp(read_off("</think>", *goal)).mean()
 as_often = moves(of_goal, "less often than", "more often than", "about as often as")
 Markdown(
-    f"**What makes the length: {maker}.** From the base in its own template to the distilled model in its own "
-    f"the median length is {way} times; {'; '.join(f'{name} alone makes {x}' for name, x in alone.items())}. "
+    f"**What makes the length: {maker}.** From the base in its own template to the distilled in its own the "
+    f"median length is {way} times; {'; '.join(f'{name} alone makes {x}' for name, x in alone.items())}. "
     f"Without the opening the distilled model writes `<think>` itself in {opens:.0%} of its answers, and "
     f"behind an empty thought it still writes {still_long:.0f} tokens.\n\n**Behind the base's complete "
     f"answer, inside its open thought,** the distilled model stops {as_often} the base does without one: "
