@@ -536,7 +536,7 @@ figures.save_figure(fig, "02_logit_shift", pair=pair.name, key=key, size=(7.6, 8
 
 # %%
 lost = {
-    form: ", ".join(name for name in rivals[1:-1] if change_of[name, form].high < 0) or "none"
+    form: " and ".join(name for name in rivals[1:-1] if change_of[name, form].high < 0) or "none"
     for form in FORMS
 }
 panels = {form: [] for form in FORMS}
