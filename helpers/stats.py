@@ -185,3 +185,17 @@ def held_out_errors(curves: Any) -> dict[str, np.ndarray]:
             fitted, left_out = fit_shape(curves[fold != k].mean(0), shape), curves[fold == k]
             error[fold == k] = np.var(left_out - fitted, axis=1)  # the mean square of the centred difference
     return errors
+
+
+def against_words(values: Any, words: Any, *, seed: int = 0) -> Interval:
+    """Mean over prompts of a number minus that of control words, [prompt, word]: 95 % bootstrap in which prompts and
+    words are both drawn anew, so that other words would be covered. As wide as the fewer of them need."""
+    values, words = _numbers(values, "values"), _numbers(words, "words", axes=2)
+    check_lengths(values=values, words=words)
+    rng, (n, k) = np.random.default_rng(seed), words.shape
+    rows = (rng.integers(size, size=(RESAMPLES, size)) for size in (n, k))
+    of_prompts, of_words = (np.stack([np.bincount(row, minlength=len(row)) for row in some]) for some in rows)
+    drawn = (of_prompts @ values - ((of_prompts @ words) * of_words).sum(1) / k) / n
+    tail = (1 - _level(max(2, min(n, k)))) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Interval(float(values.mean() - words.mean()), float(low), float(high), n)

@@ -13,11 +13,11 @@
 #
 # **Claim.** Under test: right after a complete answer the base gives most probability to the stop token; on the distilled model that token's logit is much lower, and those of reasoning tokens such as " Wait" are higher. Which part holds on this pair is printed below the set-up.
 #
-# **Evidence.** The split of the next-token probability before and after the answer (figure 1), and the paired shift of every token's logit beside frequency-matched control tokens (figure 3).
+# **Evidence.** The split of the next-token probability before and after the answer (figure 1), lengths under crossed templates (figure 3), and the paired change of the log-odds of stopping (figure 5) and of every logit beside frequency-matched control tokens (figure 4).
 #
-# **Caveat.** A logit has no zero: only differences within one model mean anything. So each shift is told relative to control tokens, and log-probabilities stand beside it. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
+# **Caveat.** A logit has no zero: only differences within one model mean anything. So stopping is told by its log-odds, each shift relative to control tokens, and where the two verdicts differ the text says why. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
 #
-# **Reads** `data/prompts.jsonl`, `data/neutral.txt` and stored completions where they match (else computes them). **Writes** `data/<pair>/02_logits.csv`, findings F05 to F08, figures `02_*`.
+# **Reads** `data/prompts.jsonl`, `data/neutral.txt` and stored completions where they match (else computes them). **Writes** `data/<pair>/02_logits.csv`, `02_crossed_*.json`, findings F05 to F08, figures `02_*`.
 
 # %% jupyter={"source_hidden": true}
 import pathlib, subprocess, sys
@@ -42,22 +42,25 @@ MAX_ANSWER = 30  # the base's answer has at most this many tokens
 N_COMBINED = 64  # quick: 6; combined prompts of the confirm split
 REPEATS = [0, 1, 3, 6]  # quick: [0, 6]; how often a piece of text is appended (F07)
 N_GROWN = 24  # prompts to which text is appended
+N_CROSSED = 48  # quick: 4; confirm questions whose templates are crossed
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
 import itertools
+import re
 
 import numpy as np
 import pandas as pd
+import torch
 from IPython.display import Markdown, display
 
 from helpers import explorers, figures, findings, stats
-from helpers.generation import load_combined
-from helpers.pairs import load_pair
-from helpers.prompts import ask, combine, neutral_sentences
-from helpers.readouts import bigram_logits, last_hidden, logits_of, logprobs_of, next_logprobs
-from helpers.readouts import stop_parts, top_tokens
+from helpers.fork import line_marks
+from helpers.generation import answers, judged, load_combined, stored_completions
+from helpers.pairs import Member, load_pair
+from helpers.prompts import ask, combine, load_questions, neutral_sentences
+from helpers.readouts import bigram_logits, last_hidden, last_hidden_shared, log_odds, logits_of, logprobs_of
+from helpers.readouts import measure, next_distribution, stop_odds, top_tokens
 from helpers.store import data_dir, kept, take, write_text
-from helpers.tokens import single_id
 
 pair = load_pair(PAIR)
 Markdown(findings.claim(pair.name, "F05", "F06", "F07", "F08"))
@@ -65,7 +68,7 @@ Markdown(findings.claim(pair.name, "F05", "F06", "F07", "F08"))
 # %% [markdown]
 # ## Three raw examples, before any average
 #
-# A **combined prompt** is a question, "Just give the answer." and the base's own complete answer, for questions that the base finishes within 30 tokens and the distilled model does not (notebook 01).
+# A **combined prompt** is a question, "Just give the answer." and the base's own complete answer, for questions that the base finishes within 30 tokens and the distilled model does not (notebook 01). Three of them, drawn at random, as plain text, and below each what the two models find likeliest next.
 
 # %%
 how = {"max_answer": MAX_ANSWER, "max_new_tokens": MAX_NEW_TOKENS, "fresh": RECOMPUTE}
@@ -74,11 +77,7 @@ asked, given = combined.questions, combined.answers
 members = {member.role: member for member in pair.members}
 plain = {role: combine(member, asked, given, form="plain") for role, member in members.items()}
 
-# %% [markdown]
-# Three of them, drawn at random, as plain text, and below each what the two models find likeliest next.
 
-
-# %%
 def likeliest(role: str, prompt: str) -> str:
     """A model's five likeliest next tokens in one line."""
     best = top_tokens(members[role], [prompt], k=5)[0]
@@ -94,11 +93,12 @@ for index in np.random.default_rng(SEED).choice(len(asked), 3, replace=False):
 # %% [markdown]
 # ## The prompts
 #
-# *Plain* is raw text, as in the notes; *template* puts the question into each model's own chat template, whose distilled form opens `<think>`, and the answer behind it. In the distilled model's template the answer thus stands inside the open thought; F06 to F08 use the plain form only. "Complete" means ended, not right.
+# *Plain* is raw text, as in the notes; *template* puts the question into each model's own chat template, whose distilled form opens `<think>`, and the answer behind it. In the distilled model's template the answer thus stands inside the open thought. The shift of single logits (F06), F07 and F08 use the plain form only. "Complete" means ended, not right.
 #
 # The base's number in the template is high by selection: only answers after which it stopped, in that form, were kept. The plain form was not selected on.
-#
-# Stopping is several events. The stop tokens of a model are summed into P(stop); `</think>`, which ends a thought and not the answer, is told apart; so is the **Wait set** {"Wait", " Wait", " wait", "wait"}.
+
+# %% [markdown]
+# Stopping is several events. The stop tokens of a model are summed into P(stop), and the **log-odds of stopping** are log P(stop) - log(1 - P(stop)). `</think>`, which ends a thought and not the answer, is told apart; so are its rivals: the **Wait set** {"Wait", " Wait", " wait", "wait"}, **new lines** (every token that ends in one or more), and the notes' **keywords** (Wait set and twelve reasoning tokens, some of them in another set as well).
 
 # %%
 n_shown = f"n = {len(asked)} combined prompts, confirm"
@@ -111,76 +111,116 @@ Markdown(f"{len(asked)} combined prompts of the confirm split on {pair.describe(
 # **Question.** What probability does each model give to stopping right after the base's own complete answer? Metric: mean P(stop) over combined prompts.
 
 # %% [markdown]
-# **Controls.** The same question with *another* question's answer (does any sentence make it stop?), and the same answer *cut before its last word* (does any position?).
-
-# %% [markdown]
-# **Rule, made stricter after a first look at the result.** F05 holds if (a) the interval of the base's mean P(stop), plain form, lies above 0.5 and (b) that of the distilled model's minus the base's, on the same prompts, lies below 0: two copies of one model must fail. The number that it must be held against is the answer cut short.
+# **Controls.** The same question with *another* question's answer (does any sentence make it stop?), and the same answer *cut before its last word* (does any position?). **Rule, made stricter after a first look at the result.** F05 holds if (a) the interval of the base's mean P(stop), plain form, lies above 0.5 and (b) that of the distilled model's minus the base's, on the same prompts, lies below 0: two copies of one model must fail. The number that it must be held against is the answer cut short. By the log-odds of stopping, the same two: (a) the base's mean above 0, (b) the change below 0.
 
 # %%
 FORMS, BEFORE, AFTER = ("plain", "template"), "before the answer", "after the answer"
 OTHER, CUT = "another question's answer", "answer cut before its last word"
 states = {
-    BEFORE: None,
+    BEFORE: [""] * len(given),
     AFTER: given,
     OTHER: given[1:] + given[:1],
     CUT: [" ".join(answer.split()[:-1]) or answer[:-1] for answer in given],
 }
-colours = {
-    "stop": figures.STOP,
-    "</think>": figures.THIRD,
-    "<think>": figures.PALE,
-    "Wait set": figures.WAIT,
-    "new line": figures.LINE,
-    "rest": figures.REST,
-}
+ADDED = {"no thought": "", "thought opened": "<think>\n", "empty thought": "<think>\n\n</think>\n\n"}
+reads = [*itertools.product(FORMS, states), *itertools.product(ADDED, (BEFORE, AFTER))]
 
 # %% [markdown]
-# Every model reads every state in both forms; its next-token probability is split into six parts that sum to one.
+# Beside its own template each model gets it with the opening of a thought taken away, put there, or closed at once: a section below needs them. For a base whose vocabulary lacks the tags they are text.
 
 
 # %%
-def read_parts(rows: list[int]) -> dict:
-    """P(next token) in parts for each model, form and state, [prompt, part]."""
+def put(member: Member, questions: list, form: str, said: list[str] = ()) -> list[str]:
+    """Questions in one of FORMS, or in the template with what ADDED says for its own opening, and what is
+    said behind them."""
+    prompts = ask(member, questions, form="plain" if form == "plain" else "template")
+    if form in ADDED:
+        prompts = [re.sub(r"<think>\s*$", "", prompt) + ADDED[form] for prompt in prompts]
+    gap = " " if form == "plain" else ""
+    said = [f"{gap}{text.strip()}" if text else "" for text in said or [""] * len(prompts)]
+    return [prompt + text for prompt, text in zip(prompts, said, strict=True)]
+
+
+# %% [markdown]
+# The sets, and the log-probability of each: that of the sum over its tokens.
+
+
+# %%
+def sets_of(member: Member) -> dict:
+    """Token ids by the name of their set; a set may be empty."""
+    known, lines = member.groups, line_marks(member.tokenizer)
+    tags = {"</think>": known.end_think, "<think>": known.think}
+    sets = {"stop": known.stop} | {tag: () if one is None else (one,) for tag, one in tags.items()}
+    sets |= {"Wait set": known.wait, "new lines": lines.one + lines.blank}
+    return sets | {"keywords": tuple(dict.fromkeys(known.wait + known.reasoning))}
+
+
+def log_shares(member: Member, hidden: torch.Tensor) -> torch.Tensor:
+    """Log P of each set behind each state, [row, set]."""
+    sets = sets_of(member).values()
+    found = logprobs_of(member, hidden, [token for some in sets for token in some])
+    return torch.stack([part.logsumexp(1) for part in found.split([*map(len, sets)], dim=1)], dim=1)
+
+
+# %% [markdown]
+# All prompts of one question share their beginning, which is run once.
+
+
+# %%
+def read_sets(rows: list[int]) -> dict:
+    """Log P of each set and, last, the log-odds of stopping, [prompt, set], by model, form and state."""
     found, chosen = {}, take(asked, rows)
-    for role, form, state in itertools.product(members, FORMS, states):
-        if states[state] is None:
-            shown = ask(members[role], chosen, form=form)
-        else:
-            shown = combine(members[role], chosen, take(states[state], rows), form=form)
-        found[f"{role} {form} {state}"] = stop_parts(members[role], shown)[list(colours)]
+    for role, m in members.items():
+        texts = [put(m, chosen, form, take(states[state], rows)) for form, state in reads]
+        hidden = last_hidden_shared(m, [text for some in zip(*texts, strict=True) for text in some])
+        odds = torch.cat([m.at_weights(stop_odds(m), some).cpu() for some in hidden.split(128)])
+        values = torch.cat([log_shares(m, hidden), odds[:, None]], dim=1).unflatten(0, (-1, len(reads)))
+        found |= {f"{role} {form} {state}": values[:, k] for k, (form, state) in enumerate(reads)}
     return found
 
 
-parts = kept(pair, "02_parts", read_parts, len(asked), fresh=RECOMPUTE)
+log_p = kept(pair, "02_parts", read_sets, len(asked), fresh=RECOMPUTE)
+SETS = list(sets_of(pair.base))
 
 # %% [markdown]
-# Each number is a mean over prompts; two models, or two states, are compared on the same prompts.
+# Each number is a mean over prompts; two models, or two states, are compared on the same prompts. Two laws: the log-odds give P(stop) again, and a difference of two log-probabilities is the log-odds of one set against the other.
 
 
 # %%
-def p_stop(role: str, form: str = "plain", state: str = AFTER) -> np.ndarray:
+def read_off(what: str, role: str, form: str = "plain", state: str = AFTER) -> np.ndarray:
+    """Log P of one set, or the "log-odds" of stopping, [prompt]."""
+    return log_p[f"{role} {form} {state}"][:, [*SETS, "log-odds"].index(what)].astype(float)
+
+
+def p_stop(*where: str, **more: str) -> np.ndarray:
     """P(stop) of one model, [prompt]."""
-    return parts[f"{role} {form} {state}"][:, 0]
+    return np.exp(read_off("stop", *where, **more))
 
 
-base_stops = stats.bootstrap(p_stop("base"))
-after_other = stats.bootstrap(p_stop("base", state=OTHER))
-after_cut = stats.bootstrap(p_stop("base", state=CUT))
-fall = stats.paired(p_stop("distilled"), p_stop("base"))
-template_fall = stats.paired(p_stop("distilled", "template"), p_stop("base", "template"))
+for role, m in members.items():
+    assert np.allclose(p_stop(role), 1 / (1 + np.exp(-read_off("log-odds", role))), atol=1e-4)
+    ids = sets_of(m)
+    against = measure(m, plain[role][:2], log_odds(m, ids["stop"], against=ids["new lines"])).numpy()
+    both = (read_off("stop", role) - read_off("new lines", role))[:2]
+    assert np.allclose(against, both, atol=0.01 if m.dtype == torch.float32 else 0.5), (
+        "two ways to one number"
+    )
 
 # %%
-rules = [
-    findings.Part("(a) P(stop), base, plain", base_stops, findings.Rule("above", 0.5)),
-    findings.Part("(b) distilled minus base, plain", fall, findings.Rule("below", 0)),
-]
-own_minus_other = stats.paired(p_stop("base"), p_stop("base", state=OTHER))
+base_stops, after_other, after_cut = (stats.bootstrap(p_stop("base", state=s)) for s in (AFTER, OTHER, CUT))
+fall, template_fall = (stats.paired(p_stop("distilled", form), p_stop("base", form)) for form in FORMS)
+odds_fall, template_odds = (
+    stats.paired(*(read_off("log-odds", role, form) for role in ("distilled", "base"))) for form in FORMS
+)
+of_base, in_template = (stats.bootstrap(read_off("log-odds", "base", form)) for form in FORMS)
 details = {
     "in the template, base": stats.bootstrap(p_stop("base", "template")),
     "before any answer, base": stats.bootstrap(p_stop("base", state=BEFORE)),
     "after another question's answer, base": after_other,
-    "own answer minus another question's, base": own_minus_other,
+    "own answer minus another question's, base": stats.paired(p_stop("base"), p_stop("base", state=OTHER)),
     "distilled minus base, template": template_fall,
+    "log-odds of stopping, template, base": in_template,
+    "log-odds of stopping, template, distilled minus base": template_odds,
 }
 
 # %%
@@ -190,7 +230,14 @@ F05 = findings.record(
     notebook="02_logits",
     quantity="the base's mean P(stop) after its own complete answer, plain form",
     unit="probability",
-    rules=rules,
+    rules=[
+        findings.Part("(a) P(stop), base, plain", base_stops, findings.Rule("above", 0.5)),
+        findings.Part("(b) distilled minus base, plain", fall, findings.Rule("below", 0)),
+    ],
+    stopping=[
+        findings.Part("(a) log-odds of stopping, base, plain", of_base, findings.Rule("above", 0)),
+        findings.Part("(b) the same, distilled minus base", odds_fall, findings.Rule("below", 0)),
+    ],
     control=("the same answers cut before their last word", after_cut),
     details=details,
 )
@@ -200,55 +247,136 @@ Markdown(findings.sentence(F05))
 # Figure 1 leaves out the template before any answer, where a model's turn only begins; it stands in figure 2.
 
 # %%
-shown = [("plain", BEFORE), ("plain", AFTER), ("template", AFTER)]
-rows = {
-    f"{role}, {form}: {state}": dict(zip(colours, parts[f"{role} {form} {state}"].mean(0), strict=True))
-    for form, state in shown
-    for role in members
-}
+ink = figures.STOP, figures.THIRD, figures.PALE, figures.WAIT, figures.LINE, figures.REST
+colours = dict(zip([*SETS[:-1], "rest"], ink, strict=True))
+rows = {}
+for (form, state), role in itertools.product((("plain", BEFORE), *((f, AFTER) for f in FORMS)), members):
+    parts = {name: float(np.exp(read_off(name, role, form, state)).mean()) for name in SETS[:-1]}
+    rows[f"{role}, {form}: {state}"] = parts | {"rest": 1 - sum(parts.values())}
 
-# %%
-moves = {
-    form: "falls" if change.high < 0 else "rises" if change.low > 0 else "not clearly"
-    for form, change in zip(FORMS, (fall, template_fall), strict=True)
-}
-title = f"P(stop) from base to distilled: {moves['plain']} in plain text, {moves['template']} in the template"
+
+def moves(change: stats.Interval, less: str = "falls", more: str = "rises", same: str = "not clearly") -> str:
+    """Which way a change goes, where the whole interval says so."""
+    return less if change.high < 0 else more if change.low > 0 else same
+
+
+title = f"P(stop) from base to distilled: {moves(fall)} in plain text, {moves(template_fall)} in the template"
 fig = figures.stacked_rows(rows, colours, title=title, unit="mean probability of the next token")
 figures.save_figure(fig, "02_stop_parts", pair=pair.name, key=colours, note=n_shown)
 
 # %% [markdown]
-# **Figure 1: what comes next, before and after the answer.** Black the stop tokens, indigo `</think>`, pink `<think>`, wine the Wait set, light blue a new line, pale all else; means over the combined prompts of the confirm split, intervals in figure 2. In the plain form a model may stop already *before* the answer, after "Just give the answer.": then the stop after the answer is no judgement of the answer.
+# **Figure 1: what comes next, before and after the answer.** Black the stop tokens, indigo `</think>`, pink `<think>`, wine the Wait set, light blue new lines, pale all else; means over the combined prompts of the confirm split, intervals in figure 2. In the plain form a model may stop already *before* the answer, after "Just give the answer.": then the stop after the answer is no judgement of the answer.
 
 
 # %%
-def stop_row(role: str, form: str, state: str) -> tuple[str, stats.Interval, str]:
-    """A label, the interval of P(stop), and its colour: grey for the controls."""
-    colour = figures.ROLE[role] if state in (BEFORE, AFTER) else figures.CONTROL
-    return f"{form}: {state}", stats.bootstrap(p_stop(role, form, state)), colour
-
-
 def still(control: stats.Interval) -> str:
     """Whether a control keeps half of the base's P(stop), in a word."""
     return "still" if control.estimate > base_stops.estimate / 2 else "hardly"
 
 
-# %%
-panels = {role: [stop_row(role, form, state) for form in FORMS for state in states] for role in members}
-title = (
-    f"Another question's answer {still(after_other)} stops the base, one cut short {still(after_cut)} does"
-)
+panels = {role: [] for role in members}
+for role, form, state in itertools.product(members, FORMS, states):
+    colour = figures.ROLE[role] if state in (BEFORE, AFTER) else figures.CONTROL
+    panels[role].append((f"{form}: {state}", stats.bootstrap(p_stop(role, form, state)), colour))
+which = f"{still(after_other)} stops the base, one cut short {still(after_cut)} does"
+title = f"Another question's answer {which}"
 fig = figures.interval_rows(panels, title=title, unit="mean P(stop)", span=(-0.03, 1.03))
 figures.save_figure(fig, "02_stop_controls", pair=pair.name, note=n_shown)
 
 # %% [markdown]
-# **Figure 2: P(stop) after the answer and after its controls.** Grey squares: another question's answer, and the answer cut before its last word. 95 % bootstrap over prompts.
+# **Figure 2: P(stop) after the answer and after its controls.** Grey squares: another question's answer, and the answer cut before its last word. 95 % bootstrap over prompts. As far as another question's answer stops it too, a finished sentence is enough, and the model judges no answer. The cut also removes the final mark; F08 below looks at the mark alone.
 
 # %% [markdown]
-# <details><summary>What it does not show</summary>
+# ## Which explains the length: the form or the model?
 #
-# That the model judges the answer: as far as another question's answer stops it too, a finished sentence is enough. The cut also removes the final mark, so this figure cannot tell an unfinished answer from an unpunctuated one; F08 below looks at the mark alone.
-#
-# </details>
+# **Question.** The distilled model's template opens a thought, the base's does not; lengths (F01) are of the templates. So the templates are crossed: each model in plain text, in its own template without a thought, with one opened, and with an empty one closed at once. Metrics: the median length of the greedy answer to confirm questions, not selected by length, and P(stop) behind the base's own answer, on the combined prompts.
+
+# %% [markdown]
+# **Reading, written after a first look at the lengths:** what alone makes more than half of the way from the base in its own template to the distilled model in its own, in log length, makes the length.
+
+
+# %%
+def crossed_answers(role: str, some: list) -> dict[str, pd.DataFrame]:
+    """Greedy answers by form; those to the model's own template are stored already."""
+    m, own = members[role], ask(members[role], some, form="template")
+    limit = {"max_new_tokens": MAX_NEW_TOKENS}
+    asks = {form: put(m, some, form) for form in ("plain", *ADDED)}
+    new = [prompt for prompts in asks.values() for prompt in prompts if prompts != own]
+    done = stored_completions(pair, m, new, name=f"02_crossed_{role}", fresh=RECOMPUTE, **limit)
+    known = dict(zip(new, done, strict=True))
+    stored = answers(pair, m, some, form="template", **limit)
+    return {
+        form: stored if prompts == own else judged([known[p] for p in prompts], some, opened=False)
+        for form, prompts in asks.items()
+    }
+
+
+unselected = [question for question in load_questions(N_PROMPTS) if question.split == "confirm"][:N_CROSSED]
+crossed = {role: crossed_answers(role, unselected) for role in members}
+
+# %% [markdown]
+# Length and stop rate within the limit; the share of answers that open with `<think>` themselves; and P(stop) and log-odds of stopping before and after the base's answer (means):
+
+# %%
+table = {}
+for (role, found), form in itertools.product(crossed.items(), ("plain", *ADDED)):
+    row = {"median length": found[form]["length"].median(), "stopped": found[form]["stopped"].mean()}
+    row["opens <think>"] = found[form]["text"].str.strip().str.startswith("<think>").mean()
+    for state in (BEFORE, AFTER):
+        row[f"P(stop) {state}"] = p_stop(role, form, state).mean()
+        row[f"log-odds {state}"] = read_off("log-odds", role, form, state).mean()
+    table[f"{role}, {form}"] = row
+pd.DataFrame(table).T.round(3)
+
+# %% [markdown]
+# Then one thing changed at a time: the form on the base, the model without a thought, and both.
+
+# %%
+NONE, OPENED, EMPTY = ADDED
+start, goal = ((role, OPENED if m.thinks else NONE) for role, m in members.items())  # their own templates
+steps = {"both": goal, "the open thought": ("base", goal[1]), "the changed model": ("distilled", start[1])}
+lengths = {(role, form): found[form]["length"] for role, found in crossed.items() for form in found}
+alone = {name: stats.ratio_of_medians(lengths[step], lengths[start]) for name, step in steps.items()}
+way = alone.pop("both")
+enough = [name for name, grown in alone.items() if way.low > 1 and grown.estimate > way.estimate**0.5]
+maker = " as well as ".join(enough) or ("only both together" if way.low > 1 else "neither form nor model")
+
+# %% [markdown]
+# Two sentences, and what comes behind the answer inside the distilled model's thought, likeliest first:
+
+# %%
+m = members["distilled"]
+likely = next_distribution(m, put(m, asked, goal[1], given)).exp().mean(0).topk(5)
+best = [(m.tokenizer.decode([i]), float(p)) for p, i in zip(*likely, strict=True)]
+named = ", ".join(f"{findings.code_span(repr(token))} {share:.0%}" for token, share in best)
+of_goal = stats.paired(*(read_off("log-odds", *step) for step in (goal, start)))
+opens = table[f"distilled, {NONE}"]["opens <think>"]
+still_long = table[f"distilled, {EMPTY}"]["median length"]
+closes = np.exp(read_off("</think>", *goal)).mean()
+as_often = moves(of_goal, "less often than", "more often than", "about as often as")
+Markdown(
+    f"**What makes the length: {maker}.** From the base in its own template to the distilled in its own the "
+    f"median length is {way} times; {'; '.join(f'{name} alone makes {x}' for name, x in alone.items())}. "
+    f"Without the opening the distilled model writes `<think>` itself in {opens:.0%} of its answers, and "
+    f"behind an empty thought it still writes {still_long:.0f} tokens.\n\n**Behind the base's complete "
+    f"answer, inside its open thought,** the distilled model stops {as_often} the base does without one: "
+    f"{p_stop(*goal).mean():.0%} against {p_stop(*start).mean():.0%}, log-odds {of_goal}. It closes the "
+    f"thought with {closes:.1%}. Likeliest next: {named}."
+)
+
+# %%
+panels = {(own_text := "the answer that it writes"): [], AFTER: []}
+for role, form in itertools.product(members, ("plain", *ADDED)):
+    length = stats.bootstrap(lengths[role, form], statistic=np.median)
+    panels[own_text].append((form, length, figures.ROLE[role]))
+    panels[AFTER].append((form, stats.bootstrap(p_stop(role, form)), figures.ROLE[role]))
+title = f"From base to distilled the length grows {way.estimate:.3g} times: what makes it is {maker}"
+fig = figures.interval_rows(panels, title=title, unit=["median length (tokens)", "mean P(stop)"])
+note = f"n = {len(unselected)} questions (length), {len(asked)} combined prompts (P(stop)), confirm"
+figures.save_figure(fig, "02_crossed", pair=pair.name, key=figures.ROLE, note=note)
+
+# %% [markdown]
+# **Figure 3: the templates crossed.** Left the median length of the greedy answer, right P(stop) once the base's own answer stands there; 95 % bootstrap over prompts. The combined prompts were chosen for a distilled model that goes on *before* any answer.
 
 # %% [markdown]
 # ## F06 · Which logits fell, which rose?
@@ -256,28 +384,17 @@ figures.save_figure(fig, "02_stop_controls", pair=pair.name, note=n_shown)
 # **Question.** How do the logits of the stop token and of the twelve reasoning tokens of the notes differ between the models on the same plain prompts? Metric: paired shift, distilled minus base, of each token's logit, minus the mean shift of twelve control words of like merge rank, a proxy for frequency (the stop token has no such match): $\Delta_t = (z^D_t - z^B_t) - \overline{(z^D_c - z^B_c)}$.
 
 # %% [markdown]
-# **Control.** The twelve control words, each against the mean of all twelve. P-values come from flipping signs over prompts and are corrected over all tokens (Benjamini-Hochberg). Most control words pass that test too, since it only asks whether prompts agree; what singles a token out is lying outside the grey range in figure 3.
-
-# %% [markdown]
-# **Rule, written before the result.** F06 holds if the stop token's $\Delta$ has an interval below -2 *and* the mean $\Delta$ of the twelve reasoning tokens has one above 0.
+# **Control.** The twelve control words, each against the mean of all twelve. P-values come from flipping signs over prompts and are corrected over all tokens (Benjamini-Hochberg). Most control words pass that test too, since it only asks whether prompts agree; what singles a token out is lying outside the grey range in figure 4. **Rule, written before the result.** F06 holds if the stop token's $\Delta$ has an interval below -2 *and* the mean $\Delta$ of the twelve reasoning tokens has one above 0. The intervals draw the control words anew together with the prompts; those over prompts alone stand beside them, and with them the verdict before. By the log-odds of stopping, which need no control words: their paired change is below -2 as well, the old threshold, taken over when it was known that stopping falls against a new line. This tests the first half of the claim alone. A token may be in two sets (" Wait" is a reasoning token as well).
 
 # %%
 groups = pair.base.groups
-token_sets = {
-    "stop": groups.stop[:1],
-    "reasoning": groups.reasoning,
-    "Wait set": groups.wait,
-    "control": groups.control,
-}
+token_sets = {"stop": groups.stop[:1], "reasoning": groups.reasoning, "Wait set": groups.wait}
+token_sets["control"] = groups.control
 tokens = list(dict.fromkeys(itertools.chain(*token_sets.values())))
 columns = {name: [tokens.index(token) for token in some] for name, some in token_sets.items()}
 first_set = [next(name for name, some in token_sets.items() if token in some) for token in tokens]
 
-# %% [markdown]
-# A token may be in two sets (" Wait" is a reasoning token as well); `columns` holds where each set's tokens stand.
 
-
-# %%
 def read_logits(rows: list[int]) -> dict:
     """Logits and log-probabilities of the chosen tokens, [prompt, token], by model."""
     found = {}
@@ -319,74 +436,88 @@ def mean_of(values: np.ndarray, name: str) -> stats.Interval:
 
 stop_shift, wait_shift = mean_of(shift, "stop"), mean_of(shift, "Wait set")
 control_shifts = shift[:, columns["control"]].mean(0)
-p_wait, log_wait = {}, {}
-for role in members:
-    log_wait[role] = np.logaddexp.reduce(read[f"logprob {role}"][:, columns["Wait set"]], axis=1)
-    p_wait[role] = float(np.exp(log_wait[role]).mean())
-wait_gain = stats.paired(log_wait["distilled"], log_wait["base"])
-
-# %%
-stop_at = columns["stop"][0]
-stop_logprob = {role: read[f"logprob {role}"][:, stop_at] for role in members}
+wait_gain = stats.paired(read_off("Wait set", "distilled"), read_off("Wait set", "base"))
 details = {
     "Wait set's mean shift": wait_shift,
     "raw logits, stop token": mean_of(raw, "stop"),
     "raw logits, control tokens": mean_of(raw, "control"),
-    "log-probability, stop token": stats.paired(stop_logprob["distilled"], stop_logprob["base"]),
+    "log-probability, stop token": mean_of(read["logprob distilled"] - read["logprob base"], "stop"),
     "log-probability, Wait set": wait_gain,
     "Wait set, times as likely in the geometric mean": float(np.exp(wait_gain.estimate)),
 }
+for role in members:
+    details[f"mean P of the Wait set, {role}"] = float(np.exp(read_off("Wait set", role)).mean())
+    details[f"mean P of a new line, {role}"] = stats.bootstrap(np.exp(read_off("new lines", role)))
 
 # %% [markdown]
-# Beside the shifts stand probabilities: those of the Wait set and of a new line.
+# The rule's two shifts with the control words drawn, too, and over prompts alone.
 
 # %%
-newline = single_id(pair.base.tokenizer, "\n")
-line_at = tokens.index(newline) if newline in tokens else stop_at
-line = "a new line" if line_at != stop_at else "stopping"
-p_line = {role: stats.bootstrap(np.exp(read[f"logprob {role}"][:, line_at])) for role in members}
-for role in members:
-    details[f"mean P of the Wait set, {role}"] = p_wait[role]
-    details[f"mean P of {line}, {role}"] = p_line[role]
+names = {"stop": "stop token's shift", "reasoning": "reasoning tokens' mean shift"}
+rule = {"stop": findings.Rule("below", -2), "reasoning": findings.Rule("above", 0)}
+controls = raw[:, columns["control"]]
+over_words = {name: stats.against_words(raw[:, columns[name]].mean(1), controls) for name in names}
+old, own_size = {name: mean_of(shift, name) for name in names}, stats.bootstrap(np.abs(control_shifts))
+details |= {f"{names[name]}, prompts alone drawn": value for name, value in old.items()}
+before = findings.all_of(*(rule[name].verdict(value) for name, value in old.items()))
+
+# %% [markdown]
+# Each rival of stopping, in both forms. "The rest" is all but stop, new lines and Wait set; the keywords overlap with both.
+
 
 # %%
-reasoning = mean_of(shift, "reasoning")
+def against(rival: str, role: str, form: str) -> np.ndarray:
+    """Log P(stop) minus log P of a rival, [prompt]: the log-odds of stopping against it."""
+    if rival == ALL:
+        return read_off("log-odds", role, form)
+    named = [read_off(name, role, form) for name in ("stop", "new lines", "Wait set")]
+    rest = np.log(np.maximum(1 - np.exp(named).sum(0), 1e-9))
+    return named[0] - (rest if rival == "the rest" else read_off(rival, role, form))
+
+
+ALL = "all other tokens"
+rivals = [ALL, *(name for name in ("new lines", "Wait set") if all(sets_of(m)[name] for m in pair.members))]
+rivals += ["the rest", "keywords"]
+change_of = {
+    (rival, form): stats.paired(against(rival, "distilled", form), against(rival, "base", form))
+    for rival, form in itertools.product(rivals, FORMS)
+}
+details |= {f"log-odds of stopping against {r}, {f}": value for (r, f), value in change_of.items()}
+
+# %%
 F06 = findings.record(
     pair,
     "F06",
     notebook="02_logits",
     quantity="shift of the stop token's logit against control tokens, distilled minus base",
     unit="nats",
-    rules=[
-        findings.Part("stop token's shift", stop_shift, findings.Rule("below", -2)),
-        findings.Part("reasoning tokens' mean shift", reasoning, findings.Rule("above", 0)),
-    ],
-    control=(
-        "mean size of a control token's own shift (n counts tokens)",
-        stats.bootstrap(np.abs(control_shifts)),
-    ),
+    rules=[findings.Part(names[name], over_words[name], rule[name]) for name in names],
+    stopping=[findings.Part("change of the log-odds of stopping, plain", odds_fall, rule["stop"])],
+    control=("mean size of a control token's own shift (n counts tokens)", own_size),
     details=details,
 )
-Markdown(findings.sentence(F06))
+survives = "is the same" if F06["verdict"] == before else f"is another: {before}"
+by_odds, words_move = F06["stopping"]["verdict"], controls.mean(0)
+why = (
+    f"By the log-odds it {by_odds}. The two ask against what: all other tokens, by their probability "
+    f"({odds_fall} nats), or twelve words unlikely in both models, whose own logits move by "
+    f"{words_move.min():+.1f} to {words_move.max():+.1f}."
+) * (by_odds != F06["verdict"])
+Markdown(f"{findings.sentence(F06)}\n\nWith prompts alone drawn the verdict {survives}. {why}")
 
 # %% [markdown]
-# Figure 3 orders all tokens by their shift.
+# Figure 4 orders all tokens by their shift.
 
 # %%
-key = {
-    "stop token": figures.STOP,
-    "reasoning tokens and Wait set": figures.WAIT,
-    "control words": figures.CONTROL,
-}
-ink = dict(zip(("stop", "reasoning", "control"), key.values(), strict=True)) | {"Wait set": figures.WAIT}
+key = {"stop token": figures.STOP, "reasoning, Wait set": figures.WAIT, "control words": figures.CONTROL}
+ink = {"stop": figures.STOP, "control": figures.CONTROL}
 rows = [
-    (repr(row.token), stats.bootstrap(shift[:, place]), ink[row.group])
+    (repr(row.token), stats.bootstrap(shift[:, place]), ink.get(row.group, figures.WAIT))
     for place, row in enumerate(table.itertuples())
 ]
 rows.sort(key=lambda row: -row[1].estimate)
 
 
-# %%
 def against_controls(moved: stats.Interval) -> str:
     """Where a shift lies, seen from the range of the control words."""
     low, high = control_shifts.min(), control_shifts.max()
@@ -401,30 +532,32 @@ fig = figures.interval_rows({"": rows}, title=title, unit=unit, zero=True, shade
 figures.save_figure(fig, "02_logit_shift", pair=pair.name, key=key, size=(7.6, 8), note=n_shown)
 
 # %% [markdown]
-# **Figure 3: paired shift of each token's logit, distilled minus base.** Black diamond the stop token, wine the reasoning tokens and the Wait set, grey squares the control words, against whose mean all are measured; the shaded range spans them. Plain form, 95 % bootstrap over confirm prompts; corrected p-values in the table above.
-
-# %% [markdown]
-# **What decides the reading: against which words?** The control words are unlikely ones, and they move themselves. The same logits, without them:
+# **Figure 4: paired shift of each token's logit, distilled minus base.** Black diamond the stop token, wine the reasoning tokens and the Wait set, grey squares the control words, against whose mean all are measured; the shaded range spans them. Plain form, 95 % bootstrap over confirm prompts; corrected p-values in the table above.
 
 # %%
-spread = raw[:, columns["control"]].mean(0)
-log_odds = {}
-for role in members:
-    logits = read[f"logit {role}"].mean(0)
-    log_odds[role] = logits[stop_at] - logits[line_at]
-Markdown(
-    f"In raw logits, distilled minus base, the stop token moves by {raw[:, stop_at].mean():+.1f} nats, "
-    f"{line} by {raw[:, line_at].mean():+.1f}, and the twelve control words by {spread.min():+.1f} to "
-    f"{spread.max():+.1f}. The log-odds of the stop token against {line} go from "
-    f"{log_odds['base']:+.1f} to {log_odds['distilled']:+.1f}."
-)
+lost = {
+    form: " and ".join(name for name in rivals[1:-1] if change_of[name, form].high < 0) or "none"
+    for form in FORMS
+}
+panels = {form: [] for form in FORMS}
+for form, rival in itertools.product(FORMS, rivals):
+    colour = figures.STOP if rival == ALL else figures.WAIT
+    panels[form].append((rival, change_of[rival, form], colour))
+title = f"Stopping loses to {lost['plain']} in plain text, to {lost['template']} in the template"
+unit, seen = "log-odds of stopping against each, distilled minus base (nats)", change_of.values()
+span = (min(0, *(value.low for value in seen)) - 0.5, max(0, *(value.high for value in seen)) + 0.5)
+fig = figures.interval_rows(panels, title=title, unit=unit, zero=True, span=span)
+figures.save_figure(fig, "02_rivals", pair=pair.name, note=n_shown)
 
 # %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Where in the model the shift arises (notebooks 03 to 05), or that it is these tokens that matter: a shift against words that were never likely changes little.
-#
-# </details>
+# **Figure 5: against which words?** The paired change of the log-odds of stopping against all other tokens (black) and against each rival; 95 % bootstrap over prompts. A rival that was never likely can gain many nats and take little: the levels, in nats, say which. Where in the model it arises is asked in notebooks 03 to 05.
+
+# %%
+levels = {
+    f"{role}, {form}": {rival: against(rival, role, form).mean() for rival in rivals}
+    for role, form in itertools.product(members, FORMS)
+}
+pd.DataFrame(levels).round(2)
 
 # %% [markdown]
 # ## F07 · Does " Wait" depend on the length of the text?
@@ -432,30 +565,26 @@ Markdown(
 # **Question.** After the answer, text is appended: neutral sentences, blank lines, periods, or `<answer></answer>`, each alone and 1, 3 and 6 times. Metric: change of the Wait set's log-probability minus the mean change of the control words' (the normaliser cancels, so the same is true of logits), from none to six, distilled model, plain form.
 
 # %% [markdown]
-# **Control.** The control words under the same texts: does *everything* unlikely become likelier as text grows?
-
-# %% [markdown]
-# **Rule, made stricter after a first look at the result.** F07 holds if the change with neutral sentences, Wait set minus control words in log-probability, is more than 0.5 nats from zero over the whole interval, in either direction, (a) by itself and (b) minus the base's change: what the base does as well is no mark of the distilled model. It does not hold if either interval lies within ±0.5, and is inconclusive otherwise.
+# **Control.** The control words under the same texts: does *everything* unlikely become likelier as text grows? **Rule, made stricter after a first look at the result.** F07 holds if the change with neutral sentences, Wait set minus control words in log-probability, is more than 0.5 nats from zero over the whole interval, in either direction, (a) by itself and (b) minus the base's change: what the base does as well is no mark of the distilled model. It does not hold if either interval lies within ±0.5, and is inconclusive otherwise.
 
 # %%
 few, words = min(N_GROWN, len(asked)), [*groups.wait, *groups.control]
 sentences = [f" {sentence}" for sentence in neutral_sentences(max(REPEATS))]
-SENTENCES, LINES, PERIODS, TAGS = "neutral sentences", "blank lines", "periods", "<answer></answer>"
-appended = {
-    SENTENCES: ["".join(sentences[:k]) for k in REPEATS],
-    LINES: ["\n\n" * k for k in REPEATS],
-    PERIODS: ["." * k for k in REPEATS],
-    TAGS: [TAGS * k for k in REPEATS],
-}
+SENTENCES = "neutral sentences"
+others = {"blank lines": "\n\n", "periods": ".", "<answer></answer>": "<answer></answer>"}
+appended = {SENTENCES: ["".join(sentences[:k]) for k in REPEATS]}
+appended |= {kind: [piece * k for k in REPEATS] for kind, piece in others.items()}
 
 
 def read_longer(rows: list[int]) -> dict:
     """Log-probabilities of Wait set and control words, [prompt, pieces, token], by model and kind."""
     found = {}
-    for role, kind in itertools.product(members, appended):
-        texts = [prompt + more for prompt in take(plain[role], rows) for more in appended[kind]]
-        logprobs = next_logprobs(members[role], texts, words)
-        found[f"{role} {kind}"] = logprobs.unflatten(0, (-1, len(REPEATS)))
+    every = [more for texts in appended.values() for more in texts]
+    for role, m in members.items():
+        texts = [prompt + more for prompt in take(plain[role], rows) for more in every]
+        logprobs = logprobs_of(m, last_hidden_shared(m, texts), words)
+        kinds = logprobs.unflatten(0, (-1, len(appended), len(REPEATS))).unbind(1)
+        found |= {f"{role} {kind}": values for kind, values in zip(appended, kinds, strict=True)}
     return found
 
 
@@ -487,11 +616,9 @@ rules = [
     findings.Part("(a) distilled", with_sentences, findings.Rule("away", 0.5)),
     findings.Part("(b) distilled minus base", beyond_base, findings.Rule("away", 0.5)),
 ]
-details = {
-    f"{REPEATS[-1]} pieces of `{kind}`": stats.paired(*change("distilled", kind))
-    for kind in (LINES, PERIODS, TAGS)
-}
+details = {f"{REPEATS[-1]} pieces of `{kind}`": stats.paired(*change("distilled", kind)) for kind in others}
 details["neutral sentences, base"] = stats.paired(*change("base", SENTENCES))
+of_words = stats.bootstrap(change("distilled", SENTENCES)[1])
 
 # %%
 F07 = findings.record(
@@ -502,10 +629,7 @@ F07 = findings.record(
     f"{REPEATS[-1]} neutral sentences against none, distilled",
     unit="nats",
     rules=rules,
-    control=(
-        "change of the control words' own log-probability",
-        stats.bootstrap(change("distilled", SENTENCES)[1]),
-    ),
+    control=("change of the control words' own log-probability", of_words),
     details=details,
 )
 Markdown(findings.sentence(F07))
@@ -520,41 +644,22 @@ def growth_lines(kind: str) -> dict:
 
 
 moved = {"holds": "move", "does not hold": "hardly move", "inconclusive": "may move"}[rules[0].verdict]
-size = f"{with_sentences.estimate:+.1f} nats against control words"
-title = f"Neutral sentences {moved} the distilled model's Wait set: {size}"
+title = f"Neutral sentences {moved} the distilled model's Wait set: {with_sentences.estimate:+.1f} nats"
 panels = {kind: growth_lines(kind) for kind in appended}
 ylabel = "log P(Wait set) (nats)"
 fig = figures.lines(panels, REPEATS, title=title, xlabel="pieces appended", ylabel=ylabel, rows=2)
 figures.save_figure(fig, "02_growth", pair=pair.name, note=f"n = {few} combined prompts, confirm")
 
 # %% [markdown]
-# **Figure 4: the Wait set as text is appended after the answer.** Blue the base, orange the distilled model, dashed grey the mean log-probability of control words on the distilled model. Bands: 95 % bootstrap over prompts, plain form.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Length alone: each kind of text also ends in its own last character. A step at the first piece that is then nearly flat is an effect of what stands there, not of length.
-#
-# </details>
-
-# %% [markdown]
-# The same as probabilities, P(Wait set) in the mean over prompts:
-
-# %%
-pieces = pd.Index(REPEATS, name="pieces appended")
-p_wait_set = {f"{role}, {kind}": np.exp(grown[role, kind][0]).mean(1) for role, kind in grown}
-pd.DataFrame(p_wait_set, index=pieces).T.round(4)
+# **Figure 6: the Wait set as text is appended after the answer.** The title's number is the change against control words. Blue the base, orange the distilled model, dashed grey the mean log-probability of control words on the distilled model. Bands: 95 % bootstrap over prompts, plain form. Each kind of text also ends in its own last character: a step at the first piece that is then nearly flat is an effect of what stands there, not of length.
 
 # %% [markdown]
 # ## F08 · Does the period point to the stop token?
 #
-# **Question.** Is there a strong bigram from "." to the stop token? Two ways to ask. From *behaviour*: neutral statements, which neither ask nor answer; metric: log P(stop) with the final period minus without it. From the *weights*: the embedding of each token straight through the final norm and the head, and again after layer 0's MLP.
+# **Question.** Is there a strong bigram from "." to the stop token, and to that rather than to "Wait" or a new line? Two ways to ask. From *behaviour*: neutral statements, which neither ask nor answer; metric: log P(stop) with the final period minus without it, alone and against each rival's, the notes' keywords as one set among them. From the *weights*: the embedding of each token straight through the final norm and the head, and again after layer 0's MLP.
 
 # %% [markdown]
-# **Control.** The same statements ending in a comma instead of a period; in the weights, a sample of 500 tokens made of letters, and other punctuation.
-
-# %% [markdown]
-# **Rule, written before the result.** F08 holds if the behavioural difference, period minus comma, has an interval above 1 nat on *both* models.
+# **Control.** The same statements ending in a comma instead of a period; in the weights, a sample of 500 tokens made of letters, and other punctuation. **Rule, written before the result.** F08 holds if the behavioural difference, period minus comma, has an interval above 1 nat on *both* models.
 
 # %%
 marks = {".": "period", "!": "exclamation mark", ",": "comma (control)"}
@@ -562,18 +667,18 @@ statements = [sentence.rstrip(".") for sentence in neutral_sentences()]
 
 
 def read_ends(rows: list[int]) -> dict:
-    """log P(stop) after each statement, [prompt], by model and mark."""
+    """Log P of each set after each statement, [prompt, set], by model and mark."""
     found = {}
     for (role, m), mark in itertools.product(members.items(), [*marks, ""]):
         prompts = [m.prompt(text + mark, "plain") for text in take(statements, rows)]
-        found[f"{role} {mark}"] = next_logprobs(m, prompts, list(m.groups.stop)).logsumexp(1)
+        found[f"{role} {mark}"] = log_shares(m, last_hidden(m, prompts))
     return found
 
 
-log_stop = kept(pair, "02_ends", read_ends, len(statements), fresh=RECOMPUTE)
+ends = kept(pair, "02_ends", read_ends, len(statements), fresh=RECOMPUTE)
 
 # %% [markdown]
-# The same from the weights alone: seven marks and 500 words, by embedding alone and after the first MLP.
+# The same from the weights alone, the direct path: the logit of the stop token minus the mean of the control words, for seven marks, beside quantiles of 500 tokens made of letters. It has to be read with its sign: where the period lies below the words, what it does to behaviour is no bigram in the weights but computed from context.
 
 # %%
 tokenizer, rng = pair.base.tokenizer, np.random.default_rng(SEED)
@@ -587,21 +692,33 @@ for (role, m), path in itertools.product(members.items(), paths):
     logits = bigram_logits(m, read_from, targets, first_mlp=paths[path]).numpy()
     pull[role, path] = np.split(logits[:, 0] - logits[:, 1:].mean(1), [len(sources)])
 beaten = {key: float((of_words < of_marks[0]).mean()) for key, (of_marks, of_words) in pull.items()}
+direct = {}
+for (role, path), (of_marks, of_words) in pull.items():
+    words_at = {f"{share:.1%} of words": np.quantile(of_words, share) for share in (0.025, 0.5, 0.975)}
+    direct[f"{role}, {path}"] = dict(zip(map(repr, sources), of_marks, strict=True)) | words_at
+pd.DataFrame(direct).astype(float).round(2)
 
 # %% [markdown]
 # Then the rule's numbers: period against comma after the same statements, on either model.
 
 
 # %%
-def gain(role: str, mark: str) -> np.ndarray:
-    """log P(stop) with a closing mark minus without one, [prompt]."""
-    return log_stop[f"{role} {mark}"] - log_stop[f"{role} "]
+def gain(role: str, mark: str, rival: str = "", without: str = "") -> np.ndarray:
+    """log P(stop), or against a rival's, with a closing mark minus without one, [prompt]."""
+    own, *other = (SETS.index(name) for name in ("stop", rival) if name)
+    after, before = (ends[f"{role} {end}"].astype(float) for end in (mark, without))
+    return after[:, own] - before[:, own] - sum(after[:, k] - before[:, k] for k in other)
 
 
 bigram = {role: stats.paired(gain(role, "."), gain(role, ",")) for role in members}
 weakest = min(bigram, key=lambda role: bigram[role].low)
 rule = findings.Rule("above", 1)
 details = {"exclamation mark minus none, base": stats.bootstrap(gain("base", "!"))}
+over_rival = {
+    (rival, role): stats.bootstrap(gain(role, ".", rival, ","))
+    for rival, role in itertools.product(filter(SETS.__contains__, rivals), members)
+}
+details |= {f"period minus comma, stop against {one}, {role}": v for (one, role), v in over_rival.items()}
 for (role, path), share in beaten.items():
     details[f"weights, share of words that the period beats, {role} {path}"] = share
 
@@ -623,69 +740,27 @@ Markdown(findings.sentence(F08))
 
 
 # %%
-def mark_row(role: str, mark: str) -> tuple[str, stats.Interval, str]:
-    """A label, the interval of the gain in log P(stop), and its colour: grey for the comma."""
+panels = {role: [] for role in members}
+for role, mark in itertools.product(members, marks):
     colour = figures.CONTROL if mark == "," else figures.ROLE[role]
-    return marks[mark], stats.bootstrap(gain(role, mark)), colour
-
-
-panels = {role: [mark_row(role, mark) for mark in marks] for role in members}
-ends = [end for rows in panels.values() for _, value, _ in rows for end in (value.low, value.high, 0)]
-span = (min(ends) - 0.5, max(ends) + 0.5)
+    panels[role].append((f"{marks[mark]}, over none", stats.bootstrap(gain(role, mark)), colour))
+for (rival, role), value in over_rival.items():
+    panels[role].append((f"period over comma, against {rival}", value, figures.WAIT))
+sides = [end for rows in panels.values() for _, value, _ in rows for end in (value.low, value.high, 0)]
+span = (min(sides) - 0.5, max(sides) + 0.5)
 least = min(value.estimate for value in bigram.values())
 title = f"Over a comma, a period gives the stop token at least {least:+.1f} nats on both models"
-unit = "log P(stop) against the same text without a mark (nats)"
+unit = "change of log P(stop), lower rows of stop against a rival (nats)"
 fig = figures.interval_rows(panels, title=title, unit=unit, zero=True, span=span)
-note = f"n = {len(statements)} neutral statements"
-figures.save_figure(fig, "02_period_behaviour", pair=pair.name, note=note)
+figures.save_figure(fig, "02_period_behaviour", pair=pair.name, note=f"n = {len(statements)} statements")
 
 # %% [markdown]
-# **Figure 5: what a closing mark does to P(stop) on neutral text.** 95 % bootstrap over statements; the grey square is the comma.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# A bigram in the strict sense: here the sentence before the mark is read as well.
-#
-# </details>
-
-
-# %%
-def pull_rows(path: str) -> list[tuple]:
-    """Marks as numbers and the range of the words, in each model's colour."""
-    rows = []
-    for role in members:
-        of_marks, of_words = pull[role, path]
-        middle, low, high = np.quantile(of_words, [0.5, 0.025, 0.975])
-        words_range = stats.Interval(middle, low, high, len(of_words))
-        named = zip([*map(repr, sources), "95 % of words"], [*of_marks, words_range], strict=True)
-        rows += [(label, value, figures.ROLE[role]) for label, value in named]
-    return rows
-
-
-# %%
-panels = {path: pull_rows(path) for path in paths}
-share = 1 - beaten["base", "embedding alone"]
-title = f"In the base's weights alone {share:.0%} of words point to stopping more than a period"
-unit = "logit of the stop token minus control words (nats)"
-fig = figures.interval_rows(panels, title=title, unit=unit, zero=True)
-note = "n = 500 words: tokens made of letters"
-figures.save_figure(fig, "02_period_weights", pair=pair.name, key=figures.ROLE, note=note)
-
-# %% [markdown]
-# **Figure 6: the direct path from a token to the stop token.** Each token's embedding through the final norm and the head, minus the mean of the control tokens; on the right, with layer 0's MLP. Blue the base, orange the distilled model. The lowest row spans the middle 95 % of 500 tokens made of letters.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Attention and the other layers. The direct path has to be read with its sign: where the period lies below the words, the behaviour in figure 5 is not a bigram in the weights but computed from context.
-#
-# </details>
+# **Figure 7: what a closing mark does to stopping on neutral text.** Upper rows: log P(stop) over the same text without a mark, the grey square is the comma. Wine: period over comma, log P(stop) minus that of a rival. 95 % bootstrap over statements. No bigram in the strict sense: the sentence before the mark is read as well.
 
 # %% [markdown]
 # ## Try it
 #
-# Edit the text and read out what each model would do next. Figures 1 and 5 hold the same readout for readers without a kernel.
+# Edit the text and read out what each model would do next. Figures 1 and 7 hold the same readout for readers without a kernel.
 
 # %%
 explorers.next_token(pair)
@@ -694,21 +769,16 @@ explorers.next_token(pair)
 # ## Takeaway
 
 # %%
-of_base, of_distilled = (F06["details"][f"mean P of {line}, {role}"]["estimate"] for role in members)
+of_base, of_distilled = (F06["details"][f"mean P of a new line, {role}"]["estimate"] for role in members)
 base, fell = (part["estimate"] for part in F05["rules"])
-other = F05["details"]["after another question's answer, base"]["estimate"]
-cut_short = F05["control"]["estimate"]
-wait_times = F06["details"]["Wait set, times as likely in the geometric mean"]
-wait_reaches = F06["details"]["mean P of the Wait set, distilled"]
-times = np.exp(F08["estimate"])
-times = round(times, 1 - len(str(int(times))))
+stops = {"holds": "stops less", "does not hold": "does not stop less", "inconclusive": "may stop less"}
 Markdown(
-    f"Right after the base's own answer, in plain text, the base stops with a probability of {base:.0%}, "
-    f"the distilled model with {base + fell:.0%}. The distilled model puts {of_distilled:.0%} on {line} "
-    f'(the base {of_base:.0%}); "Wait" becomes {wait_times:.3g} times as likely on a typical prompt, which '
-    f"makes {wait_reaches:.1%}. The base {still(after_other)} stops after another question's answer "
-    f"({other:.0%}) and {still(after_cut)} after its own cut short ({cut_short:.0%}), and on the "
-    f"{weakest} a closing period makes stopping about {times:,.0f} times as likely as a comma does."
+    f"What makes the distilled model's answers {way.estimate:.3g} times as long is {maker}. Right after the "
+    f"base's own answer, in plain text, the base stops with {base:.0%}; the distilled model "
+    f"{stops[F05['stopping']['verdict']]} ({base + fell:.0%}) and puts {of_distilled:.0%} on a new line (the "
+    f"base {of_base:.0%}), while inside its own open thought it stops with {p_stop(*goal).mean():.0%}. "
+    f"Another question's answer {which}, and on the {weakest} a closing period makes stopping about "
+    f"{np.exp(F08['estimate']):,.0f} times as likely as a comma does."
 )
 
 # %% [markdown]

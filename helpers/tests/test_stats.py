@@ -101,3 +101,17 @@ def test_a_ratio_without_a_denominator_decides_nothing(recwarn):
     assert found.estimate == pytest.approx(6.0) and np.isnan(found.low) and np.isnan(found.high)
     assert all(findings.Rule(side, 0.5).verdict(found) == "inconclusive" for side in ("above", "below", "away"))
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
+
+
+def test_drawing_control_words_too_covers_other_words_and_nothing_else():
+    """Where words do not differ, prompts are left; where prompts do not, the words' own error is."""
+    rng = np.random.default_rng(3)
+    values, alike = rng.normal(size=64), np.zeros((64, 12))
+    found, plain = stats.against_words(values, alike), stats.bootstrap(values)
+    assert (found.estimate, found.n) == (plain.estimate, plain.n)
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.06)
+    words = alike + rng.normal(size=12)
+    wide, error = stats.against_words(0 * values, words), words[0].std() / np.sqrt(12)
+    assert wide.estimate == pytest.approx(-words[0].mean()) and 3.4 < (wide.high - wide.low) / error < 5.2
+    with pytest.raises(UserError):
+        stats.against_words(values[:-1], words)
