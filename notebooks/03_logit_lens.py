@@ -13,7 +13,7 @@
 #
 # **Claim.** Under test: read through the logit lens, base and distilled model agree about stopping through most of their depth and part only late; the stop token's rise in the base looks exponential over the last layers, because attention keeps adding to what is there; the final norm shapes that rise; and the difference of the two models' activations names reasoning tokens. What holds on this pair is printed below the set-up.
 #
-# **Evidence.** The gap between stop token and Wait set by depth (figure 1), the test of its shape (figure 6), the exact sum of what every layer and head writes (figures 7, 10, 11).
+# **Evidence.** The log-odds of stopping by depth, through the lens and by putting one model's stream into the other (figure 1), the test of the rise's shape (figure 4), what every layer and head writes (figures 5, 8, 9).
 #
 # **Caveat.** A lens reads a middle layer with the last layer's eyes. In early layers that is unreliable (Belrose et al. 2023), so ranks and a shuffled prompt stand beside every curve. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
 #
@@ -43,6 +43,7 @@ N_COMBINED = 64  # quick: 6; combined prompts of each split
 N_NEUTRAL = 48  # neutral statements
 TOP_HEADS = 8  # heads chosen on the explore split
 N_RANDOM = 500  # random directions
+N_PATCHED = 24  # quick: 6; prompts whose streams are exchanged
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
 from collections import Counter
@@ -55,10 +56,11 @@ from IPython.display import Markdown, display
 from helpers import explorers, figures, findings, stats
 from helpers.generation import load_combined
 from helpers.pairs import load_pair
-from helpers.patching import attribute
+from helpers.patching import Node, attribute, exact_patching
 from helpers.prompts import neutral_sentences, shuffle_words
-from helpers.readouts import Lens, attention_pattern, lens, lens_map, next_logits
-from helpers.readouts import promoted, read_stream, residuals, vocabulary_scores
+from helpers.readouts import Lens, activations, attention_pattern, lens, lens_map
+from helpers.readouts import logit_difference, measure, promoted, read_stream, residuals, stop_odds
+from helpers.readouts import vocabulary_scores
 from helpers.store import data_dir, kept, take, write_text
 
 pd.set_option("display.max_colwidth", None)
@@ -144,11 +146,12 @@ Markdown(
 #
 # What is *chosen* (heads) is chosen on the `explore` split; what is *told* is from `confirm`.
 #
-# Stop token and Wait set are told as logits *against the mean of twelve control words*, plain words of like merge rank to the reasoning tokens of notebook 02, since a logit has no zero of its own. Where a model has several stop tokens, this notebook follows the first. The Wait set counts as the mean over its words in logits, as their sum in probability, and by its best word in rank.
+# The metric is the **log-odds of stopping**, $\log P(\text{stop}) - \log(1 - P(\text{stop}))$ in nats, over all stop tokens of a model: above zero it stops more likely than not. Beside it stand single tokens, as logits *against the mean of twelve control words* (plain words of like merge rank to the reasoning tokens of notebook 02), since a logit has no zero of its own: the first stop token, and the Wait set, which counts as the mean over its words in logits, as their sum in probability, and by its best word in rank.
 
 # %%
 groups = pair.base.groups
 stop, wait, control = [groups.stop[0]], list(groups.wait), list(groups.control)
+stops = {role: list(member.groups.stop) for role, member in members.items()}  # all of a model
 
 
 def quoted(ids: list[int]) -> str:
@@ -177,13 +180,17 @@ for role, member in members.items():
 # %% [markdown]
 # ## F09 · Where do the two models part, and how does the rise look?
 #
-# **Question.** By depth, how far is the stop token ahead of the Wait set in each model? Metric: $g_k = z_k(\text{stop}) - \overline{z_k(\text{Wait})}$ through the lens. The models have *parted* from the depth on where $g^B_k - g^D_k$ stays beyond half its final value; told as a share of all layers, prompt by prompt.
+# **Question.** By depth, how do the log-odds of stopping grow in each model, through the lens? And the notes' contrast, stop token minus Wait set, $g_k = z_k(\text{stop}) - \overline{z_k(\text{Wait})}$? The models have *parted* from the depth on where their difference stays beyond half its final value; told as a share of all layers, prompt by prompt.
 
 # %% [markdown]
-# **Control.** The shuffled prompts. **Rule, made stricter after a first look at the result.** F09 has three parts and holds if all do: (a) the mean parting depth has an interval above 2/3, and above that of the shuffled prompts; (b) an exponential predicts the rise of the stop token's logit on prompts left out better than a line *and* better than a logistic curve, by more than a twentieth of its own error (a difference within that either way decides nothing); (c) over the last third of the layers, attention adds more to that logit than the MLPs do.
+# **Control.** The shuffled prompts. **Rule, made stricter after a first look at the result.** F09 has three parts and holds if all do: (a) the mean parting depth has an interval above 2/3, and above that of the shuffled prompts; (b) an exponential predicts the rise of the stop token's logit on prompts left out better than a line *and* better than a logistic curve, by more than a twentieth of its own error (a difference within that either way decides nothing); (c) over the last third of the layers, attention adds more to that logit than the MLPs do. Its own verdict is by $g$ and the stop token's logit; the same three parts by the log-odds of stopping, with the same thresholds, set before they were read, stand beside it.
 
 # %%
-ids = [*stop, *wait, *control]
+ids = list(dict.fromkeys([*stop, *wait, *control, *stops["base"], *stops["distilled"]]))
+at = {
+    name: [ids.index(token) for token in some]
+    for name, some in {"stop": stop, "Wait": wait, "control": control, **stops}.items()
+}
 lens_texts = dict(texts)  # prompts by model and form
 
 
@@ -199,40 +206,117 @@ def read_lens(rows: list[int]) -> dict:
 stored = kept(pair, "03_lens", read_lens, n_confirm, fresh=RECOMPUTE)
 
 # %% [markdown]
-# Each token's logit counts against the mean of the control words:
+# Three readings of it: the log-odds of stopping, and the logits of stop token and Wait set against the control words.
+
 
 # %%
-at_stop, at_wait, at_control = slice(0, 1), slice(1, 1 + len(wait)), slice(1 + len(wait), None)
-
-
 def stored_lens(role: str, form: str) -> Lens:
     """What was read of one model and form."""
     arrays = [stored[f"{role} {form} {name}"] for name in ("logits", "logprobs", "ranks")]
     return Lens(*map(torch.from_numpy, arrays))
 
 
-def against_control(read: Lens, tokens: slice) -> np.ndarray:
-    """Mean logit of some of the tokens minus that of the control words, [prompt, depth]."""
-    return (read.logits[..., tokens].mean(-1) - read.logits[..., at_control].mean(-1)).numpy()
+def against_control(read: Lens, name: str) -> np.ndarray:
+    """Mean logit of some tokens minus that of the control words, [prompt, depth]."""
+    return (read.logits[..., at[name]].mean(-1) - read.logits[..., at["control"]].mean(-1)).numpy()
+
+
+def odds_of_stopping(read: Lens, role: str) -> np.ndarray:
+    """Log-odds of all of a model's stop tokens together, [prompt, depth]."""
+    log_p = read.logprobs[..., at[role]].double().logsumexp(-1).clamp(max=-1e-7)
+    return (log_p - torch.log(-torch.expm1(log_p))).float().numpy()
 
 
 seen = {key: stored_lens(*key) for key in lens_texts}
-z_stop = {key: against_control(read, at_stop) for key, read in seen.items()}
-z_wait = {key: against_control(read, at_wait) for key, read in seen.items()}
+odds = {key: odds_of_stopping(read, key[0]) for key, read in seen.items()}
+z_stop = {key: against_control(read, "stop") for key, read in seen.items()}
+z_wait = {key: against_control(read, "Wait") for key, read in seen.items()}
 
 # %% [markdown]
-# The gap is stop minus Wait, and the models part where their gaps do:
+# The models part where their curves do:
 
 # %%
 gap = {key: z_stop[key] - z_wait[key] for key in seen}
-apart = {form: gap["base", form] - gap["distilled", form] for form in ("plain", "template", "shuffled")}
+FORMS = ("plain", "template", "shuffled")
+
+
+def between(curves: dict) -> dict:
+    """The base's curve minus the distilled model's, by form."""
+    return {form: curves["base", form] - curves["distilled", form] for form in FORMS}
+
+
+apart, apart_odds = between(gap), between(odds)
 parting = {form: stats.settled_at(curves) for form, curves in apart.items()}
-parted = {form: stats.bootstrap(parting[form]) for form in apart}
-final = {form: stats.bootstrap(apart[form][:, -1]) for form in apart}
+parting_odds = {form: stats.settled_at(curves) for form, curves in apart_odds.items()}
+parted, parted_odds = (
+    {form: stats.bootstrap(depths) for form, depths in some.items()} for some in (parting, parting_odds)
+)
+rows = {"log-odds of stopping": (apart_odds, parted_odds), "stop token minus Wait set": (apart, parted)}
+cells = {}
+for name, (curves, depths_apart) in rows.items():
+    cells[f"{name}: they part at"] = {form: f"{depths_apart[form]:.2f}" for form in FORMS}
+    cells[f"{name}: apart at the end (nats)"] = {
+        form: f"{stats.bootstrap(curves[form][:, -1]):.2f}" for form in FORMS
+    }
+pd.DataFrame(cells).T
+
+# %% [markdown]
+# A lens cannot see what is not yet said. So the same question causally: put the base's stream, at one depth and the last token alone, into the distilled model, and let the rest of *its* layers run; and the reverse. From which depth on does the stream carry half of the difference in the log-odds? (Notebook 05 asks about all positions.) **Control.** A stream put into its own model changes nothing (asserted).
+
+# %%
+n_patched = min(N_PATCHED, n_confirm)
+points = [Node("stream", depth) for depth in range(n_layers + 1)]
+
+
+def first_two(given):
+    """The activations of the first two prompts."""
+    return type(given)(**{name: part[:2] for name, part in vars(given).items()})
+
+
+def exchange(rows: list[int]) -> dict:
+    """Each model's log-odds, and their change with the other's stream in it, [prompt, depth]."""
+    found, prompts = {}, {role: take(plain[role], rows) for role in members}
+    given = {role: activations(member, prompts[role]) for role, member in members.items()}
+    for role, member in members.items():
+        other = "distilled" if role == "base" else "base"
+        found[role] = measure(member, prompts[role], stop_odds(member))
+        found[f"into {role}"] = exact_patching(member, prompts[role], given[other], points, stop_odds(member))
+        own = exact_patching(
+            member, prompts[role][:2], first_two(given[role]), points[::6], stop_odds(member)
+        )
+        assert float(own.abs().max()) < 1e-3, "its own stream must change nothing"
+    return found
+
+
+exchanged = kept(pair, "03_exchanged", exchange, n_patched, fresh=RECOMPUTE)
+difference = exchanged["base"] - exchanged["distilled"]
+carried = {
+    "distilled": [stats.ratio_of_means(change, difference) for change in exchanged["into distilled"].T],
+    "base": [stats.ratio_of_means(-change, difference) for change in exchanged["into base"].T],
+}
+half_carried = {
+    role: next((k for k, share in enumerate(shares) if share.estimate > 0.5), n_layers) / n_layers
+    for role, shares in carried.items()
+}
+
+# %% [markdown]
+# Does the last third of the layers read the same stream alike in both models?
+
+# %%
+start = n_layers - n_layers // 3
+fed = {role: carried[role][start] for role in members}
+alike = all(share.low > 0.5 for share in fed.values())
+story = (
+    "So the upper layers of both models read a stream much alike: **what differs is what they are fed**, though the "
+    "lens shows it only at the end."
+    if alike
+    else "So the upper layers themselves are part of the difference, too."
+)
 Markdown(
-    f"**Where they part.** At {parted['plain']} of the depth in plain form, at {parted['template']} in the "
-    f"template, and at {parted['shuffled']} on shuffled words. At the end the base is {final['plain']} nats "
-    f"further on the side of stopping than the distilled model, {final['template']} in the template."
+    f"Through the lens the log-odds part at {parted_odds['plain'].estimate:.0%} of the depth; by exchange, half of "
+    f"the difference is carried from {half_carried['distilled']:.0%} of the depth on (base's stream into the "
+    f"distilled model) and {half_carried['base']:.0%} (the reverse). Exchanged at {start / n_layers:.0%} of the "
+    f"depth, the stream carries {fed['distilled']:.0%} and {fed['base']:.0%} of it. {story}"
 )
 
 # %% [markdown]
@@ -251,18 +335,34 @@ def by_role(curves: dict, form: str = "plain", *, with_control: bool = True) -> 
     return drawn
 
 
-title = f"Through the lens the two models part at {parted['plain'].estimate:.0%} of the depth"
-panels = {"plain": by_role(gap), "template": by_role(gap, "template", with_control=False)}
-label = "logit of stop − Wait set (nats)"
-fig = figures.lines(panels, depths, title=title, xlabel=depth_label, ylabel=label, zero=True)
-figures.save_figure(fig, "03_gap_by_depth", pair=pair.name, note=note)
+shares = {f"into the {role}": (carried[role], figures.ROLE[role]) for role in members}
+panels = {
+    "through the lens, plain": by_role(odds),
+    "through the lens, template": by_role(odds, "template", with_control=False),
+    "stream exchanged, plain": shares,
+}
+earlier = half_carried["distilled"] < parted_odds["plain"].estimate
+title = "The lens shows the models part " + (
+    "later than their streams do" if earlier else "where their streams do"
+)
+fig = figures.lines(
+    panels,
+    depths,
+    title=title,
+    xlabel=depth_label,
+    ylabel="log-odds of stopping (nats);\nright: share",
+    zero=True,
+)
+figures.save_figure(
+    fig, "03_odds_by_depth", pair=pair.name, size=(11, 3.6), note=f"{note}; exchange n = {n_patched}"
+)
 
 # %% [markdown]
-# **Figure 1: stop against Wait by depth.** Above zero the stop token leads. Blue the base, orange the distilled model, dashed grey the base on shuffled prompts. Each model's stream is read by its own norm and head; mean and 95 % bootstrap over prompts.
+# **Figure 1: the log-odds of stopping by depth.** Left and middle through the lens, each model by its own norm and head: blue the base, orange the distilled model, dashed grey the base on shuffled prompts; above zero the model would rather stop. Right the share of the difference that the other model's stream carries when it is put in at that depth, at the last token: orange the base's stream in the distilled model, blue the reverse. Mean and 95 % bootstrap over prompts.
 #
 # <details><summary>What it does not show</summary>
 #
-# Which of the two tokens moved: that is figures 2 and 3. And a gap between two tokens that are both unlikely decides nothing.
+# That nothing is decided before the lens shows it: the last MLP alone can write many nats in both models (figure 5), which makes a late parting near arithmetic. And an exchanged stream meets earlier positions that it does not come from.
 #
 # </details>
 
@@ -273,9 +373,9 @@ figures.save_figure(fig, "03_gap_by_depth", pair=pair.name, note=note)
 
 
 # %%
-def log_ranks(read: Lens, tokens: slice) -> np.ndarray:
+def log_ranks(read: Lens, name: str) -> np.ndarray:
     """Decimal logarithm of the best rank of some tokens, 1 is the likeliest, [prompt, depth]."""
-    return np.log10(read.ranks[..., tokens].amin(-1).numpy() + 1)
+    return np.log10(read.ranks[..., at[name]].amin(-1).numpy() + 1)
 
 
 def geometric(interval: stats.Interval) -> stats.Interval:
@@ -284,12 +384,12 @@ def geometric(interval: stats.Interval) -> stats.Interval:
     return stats.Interval(10**interval.estimate, low, high, interval.n)
 
 
-def trajectory(read: Lens, tokens: slice) -> dict[str, list]:
+def trajectory(read: Lens, name: str) -> dict[str, list]:
     """Summed probability, mean logit against control words and best rank of some tokens, by depth."""
     return {
-        "probability": stats.bands(read.logprobs[..., tokens].exp().sum(-1)),
-        "logit": stats.bands(against_control(read, tokens)),
-        "rank": [geometric(interval) for interval in stats.bands(log_ranks(read, tokens))],
+        "probability": stats.bands(read.logprobs[..., at[name]].exp().sum(-1)),
+        "logit": stats.bands(against_control(read, name)),
+        "rank": [geometric(interval) for interval in stats.bands(log_ranks(read, name))],
     }
 
 
@@ -305,7 +405,7 @@ def at_the_last(logits: dict) -> str:
     return f"from {stats.bootstrap(base)} to {stats.bootstrap(distilled)} (paired change {change})"
 
 
-is_far = {form: log_ranks(seen["base", form], at_stop).mean(0) > 3 for form in ("plain", "template")}
+is_far = {form: log_ranks(seen["base", form], "stop").mean(0) > 3 for form in ("plain", "template")}
 Markdown(
     "**Which of the two moved.** From base to distilled, at the end and in nats above the control words, the "
     f"stop token goes {at_the_last(z_stop)}, the Wait set {at_the_last(z_wait)}. The stop token's geometric "
@@ -323,9 +423,9 @@ def trajectory_panels(form: str) -> dict:
     panels = {(role, row): {} for row in ("probability", "logit", "rank") for role in members}
     for role in members:
         lines = {
-            "stop": (trajectory(seen[role, form], at_stop), figures.STOP),
-            "Wait set": (trajectory(seen[role, form], at_wait), figures.WAIT),
-            "stop, shuffled": (trajectory(seen[role, "shuffled"], at_stop), figures.CONTROL),
+            "stop": (trajectory(seen[role, form], "stop"), figures.STOP),
+            "Wait set": (trajectory(seen[role, form], "Wait"), figures.WAIT),
+            "stop, shuffled": (trajectory(seen[role, "shuffled"], "stop"), figures.CONTROL),
         }
         for name, (curves, colour) in lines.items():
             for row, values in curves.items():
@@ -333,28 +433,18 @@ def trajectory_panels(form: str) -> dict:
     return panels
 
 
-# %% [markdown]
-# The plain form first, then each model's chat template:
-
-
 # %%
-def draw_trajectories(form: str):
-    """The figure of one form."""
-    near = f"{len(depths) - is_far[form].sum()} of {len(depths)} depths"
-    title = f"{form.capitalize()} form: the base's stop token is among the thousand likeliest at {near}"
-    return figures.lines(
-        trajectory_panels(form),
-        depths,
-        title=title,
-        xlabel=depth_label,
-        ylabel=["probability", "logit against\ncontrol words (nats)", "rank, 1 = likeliest"],
-        zero=True,
-        rows=3,
-        log_rows=(2,),
-    )
-
-
-fig = draw_trajectories("plain")
+title = f"The base's stop token is among the thousand likeliest at {len(depths) - is_far['plain'].sum()} of {len(depths)} depths"
+fig = figures.lines(
+    trajectory_panels("plain"),
+    depths,
+    title=title,
+    xlabel=depth_label,
+    ylabel=["probability", "logit against\ncontrol words (nats)", "rank, 1 = likeliest"],
+    zero=True,
+    rows=3,
+    log_rows=(2,),
+)
 figures.save_figure(fig, "03_plain_trajectories", pair=pair.name, note=note)
 
 # %% [markdown]
@@ -366,61 +456,25 @@ figures.save_figure(fig, "03_plain_trajectories", pair=pair.name, note=note)
 #
 # </details>
 
-# %%
-fig = draw_trajectories("template")
-figures.save_figure(fig, "03_template_trajectories", pair=pair.name, note=note)
-
-# %% [markdown]
-# **Figure 3: the same in each model's chat template.** In the distilled model's template the answer stands inside the open thought. The dashed grey control is the shuffled plain prompt of figure 2.
-#
-# <details><summary>What it does not show</summary>
-#
-# The two models see different marks here, so the difference of the models is mixed with the difference of the templates.
-#
-# </details>
-
 # %% [markdown]
 # ### Is it the stream or the head?
 #
-# **Question.** Each model has a stream and a head (final norm and unembedding). Is the parting in the stream? Metric: the final gap $g$ with each stream read by each head. **Control.** The head exchanged alone: if that alone made the difference, the stream would not matter.
+# **Question.** Each model has a stream and a head (final norm and unembedding). Is the parting in the stream? Metric: the final log-odds of stopping with each stream read by each head. (On `smol` the adapter leaves head and norm as they were but for the rows of the two think tags.) **Control.** The head exchanged alone: if that alone made the difference, the stream would not matter.
 
 # %%
 streams = {key: residuals(members[key[0]], texts[key]).cpu() for key in texts if key[1] != "template"}
 other = {"base": pair.distilled, "distilled": pair.base}
-own_head = {role: gap[role, "plain"] for role in members}
+own_head = {role: odds[role, "plain"][:, -1] for role in members}
 other_head = {}
-for role in members:
-    read = read_stream(other[role], streams[role, "plain"], ids, ranked=False)
-    other_head[role] = against_control(read, at_stop) - against_control(read, at_wait)
-stream_alone = stats.paired(own_head["base"][:, -1], other_head["distilled"][:, -1])
-head_alone = stats.paired(own_head["base"][:, -1], other_head["base"][:, -1])
+for role in members:  # the base's stop tokens for both, since the head is what is exchanged
+    read = read_stream(other[role], streams[role, "plain"][:, -1], ids)
+    other_head[role] = odds_of_stopping(read, "base")
+stream_alone = stats.paired(own_head["base"], other_head["distilled"])
+head_alone = stats.paired(own_head["base"], other_head["base"])
 Markdown(
-    f"Read by the base's head alone, the two streams end {stream_alone} nats apart; "
-    f"exchanging the base's head changes its gap by {head_alone}."
+    f"Read by the base's head alone, the two streams end {stream_alone} nats of log-odds apart; "
+    f"exchanging the base's head changes its log-odds by {head_alone}."
 )
-
-# %% [markdown]
-# The same as curves:
-
-# %%
-panels = {
-    name: {f"{role} stream": (stats.bands(curves[role]), figures.ROLE[role]) for role in members}
-    for name, curves in (("its own head", own_head), ("the other head", other_head))
-}
-where = "streams" if abs(stream_alone.estimate) >= abs(head_alone.estimate) else "heads"
-change = f"changes the base's gap by {abs(head_alone.estimate):.1f} nats"
-title = f"The models part in their {where}: exchanging the head {change}"
-fig = figures.lines(panels, depths, title=title, xlabel=depth_label, ylabel=label, zero=True)
-figures.save_figure(fig, "03_two_heads", pair=pair.name, note=f"{note}, plain")
-
-# %% [markdown]
-# **Figure 4: each stream through both heads.** Left each model's own norm and unembedding, right the other one's. Where the panels look alike, the difference is in the stream. On `smol` the adapter leaves head and norm as they were, except for the rows of the two think tags, so there the panels agree by construction; on a pair with other heads they need not.
-#
-# <details><summary>What it does not show</summary>
-#
-# What happens before the head in a basis that both models share: the streams could have turned together.
-#
-# </details>
 
 # %% [markdown]
 # ### How does the last token move?
@@ -432,7 +486,7 @@ neutral = neutral_sentences(N_NEUTRAL)
 for role, member in members.items():
     streams[role, "neutral"] = residuals(member, [member.prompt(text, "plain") for text in neutral]).cpu()
     read = read_stream(member, streams[role, "neutral"], ids, ranked=False)
-    z_stop[role, "neutral"] = against_control(read, at_stop)
+    z_stop[role, "neutral"] = against_control(read, "stop")
 
 # %% [markdown]
 # Length, direction, turn and gain:
@@ -476,11 +530,11 @@ fig = figures.lines(
 figures.save_figure(fig, "03_last_token_moves", pair=pair.name, note=f"{note}; {len(neutral)} statements")
 
 # %% [markdown]
-# **Figure 5: the last token's way through the layers.** From top: length of the stream, cosine to its own end, angle turned by each layer, and what the stop token gains. Blue the base, orange the distilled model, dashed grey the base on shuffled prompts.
+# **Figure 3: the last token's way through the layers.** From top: length of the stream, cosine to its own end, angle turned by each layer, and what the stop token gains. Blue the base, orange the distilled model, dashed grey the base on shuffled prompts.
 #
 # <details><summary>What it does not show</summary>
 #
-# Which component turned the stream: figure 7. The first layers of many models carry a few very large coordinates, which dominate norm and cosine there.
+# Which component turned the stream: figure 5. The first layers of many models carry a few very large coordinates, which dominate norm and cosine there.
 #
 # </details>
 
@@ -489,14 +543,15 @@ figures.save_figure(fig, "03_last_token_moves", pair=pair.name, note=f"{note}; {
 #
 # **Question.** Which of three shapes predicts the rise of the stop token's logit over the second half of the layers? Each is fitted to the mean curve of seven eighths of the prompts and scored on each prompt left out: $\overline{(y_k - \hat y_k)^2}$, both centred over depth. The shapes: $a + bx$; $a + b\,\frac{e^{cx}-1}{e^{c}-1}$ with $c>0$; $a + b\,\sigma(c(x-d))$. The line has two parameters, the exponential three, the logistic four. A logistic curve that bends only beyond the last layer *is* an exponential, so near ties are expected.
 #
-# A logit on a line is a probability that grows exponentially. So the claim is asked of the logit, and the same is printed for P(stop). **Control.** The same three fits on shuffled prompts.
+# A logit on a line is a probability that grows exponentially. So the claim is asked of the logit, and the same is printed for P(stop) and its log-odds. **Control.** The same three fits on shuffled prompts.
 
 # %%
 rising = {
     "logit, base": z_stop["base", "plain"],
     "logit, distilled": z_stop["distilled", "plain"],
-    "P(stop), base": seen["base", "plain"].logprobs[..., 0].exp().numpy(),
+    "P(stop), base": 1 / (1 + np.exp(-odds["base", "plain"])),
     "logit, base, shuffled": z_stop["base", "shuffled"],
+    "log-odds, base": odds["base", "plain"],
 }
 rising = {name: curves[:, half:] for name, curves in rising.items()}
 errors = {name: stats.held_out_errors(curves) for name, curves in rising.items()}
@@ -537,7 +592,7 @@ below = f"{note}, plain"
 figures.save_figure(fig, "03_shape_of_rise", pair=pair.name, key=shades, size=(9.6, 3.2), note=below)
 
 # %% [markdown]
-# **Figure 6: three shapes fitted to the rise.** Dots: mean with 95 % bootstrap; dashed grey a line, broad wine an exponential, thin indigo a logistic curve, here fitted to all prompts. Where wine and indigo coincide, the logistic has become an exponential: it bends only beyond the last layer. Held-out errors stand in the table above.
+# **Figure 4: three shapes fitted to the rise.** Dots: mean with 95 % bootstrap; dashed grey a line, broad wine an exponential, thin indigo a logistic curve, here fitted to all prompts. Where wine and indigo coincide, the logistic has become an exponential: it bends only beyond the last layer. Held-out errors stand in the table above.
 #
 # <details><summary>What it does not show</summary>
 #
@@ -552,18 +607,11 @@ figures.save_figure(fig, "03_shape_of_rise", pair=pair.name, key=shades, size=(9
 
 
 # %%
-def parts_of(form: str, plus: list[int], minus: list[int], rows: list[int]) -> dict:
-    """What layers and heads of both models write on one set of prompts, checked against the true logits."""
-    found = {}
-    for role, member in members.items():
-        prompts = take(texts[role, form], rows)
-        parts = attribute(member, prompts, plus, minus)
-        logits = next_logits(member, prompts[:8], [*plus, *minus])
-        true = logits[:, : len(plus)].mean(1) - logits[:, len(plus) :].mean(1)
-        assert (parts.total[:8] - true).abs().max() < 1e-3, "the parts must sum to the logit"
-        assert (parts.heads.sum(-1) + parts.attention_bias - parts.attention).abs().max() < 1e-3
-        found |= {f"{role} {name}": getattr(parts, name) for name in ("total", "attention", "mlp", "heads")}
-    return found
+def parts_of(member, prompts: list[str], metric) -> dict:
+    """What layers and heads write towards a metric, with heads checked against their layers."""
+    parts = attribute(member, prompts, metric)
+    assert (parts.heads.sum(-1) + parts.attention_bias - parts.attention).abs().max() < 1e-3
+    return {name: getattr(parts, name) for name in ("total", "attention", "mlp", "heads")}
 
 
 # %% [markdown]
@@ -572,36 +620,50 @@ def parts_of(form: str, plus: list[int], minus: list[int], rows: list[int]) -> d
 
 # %%
 def read_rise(rows: list[int]) -> dict:
-    """What each layer's attention and MLP write towards the stop token, [prompt, layer]."""
+    """What each layer's attention and MLP write towards the stop token, [prompt, layer]; on the base also towards the
+    log-odds of stopping, along their gradient at each prompt."""
     found = {}
-    for form in ("plain", "shuffled"):
-        parts = parts_of(form, stop, control, rows)
-        for name in ("base attention", "base mlp", "distilled attention", "distilled mlp"):
-            found[f"{form} {name}"] = parts[name]
-    return found
+    for role, form in keys:
+        member, prompts = members[role], take(texts[role, form], rows)
+        metric = logit_difference(member, stop, control)
+        parts = parts_of(member, prompts, metric)
+        true = measure(member, prompts[:8], metric)
+        assert (parts["total"][:8] - true).abs().max() < 1e-3, "the parts must sum to the logit"
+        found |= {f"{form} {role} {name}": parts[name] for name in ("attention", "mlp")}
+    parts = parts_of(pair.base, take(plain["base"], rows), stop_odds(pair.base))
+    return found | {f"odds {name}": parts[name] for name in ("attention", "mlp")}
 
 
-rise = kept(pair, "03_rise", read_rise, n_confirm, fresh=RECOMPUTE)
 keys = [("base", "plain"), ("distilled", "plain"), ("base", "shuffled")]
+rise = kept(pair, "03_rise", read_rise, n_confirm, fresh=RECOMPUTE)
 attention = {(role, form): rise[f"{form} {role} attention"] for role, form in keys}
 mlp = {(role, form): rise[f"{form} {role} mlp"] for role, form in keys}
 lead = {key: stats.paired(attention[key][:, late].sum(1), mlp[key][:, late].sum(1)) for key in keys}
+lead_odds = stats.paired(rise["odds attention"][:, late].sum(1), rise["odds mlp"][:, late].sum(1))
 
 # %% [markdown]
 # The parts of F09's rule, and its verdict:
 
+
 # %%
-margin = 0.05 * float(errors["logit, base"]["exponential"].mean())
-later = stats.paired(parting["plain"], parting["shuffled"])
-rules = [
-    findings.Part("(a) parting depth", parted["plain"], findings.Rule("above", 2 / 3)),
-    findings.Part("(a) later than on shuffled words", later, findings.Rule("above", 0)),
-]
-for rival, error in beyond_exponential["logit, base"].items():
-    rule = findings.Rule("above", 0, margin)
-    rules.append(findings.Part(f"(b) held-out error, {rival} minus exponential", error, rule))
-name = "(c) attention minus MLP over the last third, nats"
-rules.append(findings.Part(name, lead["base", "plain"], findings.Rule("above", 0)))
+def rule_of_f09(depth, later, curve: str, lead_of) -> list[findings.Part]:
+    """The three parts of F09's rule, for one metric."""
+    margin = 0.05 * float(errors[curve]["exponential"].mean())
+    above_0, bent = findings.Rule("above", 0), findings.Rule("above", 0, margin)
+    return [
+        findings.Part(f"(a) parting depth, {curve}", depth, findings.Rule("above", 2 / 3)),
+        findings.Part(f"(a) later than on shuffled words, {curve}", later, above_0),
+        *(
+            findings.Part(f"(b) held-out error, {rival} minus exponential, {curve}", error, bent)
+            for rival, error in beyond_exponential[curve].items()
+        ),
+        findings.Part(f"(c) attention minus MLP over the last third, nats, {curve}", lead_of, above_0),
+    ]
+
+
+later, later_odds = (stats.paired(some["plain"], some["shuffled"]) for some in (parting, parting_odds))
+rules = rule_of_f09(parted["plain"], later, "logit, base", lead["base", "plain"])
+by_odds = rule_of_f09(parted_odds["plain"], later_odds, "log-odds, base", lead_odds)
 
 # %% [markdown]
 # Beside them: the best shape, the last layer's share, and the distilled model.
@@ -611,6 +673,10 @@ details = {
     "best shape of the base's logit": best["logit, base"],
     "share of the rise that the last layer brings": last_layer,
     "attention minus MLP over the last third, distilled, nats": lead["distilled", "plain"],
+    "depth from which the base's stream, put into the distilled model, carries half": half_carried[
+        "distilled"
+    ],
+    "the reverse": half_carried["base"],
 }
 F09 = findings.record(
     pair,
@@ -620,6 +686,7 @@ F09 = findings.record(
     "distance apart, plain form",
     unit="of all layers",
     rules=rules,
+    stopping=by_odds,
     control=("the same words shuffled", parted["shuffled"]),
     details=details,
 )
@@ -652,7 +719,7 @@ fig = figures.lines(panels, depths[:-1], title=title, xlabel="layer", ylabel=lab
 figures.save_figure(fig, "03_attention_and_mlp", pair=pair.name, note=f"{note}, plain")
 
 # %% [markdown]
-# **Figure 7: what each layer writes towards the stop token.** Blue the base, orange the distilled model, dashed grey the base on shuffled prompts; 95 % bootstrap over prompts.
+# **Figure 5: what each layer writes towards the stop token.** Blue the base, orange the distilled model, dashed grey the base on shuffled prompts; 95 % bootstrap over prompts.
 #
 # <details><summary>What it does not show</summary>
 #
@@ -691,7 +758,7 @@ delayed = {key: stats.paired(half_of_rise(frozen[key]), half_of_rise(z_stop[key]
 z, y = z_stop["base", "plain"], frozen["base", "plain"]
 by_growth, in_all = z[:, half] - y[:, half], y[:, -1] - y[:, half]
 read = read_stream(pair.base, streams["base", "plain"], ids, norm="scale", ranked=False)
-without_weight = against_control(read, at_stop)
+without_weight = against_control(read, "stop")
 frozen_errors = stats.held_out_errors(y[:, half:])
 norms = streams["base", "plain"].norm(dim=-1)
 Markdown(
@@ -746,7 +813,7 @@ fig = figures.lines(panels, depths, title=title, xlabel=depth_label, ylabel=labe
 figures.save_figure(fig, "03_norm", pair=pair.name, size=(9, 3.4), note=f"{note}, plain")
 
 # %% [markdown]
-# **Figure 8: the same rise with the norm at each depth, with the last depth's scale at all depths, and, on the base, without the norm's learned weight.** Blue the base, orange the distilled model, dashed grey the base on shuffled prompts.
+# **Figure 6: the same rise with the norm at each depth, with the last depth's scale at all depths, and, on the base, without the norm's learned weight.** Blue the base, orange the distilled model, dashed grey the base on shuffled prompts.
 #
 # <details><summary>What it does not show</summary>
 #
@@ -797,6 +864,35 @@ rules = [
 ]
 
 # %% [markdown]
+# And stopping itself: does the difference point *away* from the stop tokens, below the 2.5th percentile of random directions and below the neutral statements? That is the same rule with its sign turned, set before it was read.
+
+
+# %%
+def stop_score(directions: torch.Tensor) -> np.ndarray:
+    """Mean z-score of the distilled model's stop tokens minus control words; directions: [..., d_model]."""
+    flat = directions.reshape(-1, directions.shape[-1])
+    scores = vocabulary_scores(pair.distilled, flat, [*stops["distilled"], *control])
+    score = scores[:, : len(stops["distilled"])].mean(1) - scores[:, len(stops["distilled"]) :].mean(1)
+    return score.reshape(directions.shape[:-1]).numpy()
+
+
+least = float(np.quantile(stop_score(random_directions), 0.025))
+away = {form: stats.bootstrap(stop_score(d[:, 1:])[:, late].mean(1)) for form, d in difference.items()}
+plain_away, neutral_away = away["plain"], away["neutral"]
+below = stats.Interval(
+    plain_away.estimate - neutral_away.estimate,
+    plain_away.low - neutral_away.high,
+    plain_away.high - neutral_away.low,
+    plain_away.n,
+)
+by_odds = [
+    findings.Part(
+        "stop tokens, against random directions", plain_away, findings.Rule("below", round(least, 3))
+    ),
+    findings.Part("stop tokens, beyond neutral statements", below, findings.Rule("below", 0)),
+]
+
+# %% [markdown]
 # The verdict, with the last depth beside it:
 
 # %%
@@ -814,6 +910,7 @@ F11 = findings.record(
     "last third of the depths",
     unit="standard deviations of the vocabulary",
     rules=rules,
+    stopping=by_odds,
     control=("the same difference on neutral statements (n counts statements)", statements),
     details=details,
 )
@@ -857,7 +954,7 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# **Figure 9: what the difference of the streams points to.** Orange on combined prompts, indigo on neutral statements, grey the middle 95 % of single random directions.
+# **Figure 7: what the difference of the streams points to.** Orange on combined prompts, indigo on neutral statements, grey the middle 95 % of single random directions.
 #
 # <details><summary>What it does not show</summary>
 #
@@ -868,17 +965,19 @@ figures.save_figure(
 # %% [markdown]
 # ## Which heads write the difference?
 #
-# **Question.** Which query heads write more towards stopping, and away from waiting, in one model than in the other? Metric: direct contribution to $z(\text{stop}) - \overline{z(\text{Wait})}$, distilled minus base, per head. The strongest by absolute mean are chosen on `explore`, told on `confirm`.
+# **Question.** Which query heads write more towards stopping in one model than in the other? Metric: direct contribution to the log-odds of stopping, along their gradient in each model, distilled minus base, per head. The strongest by absolute mean are chosen on `explore`, told on `confirm`.
 
 
 # %%
 def read_heads(rows: list[int]) -> dict:
-    """What layers and heads write to stop − Wait on confirm, and each head's change on explore."""
-    heads = {}
+    """What layers and heads write to the log-odds on confirm, and each head's change on explore."""
+    found, heads = {}, {}
     for role, member in members.items():
+        parts = parts_of(member, take(plain[role], rows), stop_odds(member))
+        found |= {f"{role} {name}": part for name, part in parts.items()}
         prompts = take(explore.prompts(member, "plain"), rows)
-        heads[role] = attribute(member, prompts, stop, wait).heads
-    return parts_of("plain", stop, wait, rows) | {"explore": heads["distilled"] - heads["base"]}
+        heads[role] = parts_of(member, prompts, stop_odds(member))["heads"]
+    return found | {"explore": heads["distilled"] - heads["base"]}
 
 
 contrast = kept(pair, "03_heads", read_heads, n_confirm, n_explore, fresh=RECOMPUTE)
@@ -917,7 +1016,7 @@ write_text(data_dir(pair.name) / "03_heads.csv", table.to_csv(index=False, float
 # How much of the fall is attention's, and how many heads take part?
 
 # %%
-fall = stats.bootstrap(contrast["base total"] - contrast["distilled total"])
+fall = stats.bootstrap(apart_odds["plain"][:, -1])
 sums = {
     kind: stats.bootstrap((contrast[f"distilled {kind}"] - contrast[f"base {kind}"]).sum(1))
     for kind in ("attention", "mlp")
@@ -925,8 +1024,9 @@ sums = {
 compared = {"chosen": top, "random": random_heads}
 move = {what: np.mean([abs(mean_shift[at]) for at in heads]) for what, heads in compared.items()}
 Markdown(
-    f"Distilled minus base, the contrast stop − Wait falls by {fall} nats: attention layers write "
-    f"{sums['attention']}, MLPs {sums['mlp']}. {np.mean(p < 0.05):.0%} of {p.size} heads differ (corrected "
+    f"From base to distilled the log-odds of stopping fall by {fall} nats. Along their gradients attention layers "
+    f"write {sums['attention']} nats of change, MLPs {sums['mlp']} (a gradient is local: the sum need not be the "
+    f"fall). {np.mean(p < 0.05):.0%} of {p.size} heads differ (corrected "
     f"p < 0.05), most by little: the median size is {np.median(np.abs(mean_shift)):.3f} nats. The "
     f"{len(top)} heads chosen on explore move by {move['chosen']:.2f} nats each, random ones by "
     f"{move['random']:.2f}."
@@ -943,7 +1043,7 @@ fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit="
 figures.save_figure(fig, "03_heads_map", pair=pair.name, size=(8.2, 4.2), note=f"{note}, plain")
 
 # %% [markdown]
-# **Figure 10: direct contribution of every query head to stop − Wait.** Red towards stopping, blue towards waiting; means over prompts, one scale. The heads that the title counts were chosen on explore; figure 11 shows them with intervals.
+# **Figure 8: direct contribution of every query head to the log-odds of stopping.** Red towards stopping, blue away from it; means over prompts, one scale. The heads that the title counts were chosen on explore; figure 9 shows them with intervals.
 #
 # <details><summary>What it does not show</summary>
 #
@@ -965,12 +1065,12 @@ def head_rows(values: np.ndarray, colour: str) -> list:
 both = [head_rows(heads, figures.ROLE[role]) for role, heads in by_head.items()]
 panels = {"each model": [*both[0], *both[1]], "distilled − base": head_rows(shift, figures.THIRD)}
 title = f"The heads chosen on explore change by {move['chosen']:.2f} nats each, up and down"
-label = "contribution to stop − Wait (nats)"
+label = "contribution to the log-odds of stopping (nats)"
 fig = figures.interval_rows(panels, title=title, unit=label, zero=True)
 figures.save_figure(fig, "03_top_heads", pair=pair.name, note=f"{note}, plain")
 
 # %% [markdown]
-# **Figure 11: the heads whose writing changed most.** Left each model (blue the base, orange the distilled; grey both), right the difference (indigo triangles), with random heads as grey squares; chosen on explore, shown on confirm; 95 % bootstrap over prompts.
+# **Figure 9: the heads whose writing changed most.** Left each model (blue the base, orange the distilled; grey both), right the difference (indigo triangles), with random heads as grey squares; chosen on explore, shown on confirm; 95 % bootstrap over prompts.
 #
 # <details><summary>What it does not show</summary>
 #
@@ -1016,7 +1116,7 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# **Figure 12: attention of the last token, two prompts.** Columns: two heads of figure 11 and a random one, in both models; rows: the prompt's tokens, the first on top. Two prompts are an illustration, not a measurement.
+# **Figure 10: attention of the last token, two prompts.** Columns: two heads of figure 9 and a random one, in both models; rows: the prompt's tokens, the first on top. Two prompts are an illustration, not a measurement.
 #
 # <details><summary>What it does not show</summary>
 #
@@ -1027,7 +1127,7 @@ figures.save_figure(
 # %% [markdown]
 # ## Try it
 #
-# Choose a prompt, a form, a model and the tokens to follow. The map shows the likeliest next token by depth and position, the curves below follow the chosen tokens at the last position. Figure 13 is the same for readers without a kernel.
+# Choose a prompt, a form, a model and the tokens to follow. The map shows the likeliest next token by depth and position, the curves below follow the chosen tokens at the last position. Figure 11 is the same for readers without a kernel.
 
 # %%
 tokens, rows = lens_map(pair.distilled, texts["distilled", "plain"][two[0]], last=8)
@@ -1041,7 +1141,7 @@ fig = figures.token_map(tokens, [rows[k] for k in shown], list(map(str, shown)),
 figures.save_figure(fig, "03_lens_map", pair=pair.name, note="one combined prompt, confirm, plain")
 
 # %% [markdown]
-# **Figure 13: one prompt through the lens.** Column: a token of the prompt; row: depth; cell: the token that would come next, the darker the surer. Dots stand for spaces, a box for a token that is half a character or that the figure's fonts lack.
+# **Figure 11: one prompt through the lens.** Column: a token of the prompt; row: depth; cell: the token that would come next, the darker the surer. Dots stand for spaces, a box for a token that is half a character or that the figure's fonts lack.
 #
 # <details><summary>What it does not show</summary>
 #
@@ -1057,14 +1157,18 @@ explorers.lens_explorer(pair)
 
 # %%
 step = F09["details"]["share of the rise that the last layer brings"]["estimate"]
-clause = "attention, not the MLPs, writes" if attention_leads else "the MLPs, not attention, write"
 how = "more strongly than" if answers.estimate > statements.estimate else "no more strongly than"
+reader = (
+    "feed their upper layers differently"
+    if alike
+    else "differ in what they feed their upper layers and in those"
+)
 Markdown(
-    f"Read through the lens, the two models part at {F09['estimate']:.0%} of the depth, and at "
-    f"{is_far['plain'].sum()} of {len(depths)} depths the stop token is not even among the base's thousand "
-    f"likeliest. The last layer alone brings {step:.0%} of its late rise, and over the last third of the "
-    f"layers {clause} the larger part. What the fine-tuning added to the activations points to reasoning "
-    f"words, but {how} after sentences that answer nothing."
+    f"Read through the lens the models part about stopping only at {parted_odds['plain'].estimate:.0%} of the "
+    f"depth, because the last layer alone brings {step:.0%} of the stop token's late rise. Put into the other "
+    f"model, the stream carries half of the difference from {half_carried['distilled']:.0%} of the depth on: the "
+    f"two models {reader}. What the fine-tuning added to the activations points to reasoning words, but {how} "
+    "after sentences that answer nothing."
 )
 
 # %% [markdown]
