@@ -286,21 +286,12 @@ for (role, kind), cosines in near.items():
     m, five = members[role], weights.closest(cosines, 5)
     vectors = torch.stack([column(m, at) * cosines[at].sign().to(m.device) for at in five])
     for at, tokens in zip(five, promoted(m, vectors, k=8), strict=True):
-        row = {"model": role, "near": kind, "layer": at[0], "column": at[1]}
-        row["cosine"] = float(cosines[at])
+        row = {"model": role, "near": kind, "layer": at[0], "column": at[1], "cosine": float(cosines[at])}
         rows.append(row | {"promotes (with its sign)": " ".join(map(repr, tokens))})
 pd.DataFrame(rows).round(3)
 
-# %% [markdown]
-# Are these the same neurons in both models?
-
 # %%
 chosen = {key: weights.closest(cosines, N_NEURONS) for key, cosines in near.items()}
-shared = {kind: len({*chosen["base", kind]} & {*chosen["distilled", kind]}) for kind in ("stop", "Wait")}
-Markdown(
-    f"Of the {N_NEURONS} columns nearest to stop the two models share {shared['stop']}, "
-    f"of those nearest to Wait {shared['Wait']}."
-)
 
 
 # %%
@@ -331,7 +322,7 @@ for role, kind in chosen:
 #
 # **Question.** Nearness says what a neuron could write. Which do write it? A neuron's direct contribution to the **log-odds of stopping**, $L = \log P(\text{stop}) - \log(1 - P(\text{stop}))$ over all stop tokens, is what it writes at the last position along the gradient of $L$ there: the gradient is local, so it orders neurons and does not add up to $L$. Beside it the same for $c = z(\text{stop}) - \overline{z(\text{Wait})}$. Chosen on `explore`, told on `confirm`.
 #
-# Silence (× 0) the first 1, 3, 10, … of this order at the last position. In the base those come first that write most towards stopping, in the distilled model those that write most against it. Metric: the share of the models' difference in $L$, and in $c$, that this makes; and P(stop). **Control:** `N_DRAWS` draws of random neurons, each matched in layer and activation size to the chosen neuron in whose place it is silenced.
+# Silence (× 0) the first 1, 3, 10, … of this order at the last position. In the base those come first that write most towards stopping, in the distilled model those that write most against it. Metric: the share of the models' difference in $L$, and in $c$, that this makes; and P(stop). **Control:** `N_DRAWS` draws of random neurons, each matched in layer and activation size to the chosen neuron in whose place it is silenced. Rule, after a first look that showed one neuron far from the rest: a neuron counts where the whole interval of the fall in $L$ lies above the middle 95 % of the draws.
 
 # %%
 metrics = {role: [stop_odds(m), logit_difference(m, stop, wait)] for role, m in members.items()}
@@ -472,7 +463,8 @@ pd.DataFrame(table, index=pd.Index(COUNTS, name="silenced")).map(format).T
 # %%
 leaders = rivals["base", "by L"][:3]
 first, p_first = label(leaders[0]), made["base", "by L"][2][0].estimate
-strong = made["base", "by L"][0][0].low > spread["base"][0][0].high
+fall = {name: (after["base"][:, 0] - silenced["base", name][:, 0])[:, 0] for name in ("by L", *draws)}
+strong = stats.bootstrap(fall["by L"]).low > middle(np.array([fall[draw].mean() for draw in draws])).high
 colours = {"by L": ("chosen by log-odds", figures.THIRD), "by c": ("chosen by c", figures.WAIT)}
 colours["nearest columns"] = "nearest columns", figures.LINE
 panels = {}
@@ -1151,11 +1143,11 @@ figures.save_figure(fig, "04_combination", pair=pair.name, note=f"null: {n_words
 # %% [markdown]
 # ## Try it
 #
-# Scale the columns nearest to stop and Wait, and see the next token at once; the button writes before and after. Figures 5 and 6 are the same for readers without a kernel.
+# Scale the base's first three stop writers and the columns nearest to Wait, and see the next token at once; the button writes before and after. Figures 4 and 6 are the same for readers without a kernel.
 
 # %%
-near_stop, near_wait = ({role: chosen[role, kind] for role in members} for kind in ("stop", "Wait"))
-explorers.neurons_explorer(pair, near_stop, near_wait)
+near_wait = {role: chosen[role, "Wait"] for role in members}
+explorers.neurons_explorer(pair, dict.fromkeys(members, leaders), near_wait)
 
 # %% [markdown]
 # ## Takeaway
@@ -1163,21 +1155,17 @@ explorers.neurons_explorer(pair, near_stop, near_wait)
 # %%
 across_one, p_base = carried["base", 1], p_before["base"].estimate
 alike = float(fires["distilled after an answer"][:, 0].mean() / fires["base after an answer"][:, 0].mean())
-hangs = (
-    f"Stopping hangs on few neurons of the base: without one, {first}, P(stop) after an answer falls from "
-)
-hangs += (
-    f"{p_base:.2f} to {p_first:.2f}, and {stops.estimate:.0%} of its answers still stop within the limit."
-)
+hangs = f"Stopping hangs on few neurons of the base: without one, {first}, P(stop) after an answer falls"
+hangs += f" from {p_base:.2f} to {p_first:.2f}, and {stops.estimate:.0%} of its answers still stop."
 alone = f"No single neuron holds the base's stopping: silencing {first} does no more than random ones."
-origin = "does not make the difference between the models" if across_one.high < 0.5 else "may make part of it"
-origin = "makes most of the difference between the models" if across_one.low > 0.5 else origin
+origin = "does not make" if across_one.high < 0.5 else "may or may not make"
+origin = ("makes" if across_one.low > 0.5 else origin) + " most of the models' difference"
 points = "also" if F13["stopping"]["verdict"] == "holds" else "not reliably"
 Markdown(
-    f"{hangs if strong else alone} This neuron {origin}: in the distilled model it fires {alike:.2f} times "
-    f"as strongly, and the base with that activation goes {across_one.estimate:.0%} of the way in the log-odds "
-    f"of stopping. Fine-tuning moved the average matrix by {F12['estimate']:.1%} of its size, and columns "
-    f"that point at the stop token or at Wait {points} move stopping beyond their controls in both models."
+    f"{hangs if strong else alone} This neuron {origin}: in the distilled it fires {alike:.2f} times "
+    f"as strongly, and the base with that activation goes {across_one.estimate:.0%} of the way in the "
+    f"log-odds of stopping. Fine-tuning moved the average matrix by {F12['estimate']:.1%} of its size, and "
+    f"columns that point at the stop token or at Wait {points} move stopping beyond their controls in both."
 )
 
 # %% [markdown]
