@@ -647,16 +647,16 @@ def dosed(rows: list[int]) -> dict:
         ends = {"answers": prompts[role, "confirm"], "template": combined["confirm"].prompts(m, "template")}
         ends["statements"] = [m.bos + text for text in statements]
         for kind, every in ends.items():
-            read = [
-                in_one_row(m, text, edits, [metrics[role][0], kl_from_first]) for text in take(every, rows)
-            ]
-            found[f"{role} {kind}"] = torch.stack(read)
+            some = edits[: 2 * len(FACTORS)] if kind == "template" else edits  # no draws there
+            by = [metrics[role][0], kl_from_first]
+            found[f"{role} {kind}"] = torch.stack(
+                [in_one_row(m, text, some, by) for text in take(every, rows)]
+            )
     return found
 
 
 curves = kept(pair, "04_factors", dosed, len(asked), len(statements), fresh=RECOMPUTE)
-shape = len(doses_of), len(FACTORS)
-dosage = {key: values[:, 1:].reshape(len(values), *shape, 2) for key, values in curves.items()}
+dosage = {name: values[:, 1:].reshape(len(values), -1, len(FACTORS), 2) for name, values in curves.items()}
 
 # %%
 table = {}
@@ -1031,7 +1031,8 @@ for k, count in enumerate(COUNTS[:3]):
     details[f"the same by matched random neurons, {count}"] = spread["base"][0][k]
     details[f"share of c's difference made by silencing the first {count}"] = made["base", "by L"][1][k]
     details[f"P(stop) with the first {count} silenced"] = made["base", "by L"][2][k]
-details["share of the difference that the first carries across, into the base"] = carried["base", 1]
+for count in (1, 3, 10):
+    details[f"share that the first {count} carry across, into the base"] = carried["base", count]
 details["stop rate of the base's answers with the first silenced"] = stops
 details["tokens longer than with three random neurons silenced"] = drawn_out
 
@@ -1164,7 +1165,7 @@ points = "also" if F13["stopping"]["verdict"] == "holds" else "not reliably"
 Markdown(
     f"{hangs if strong else alone} This neuron {origin}: in the distilled it fires {alike:.2f} times "
     f"as strongly, and the base with that activation goes {across_one.estimate:.0%} of the way in the "
-    f"log-odds of stopping. Fine-tuning moved the average matrix by {F12['estimate']:.1%} of its size, and "
+    f"log-odds of stopping, with those of the first ten {carried['base', 10].estimate:.0%}. Fine-tuning moved the average matrix by {F12['estimate']:.1%} of its size, and "
     f"columns that point at the stop token or at Wait {points} move stopping beyond their controls in both."
 )
 
