@@ -607,10 +607,10 @@ for k, at in enumerate(leaders):
     ]
 
 # %%
-ratio = float(fires["base after an answer"][:, 0].mean() / fires["base after a statement"][:, 0].mean())
+ratio = float(fires["base before an answer"][:, 0].mean() / fires["base after an answer"][:, 0].mean())
 fig = figures.interval_rows(
     panels,
-    title=f"After an answer {first} fires {ratio:.1f} times as strongly as after a neutral statement",
+    title=f"The first stop writer, {first}, fires {ratio:.1f} times as strongly before an answer as after it",
     unit="activation at the last position",
     zero=True,
 )
@@ -944,8 +944,7 @@ longer = {}
 for role in members:
     lengths = [answered[role, name]["length"] for name in ("nearest columns", "matched random")]
     longer[role] = stats.paired(*lengths)
-one_off, random = answered["base", f"{first} × 0"], answered["base", "three random × 0"]
-drawn_out = stats.paired(one_off["length"], random["length"])
+one_off = answered["base", f"{first} × 0"]
 stops = stats.share(one_off["stopped"])
 
 # %%
@@ -1034,7 +1033,6 @@ for k, count in enumerate(COUNTS[:3]):
 for count in (1, 3, 10):
     details[f"share that the first {count} carry across, into the base"] = carried["base", count]
 details["stop rate of the base's answers with the first silenced"] = stops
-details["tokens longer than with three random neurons silenced"] = drawn_out
 
 # %%
 edits_made = f"stop neurons × 0 and Wait neurons × {best['base']:g}"
@@ -1163,10 +1161,11 @@ origin = "does not make" if across_one.high < 0.5 else "may or may not make"
 origin = ("makes" if across_one.low > 0.5 else origin) + " most of the models' difference"
 points = "also" if F13["stopping"]["verdict"] == "holds" else "not reliably"
 Markdown(
-    f"{hangs if strong else alone} This neuron {origin}: in the distilled it fires {alike:.2f} times "
-    f"as strongly, and the base with that activation goes {across_one.estimate:.0%} of the way in the "
-    f"log-odds of stopping, with those of the first ten {carried['base', 10].estimate:.0%}. Fine-tuning moved the average matrix by {F12['estimate']:.1%} of its size, and "
-    f"columns that point at the stop token or at Wait {points} move stopping beyond their controls in both."
+    f"{hangs if strong else alone} This neuron {origin}: in the distilled it fires {alike:.2f} times as "
+    f"strongly, and with that activation the base goes {across_one.estimate:.0%} of the way in the log-odds "
+    f"of stopping, with those of the first ten {carried['base', 10].estimate:.0%}. Fine-tuning moved the "
+    f"average matrix by {F12['estimate']:.1%} of its size; columns that point at the stop token or at Wait "
+    f"{points} move stopping beyond their controls in both."
 )
 
 # %% [markdown]
