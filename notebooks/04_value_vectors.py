@@ -13,7 +13,7 @@
 #
 # **Claim.** Under test: fine-tuning barely changed the weights; some value vectors (columns of `down_proj`) point at the stop token or at " Wait"; silencing the first and scaling the second makes the base go on, and the reverse makes the distilled model stop; and the stop token's unembedding is a linear combination of others. What holds on this pair is printed below the set-up.
 #
-# **Evidence.** The map of relative changes (figure 1), the search for value vectors beside the same search for other words (figure 4), the single neurons that write most towards stopping (figure 6), and the interventions beside matched random neurons (figures 7 and 8).
+# **Evidence.** The map of relative changes (figure 1), the neurons that write most towards stopping: silenced (figure 2), where they fire (3) and their dose (4), and the interventions beside matched random neurons (figures 5 and 6).
 #
 # **Caveat.** A small change in norm can be a large change in function, and a value vector close to a token need not be what moves that token. After "A Mechanistic Understanding of Alignment Algorithms" (Lee et al. 2024) it was found that such neurons explain 2.5 to 24 % of the effect there (Yang et al. 2025), so shares of the whole shift stand here too. The numbers stored here are from the embedded pair `smol`, whose distilled half is a LoRA adapter: they say nothing about DeepSeek-R1.
 #
@@ -42,11 +42,12 @@ MAX_ANSWER = 30  # the base's answer has at most this many tokens
 N_COMBINED = 24  # quick: 6; combined prompts of each split
 N_NEURONS = 50  # value vectors of each kind that are edited
 N_WORDS = 60  # quick: 20; random words: the null of the search
-ALPHAS = [0.0, 2.0, 4.0, 8.0]  # quick: [0.0, 4.0]; factors and addends
+ALPHAS = [0.0, 2.0, 4.0, 8.0]  # quick: [0.0, 4.0]; factors on the nearest columns
+FACTORS = [0.0, 0.5, 1.0, 1.5, 2.0]  # quick: [0.0, 1.0, 2.0]; factors on the first stop writers
 COUNTS = [1, 3, 10, 50, 300]  # quick: [1, 10]; how many neurons are silenced
 N_AFTER = 48  # quick: 8; questions answered under an intervention; None: all of the confirm split
 MAX_AFTER = 300  # quick: 40; new tokens under an intervention
-N_DRAWS = 5  # quick: 2; draws of matched random neurons at the chosen dose
+N_DRAWS = 20  # quick: 2; draws of matched random neurons
 TERMS = 16  # unembeddings in a sparse combination
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
@@ -56,13 +57,15 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
+from scipy.special import expit
 
 from helpers import explorers, figures, findings, stats, weights
 from helpers.generation import Change, answers, cut_short, load_combined
 from helpers.pairs import load_pair
-from helpers.prompts import load_questions
-from helpers.patching import attribute
-from helpers.readouts import activations, last_hidden, logits_of, logprobs_of, promoted
+from helpers.prompts import JUST, ask, load_questions, neutral_sentences
+from helpers.patching import Node, attribute, exact_patching
+from helpers.readouts import activations, as_one_row, kl_nats, last_hidden, logit_difference
+from helpers.readouts import promoted, stop_odds, vocabulary_scores
 from helpers.store import data_dir, kept, take, write_text
 from helpers.tokens import control_ids
 from helpers.weights import NeuronEdit, with_neurons
@@ -206,72 +209,7 @@ figures.save_figure(fig, "04_weight_change", pair=pair.name, note=f"{len(inside)
 # %% [markdown]
 # <details><summary>What it does not show</summary>
 #
-# What the change does. Norm is no measure of function: notebook 05 puts noise of the same norm into the base and compares.
-#
-# </details>
-
-# %% [markdown]
-# How many directions hold the change? Two matrices in three layers, beside a random matrix of the same shape:
-
-# %%
-n_layers = pair.base.n_layers
-shape = layers[0].self_attn.o_proj.weight.shape
-noise = torch.randn(*shape, generator=torch.Generator().manual_seed(SEED))
-noise = torch.linalg.svdvals(noise).numpy() ** 2
-cumulative = {"random matrix": [np.cumsum(noise / noise.sum())]}
-for name in ("q_proj", "down_proj"):
-    spectra = (weights.spectrum(pair, layer, name) for layer in (0, n_layers // 2, n_layers - 1))
-    cumulative[name] = [np.cumsum(shares) for shares in spectra]
-
-# %%
-colours = {"q_proj": figures.WAIT, "down_proj": figures.THIRD, "random matrix": figures.CONTROL}
-steps = min(24, *(len(curve) for curve in itertools.chain(*cumulative.values())))
-curves = {
-    name: (np.array([curve[:steps] for curve in cumulative[name]]), colour)
-    for name, colour in colours.items()
-}
-fig = figures.lines(
-    {"": curves},
-    range(1, steps + 1),
-    title=f"A matrix changed in few directions: effective rank {ranks.estimate:.1f}",
-    xlabel="singular directions of the difference",
-    ylabel="share of its squared norm",
-)
-figures.save_figure(fig, "04_spectrum", pair=pair.name, size=(7, 3.4), note="three layers, two matrices")
-
-# %% [markdown]
-# **Figure 2: how few directions hold the change.** Wine query matrices, indigo `down_proj`, a line a layer; dashed grey a random matrix. **On `smol` the adapter's rank is 16, so no curve can rise beyond the 16th direction, and the layer's norms, the embeddings and the head were frozen but for the rows of the two tags: there "barely changed" is partly a choice made in training, not a discovery.** On a pair that was fully fine-tuned neither bound holds.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Which of these directions matter.
-#
-# </details>
-
-# %%
-colours = {"think tag": figures.THIRD, "stop": figures.STOP, "Wait set": figures.WAIT}
-colours |= {"reasoning": figures.WAIT, "": figures.CONTROL}
-frame = moved["embedding"]
-far = frame[frame["relative"] > 0].nlargest(10, "relative")
-rows = [(row.token, row.relative, colours[row.group]) for row in far.itertuples()]
-for group, mean in of_groups["embedding"].items():
-    rows.append((f"{group}, mean", mean, colours[group]))
-fig = figures.interval_rows(
-    {"": rows},
-    title=f"{n_far['embedding']} embeddings moved further than the average matrix",
-    unit="relative change of the embedding",
-    shade=(0, mean_change.estimate),
-)
-figures.save_figure(fig, "04_token_change", pair=pair.name, note=f"{len(frame)} embeddings")
-
-# %% [markdown]
-# **Figure 3: the embeddings that moved most (at most ten), and the mean of each marked group.** Black the stop tokens, wine the Wait set and reasoning tokens, indigo the think tags, grey all else; shaded: less than the average matrix.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Tokens that did not move can still mean something new, since the layers around them did.
+# What the change does: norm is no measure of function, and notebook 05 puts noise of the same singular values into the base and compares. Nor how freely it could change. On `smol` the adapter's rank is 16, so no matrix could change in more directions, and the layer's norms, the embeddings and the head were frozen but for the rows of the two tags: there "barely changed" is partly a choice made in training, not a discovery. On a pair that was fully fine-tuned neither bound holds.
 #
 # </details>
 
@@ -288,6 +226,8 @@ figures.save_figure(fig, "04_token_change", pair=pair.name, note=f"{len(frame)} 
 # - (a) the mean absolute cosine of the ten nearest columns is beyond that of 95 % of the random words (or sets of words), for stop *and* Wait, on both models: interval of that share above 0.95, and failed when it lies below;
 # - (b) on `confirm`, silencing the stop neurons and scaling the Wait neurons lowers $c = z(\text{stop}) - \overline{z(\text{Wait})}$ on the base by more than a tenth of the whole difference between the models *beyond* matched random neurons (mean of several draws) *and* beyond the nearest columns of two random words, and the reverse raises it on the distilled by as much;
 # - (c) the base's answers become longer than under the random neurons, and the distilled model's shorter.
+#
+# **By the log-odds of stopping**, written before its result: (b) for the same edits, with $L = \log P(\text{stop}) - \log(1 - P(\text{stop}))$ over all stop tokens in place of $c$ and the same tenth. $c$ sets stopping against "Wait" alone; $L$ against everything.
 
 # %%
 stop, wait = [pair.base.groups.stop[0]], list(pair.base.groups.wait)
@@ -302,16 +242,15 @@ word_sets = [[words[(k + step) % n_words] for step in range(n_wait)] for k in ra
 
 
 # %%
-def search(m, groups: list[list[int]], folded: bool = True) -> torch.Tensor:
+def search(m, groups: list[list[int]]) -> torch.Tensor:
     """Cosine of every value vector with the direction of each group of tokens, [group, layer, neuron]."""
-    directions = [weights.writing_direction(m, ids, folded=folded) for ids in groups]
+    directions = [weights.writing_direction(m, ids) for ids in groups]
     return weights.value_vector_cosines(m, torch.stack(directions))
 
 
-near, raw, null = {}, {}, {}
+near, null = {}, {}
 for role, m in members.items():
     near[role, "stop"], near[role, "Wait"] = search(m, [stop, wait])
-    raw[role, "stop"], raw[role, "Wait"] = search(m, [stop, wait], folded=False)
     null[role, "stop"] = search(m, [[word] for word in words])
     null[role, "Wait"] = search(m, word_sets)
 
@@ -347,71 +286,24 @@ for (role, kind), cosines in near.items():
     m, five = members[role], weights.closest(cosines, 5)
     vectors = torch.stack([column(m, at) * cosines[at].sign().to(m.device) for at in five])
     for at, tokens in zip(five, promoted(m, vectors, k=8), strict=True):
-        row = {"model": role, "near": kind, "layer": at[0], "column": at[1]}
-        row |= {"cosine": float(cosines[at]), "cosine, raw": float(raw[role, kind][at])}
+        row = {"model": role, "near": kind, "layer": at[0], "column": at[1], "cosine": float(cosines[at])}
         rows.append(row | {"promotes (with its sign)": " ".join(map(repr, tokens))})
 pd.DataFrame(rows).round(3)
 
-# %% [markdown]
-# Are these the same neurons in both models?
-
 # %%
 chosen = {key: weights.closest(cosines, N_NEURONS) for key, cosines in near.items()}
-shared = {kind: len({*chosen["base", kind]} & {*chosen["distilled", kind]}) for kind in ("stop", "Wait")}
-Markdown(
-    f"Of the {N_NEURONS} columns nearest to stop the two models share {shared['stop']}, "
-    f"of those nearest to Wait {shared['Wait']}."
-)
 
 
 # %%
-def largest(cosines: torch.Tensor) -> np.ndarray:
-    """The largest absolute cosines, in order."""
-    return np.sort(cosines.abs().flatten().numpy())[::-1][:N_NEURONS]
-
-
 def middle(values: np.ndarray) -> stats.Interval:
-    """Median and middle 95 % of what random words give."""
-    return stats.Interval(float(np.median(values)), *map(float, np.quantile(values, [0.025, 0.975])), n_words)
+    """Median and middle 95 % of what random words or draws give."""
+    return stats.Interval(
+        float(np.median(values)), *map(float, np.quantile(values, [0.025, 0.975])), len(values)
+    )
 
-
-panels = {}
-for role in members:
-    of_words = np.stack([largest(cosines) for cosines in null[role, "stop"]])
-    panels[role] = {
-        "stop": (largest(near[role, "stop"]), figures.STOP),
-        "Wait": (largest(near[role, "Wait"]), figures.WAIT),
-        "random words": ([middle(values) for values in of_words.T], figures.CONTROL),
-    }
-
-# %%
-unusual = [f"{kind} ({role})" for (role, kind), interval in above.items() if interval.low > 0.95]
-fig = figures.lines(
-    panels,
-    range(1, N_NEURONS + 1),
-    title=f"Unusually near columns: {', '.join(unusual)}"
-    if unusual
-    else "Columns near stop or Wait are not clearly nearer than those of random words",
-    xlabel="rank of the column",
-    ylabel="absolute cosine",
-)
-note = f"null: {n_words} random words, middle 95 %"
-figures.save_figure(fig, "04_nearest_columns", pair=pair.name, note=note)
 
 # %% [markdown]
-# **Figure 4: the nearest value vectors.** Black for the stop token, wine for the Wait set; dashed grey the median of random words, shaded their middle 95 %.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Whether these neurons fire at the end of an answer. A column that never fires writes nothing.
-#
-# </details>
-
-# %% [markdown]
-# ### Do they fire, and differently?
-#
-# **Question.** What multiplies these columns at the end of an answer, in each model? Metric: mean activation over combined prompts (a question and the base's own answer, as raw text) times the sign of the cosine, so that positive means "writes towards its token". **Control.** Neurons of the same layers that fire about as strongly (on `explore`), chosen at random.
+# A column that never fires writes nothing. So activations, at the end of combined prompts (a question and the base's own answer, as raw text); random neurons are matched to chosen ones in layer and size on `explore`. The nearest columns of two random words are a second control.
 
 # %%
 pair = pair.float()  # contributions must add up
@@ -420,21 +312,27 @@ for (role, m), split in itertools.product(members.items(), ("explore", "confirm"
     prompts[role, split] = combined[split].prompts(m, "plain")
     active[role, split] = activations(m, prompts[role, split]).act.cpu()
 size = {role: active[role, "explore"].abs().mean(0) for role in members}
-matched, of_two_words = {}, {}
-for (role, kind), neurons in chosen.items():
-    matched[role, kind] = weights.matched_neurons(neurons, size[role], seed=SEED)
+of_two_words = {}
+for role, kind in chosen:
     of_word = null[role, "stop"][0 if kind == "stop" else 1]
     of_two_words[role, kind] = weights.closest(of_word, N_NEURONS)
 
 # %% [markdown]
-# How strongly the base's nearest columns fire on average, in size, in each model:
+# ### Which neurons write stopping?
+#
+# **Question.** Nearness says what a neuron could write. Which do write it? A neuron's direct contribution to the **log-odds of stopping**, $L = \log P(\text{stop}) - \log(1 - P(\text{stop}))$ over all stop tokens, is what it writes at the last position along the gradient of $L$ there: the gradient is local, so it orders neurons and does not add up to $L$. Beside it the same for $c = z(\text{stop}) - \overline{z(\text{Wait})}$. Chosen on `explore`, told on `confirm`.
+#
+# Silence (× 0) the first 1, 3, 10, … of this order at the last position. In the base those come first that write most towards stopping, in the distilled model those that write most against it. Metric: the share of the models' difference in $L$, and in $c$, that this makes; and P(stop). **Control:** `N_DRAWS` draws of random neurons, each matched in layer and activation size to the chosen neuron in whose place it is silenced. Rule, after a first look that showed one neuron far from the rest: a neuron counts where the whole interval of the fall in $L$ lies above the middle 95 % of the draws.
 
 # %%
-fired = pd.DataFrame(index=["stop", "Wait"], columns=list(members), dtype=float)
-for role, kind in near:
-    sizes = [active[role, "confirm"][:, *at].abs().mean() for at in chosen["base", kind]]
-    fired.loc[kind, role] = float(np.mean(sizes))
-fired.round(2)
+metrics = {role: [stop_odds(m), logit_difference(m, stop, wait)] for role, m in members.items()}
+written = {
+    (role, by): attribute(m, prompts[role, "explore"], metric, neurons=True).neurons
+    for role, m in members.items()
+    for by, metric in zip(("by L", "by c"), metrics[role], strict=True)
+}
+# the base is pushed towards waiting, the distilled towards stopping
+toward = {"base": -1.0, "distilled": 1.0}
 
 
 # %%
@@ -443,201 +341,411 @@ def label(at: tuple[int, int]) -> str:
     return f"L{at[0]}N{at[1]}"
 
 
-panels = {}
-for kind in ("stop", "Wait"):
-    rows = panels[f"near {kind} (columns of the base)"] = []
-    for at, random in list(zip(chosen["base", kind], matched["base", kind], strict=True))[:8]:
-        sign = float(near["base", kind][at].sign())
-        for neuron, role in itertools.product((at, random), members):
-            firing = stats.bootstrap(active[role, "confirm"][:, *neuron].numpy() * sign)
-            rows.append((label(at), firing, figures.ROLE[role] if neuron is at else figures.CONTROL))
-
-# %%
-strongest = max(chosen["base", "stop"][:8], key=lambda at: active["base", "confirm"][:, *at].abs().mean())
-title = f"Of the columns nearest to stop {label(strongest)} fires strongest"
-fig = figures.interval_rows(panels, title=title, unit="activation × sign of the cosine", zero=True)
-key = {"base": figures.BASE, "distilled": figures.DISTILLED, "matched random": figures.CONTROL}
-note = f"n = {len(prompts['base', 'confirm'])} combined prompts, confirm, plain"
-figures.save_figure(fig, "04_activations", pair=pair.name, key=key, note=note)
-
-# %% [markdown]
-# **Figure 5: what multiplies the nearest columns at the end of an answer.** Both models on the base's eight nearest columns; grey their matched random neighbours in both models, with the sign of the column that each stands for. Right of zero a column writes towards its token.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# How much of the logit this makes; that is next.
-#
-# </details>
-
-# %% [markdown]
-# ### How much of the difference between the models do they carry?
-#
-# **Question.** Silence (× 0) more and more of these neurons: what share of the whole difference between the models, in $c = z(\text{stop}) - \overline{z(\text{Wait})}$, does that make? In the base the stop neurons, in the distilled model the Wait neurons. **Controls.** Matched random neurons; and, as the best case, the neurons whose direct contribution to $c$ is largest in size on `explore`. Readouts on `confirm`.
-
-
-# %%
-def contrast(role: str, split: str, lm=None, rows=range(10**6)) -> np.ndarray:
-    """Logit of stop minus mean logit of the Wait set at the last position, one a prompt."""
-    states = last_hidden(members[role], take(prompts[role, split], rows), lm=lm)
-    read = logits_of(members[role], states, [*stop, *wait]).numpy()
-    return read[:, 0] - read[:, 1:].mean(1)
-
-
-def contrasts(role: str, split: str, edits: list[tuple[NeuronEdit, ...]], rows: list[int]) -> np.ndarray:
-    """The contrast under each of some edits, [prompt, edit]."""
-    models = (with_neurons(members[role], *some) for some in edits)
-    return np.stack([contrast(role, split, lm, rows) for lm in models], axis=1)
-
-
-before = {(role, split): contrast(role, split) for role, split in prompts}
-whole = {split: before["base", split] - before["distilled", split] for split in ("explore", "confirm")}
-# the base is pushed towards waiting, the distilled towards stopping
-toward = {"base": -1.0, "distilled": 1.0}
-
-# %% [markdown]
-# Direct contributions: what each neuron writes towards $c$ through the final norm, on `explore`. In the base those come first that hold it at stopping, in the distilled model those that hold it at waiting.
-
-# %%
-written = {}
-for role, m in members.items():
-    written[role] = attribute(m, prompts[role, "explore"], stop, wait, neurons=True).neurons
 rivals = {}
-for role, kind in (("base", "stop"), ("distilled", "Wait")):
-    held = -toward[role] * written[role].mean(0)
+for (role, by), parts in written.items():
+    held = -toward[role] * parts.mean(0)
     order = held.flatten().argsort(descending=True)[: max(COUNTS)].tolist()
-    nearest = weights.closest(near[role, kind], max(COUNTS))
-    rivals[role, "nearest columns"] = nearest
-    rivals[role, "most attributed"] = [divmod(at, held.shape[1]) for at in order]
-    rivals[role, "matched random"] = weights.matched_neurons(nearest, size[role], seed=SEED)
+    rivals[role, by] = [divmod(at, held.shape[1]) for at in order]
+for role, kind in (("base", "stop"), ("distilled", "Wait")):
+    rivals[role, "nearest columns"] = weights.closest(near[role, kind], max(COUNTS))
+    for draw in range(N_DRAWS):
+        drawn = weights.matched_neurons(rivals[role, "by L"], size[role], seed=SEED + draw)
+        rivals[role, f"draw {draw}"] = drawn
 
 # %% [markdown]
-# Each row of neurons silenced from its first on:
+# The first ten of the base by either measure, with what each writes on average (nats):
+
+# %%
+first_ten = {
+    by: [f"{label(at)} {float(written['base', by][:, *at].mean()):+.2f}" for at in rivals["base", by][:10]]
+    for by in ("by L", "by c")
+}
+pd.DataFrame(first_ten, index=pd.RangeIndex(1, len(first_ten["by L"]) + 1))
+
+# %% [markdown]
+# Many edits are read in one pass: the last token stands behind the prompt once as it is and once for each edit, and none sees another.
+
+
+# %%
+def placed(edits: list[tuple[NeuronEdit, ...]], start: int) -> dict[int, dict]:
+    """By layer: factor and addend of each (place, neuron); the k-th edit stands at place start + k."""
+    found = {}
+    for place, some in enumerate(edits, start):
+        for edit in some:
+            amounts = np.broadcast_to(edit.added, len(edit.neurons)).tolist()
+            for (layer, neuron), amount in zip(edit.neurons, amounts, strict=True):
+                found.setdefault(layer, {})[place, neuron] = edit.factor, amount
+    return {layer: found[layer] for layer in sorted(found)}
+
+
+# %%
+def in_one_row(m, prompt: str, edits: list, read_by: list) -> torch.Tensor:
+    """Metrics at the last position, [1 + edit, metric]: unedited, then with each edit made there."""
+    tokens = m.encode([prompt])["input_ids"][0].tolist()
+    end, n = len(tokens), len(edits)
+    row = as_one_row(m, tokens + tokens[-1:] * n, [*range(-1, end - 1), *[end - 2] * n])
+    changes = {
+        layer: (list(zip(*at, strict=True)), [*at.values()]) for layer, at in placed(edits, end).items()
+    }
+
+    def read(lm) -> torch.Tensor:
+        for layer, ((places, neurons), amounts) in changes.items():
+            act = lm.model.layers[layer].mlp.down_proj.input.clone()
+            factor, added = torch.tensor(amounts).to(act).T
+            act[0, places, neurons] = act[0, places, neurons] * factor + added
+            lm.model.layers[layer].mlp.down_proj.input = act
+        states = lm.model.norm.output[0, end - 1 :]
+        return torch.stack([metric(lm._module, states) for metric in read_by], dim=1)
+
+    return m.traced(row, read).cpu()
 
 
 # %%
 def silence(rows: list[int]) -> dict:
-    """The contrast with more and more neurons silenced, [prompt, count]."""
+    """Log-odds and c with more and more neurons silenced, [prompt, 1 + edit, metric]."""
     found = {}
-    for (role, name), neurons in rivals.items():
-        edits = [(NeuronEdit(neurons[:count], factor=0.0),) for count in COUNTS]
-        found[f"{role} {name}"] = contrasts(role, "confirm", edits, rows)
+    for role, m in members.items():
+        lists = [neurons for (one, _), neurons in rivals.items() if one == role]
+        edits = [(NeuronEdit(neurons[:n], factor=0.0),) for neurons in lists for n in COUNTS]
+        some = take(prompts[role, "confirm"], rows)
+        found[role] = torch.stack([in_one_row(m, prompt, edits, metrics[role]) for prompt in some])
     return found
 
 
-after = kept(pair, "04_silenced", silence, len(whole["confirm"]), fresh=RECOMPUTE)
+after = kept(pair, "04_silenced", silence, len(prompts["base", "confirm"]), fresh=RECOMPUTE)
+gap = after["base"][:, 0] - after["distilled"][:, 0]  # [prompt, metric]: the difference between the models
+p_before = {role: stats.bootstrap(expit(after[role][:, 0, 0])) for role in members}
 silenced = {}
-for role, name in rivals:
-    change = toward[role] * (after[f"{role} {name}"] - before[role, "confirm"][:, None])
-    shares = [stats.ratio_of_means(one, whole["confirm"]) for one in change.T]
-    silenced[role, name] = dict(zip(COUNTS, shares, strict=True))
-pd.DataFrame(silenced).T.map(format)
-
-# %% [markdown]
-# How many neurons does half of the difference take?
-
-# %%
-half_at = {}
 for role in members:
-    shares = silenced[role, "most attributed"].items()
-    count = next((count for count, share in shares if share.estimate > 0.5), None)
-    lower = dict(zip(COUNTS, [0, *COUNTS], strict=False))
-    half_at[role] = f"more than {COUNTS[-1]} neurons"
-    if count is not None:
-        half_at[role] = f"more than {lower[count]} and at most {count} neurons"
-Markdown(
-    f"Half of the difference ({stats.bootstrap(whole['confirm'])} nats) takes {half_at['base']} of the base "
-    f"and {half_at['distilled']} of the distilled model, taken in the order of their direct contribution."
-)
+    names = [name for one, name in rivals if one == role]
+    parts = np.split(after[role][:, 1:], len(names), axis=1)
+    silenced |= {(role, name): part for name, part in zip(names, parts, strict=True)}
 
 # %% [markdown]
-# Which neurons are they? Silenced, each takes away what it writes; the share says how far that moves the base, in units of the models' difference.
+# Shares of the models' difference, and P(stop); of the random neurons the median draw and the middle 95 % of draws:
+
 
 # %%
-top = rivals["base", "most attributed"][: max(10, COUNTS[0])]
-few = {count: share for count, share in silenced["base", "most attributed"].items() if count <= len(top)}
-steps = [
-    f"{count} ({', '.join(map(label, top[:count]))}): **{share.estimate:.0%}** "
-    f"[{share.low:.0%}, {share.high:.0%}]"
-    for count, share in few.items()
-]
-Markdown(
-    "Share of the difference between the models that silencing base neurons makes, in the order of their "
-    "direct contribution to $c$ on `explore` (L layer, N neuron):\n\n- " + "\n- ".join(steps)
+def shares_of(role: str, name: str, metric: int) -> list[stats.Interval]:
+    """Share of the models' difference in a metric that silencing makes, one a count."""
+    change = toward[role] * (silenced[role, name] - after[role][:, :1])[..., metric]
+    return [stats.ratio_of_means(one, gap[:, metric]) for one in change.T]
+
+
+def chances(role: str, name: str) -> list[stats.Interval]:
+    """P(stop) with neurons silenced, one a count."""
+    return stats.bands(expit(silenced[role, name][..., 0]))
+
+
+def over_draws(each: list[list[stats.Interval]]) -> list[stats.Interval]:
+    """Median and middle 95 % of the draws' estimates."""
+    return [middle(np.array([one.estimate for one in draws])) for draws in zip(*each, strict=True)]
+
+
+made, spread = {}, {}
+for role in members:
+    for by in ("by L", "by c", "nearest columns"):
+        made[role, by] = shares_of(role, by, 0), shares_of(role, by, 1), chances(role, by)
+    draws = [f"draw {draw}" for draw in range(N_DRAWS)]
+    spread[role] = [over_draws([shares_of(role, draw, metric) for draw in draws]) for metric in (0, 1)]
+    spread[role].append(over_draws([chances(role, draw) for draw in draws]))
+
+# %%
+what, table = ("share in L", "share in c", "P(stop)"), {}
+for role, (name, place) in itertools.product(members, zip(what, range(3), strict=True)):
+    table[role, name] = made[role, "by L"][place]
+    table[role, f"{name}, random"] = spread[role][place]
+display(
+    Markdown(f"Before: P(stop) {p_before['base']} in the base, {p_before['distilled']} in the distilled.")
 )
-
-# %% [markdown]
-# Are they off in the distilled model? What each writes towards $c$ in either model (nats, `explore`), how it fires (`confirm`), and how near its column is to stop:
+pd.DataFrame(table, index=pd.Index(COUNTS, name="silenced")).map(format).T
 
 # %%
-rows = []
-for at in top:
-    row = {"neuron": label(at)}
-    row |= {f"writes, {role}": float(written[role][:, *at].mean()) for role in members}
-    row |= {f"fires, {role}": float(active[role, "confirm"][:, *at].mean()) for role in members}
-    rows.append(row | {"cosine with stop, base": float(near["base", "stop"][at])})
-pd.DataFrame(rows).set_index("neuron").round(2)
-
-# %% [markdown]
-# Do they make the difference, or only the level?
-
-
-# %%
-def writes(neurons: list[tuple[int, int]]) -> dict[str, np.ndarray]:
-    """What neurons together write towards the contrast in each model, in nats, one number a prompt."""
-    return {role: sum(written[role][:, *at] for at in neurons).numpy() for role in members}
-
-
-lead, every = writes(top[:1]), writes(top)
-direct = stats.ratio_of_means(every["base"] - every["distilled"], whole["explore"])
-as_strong = bool(lead["distilled"].mean() > 0.9 * lead["base"].mean())
-lead_base, lead_distilled = (f"{lead[role].mean():.1f}" for role in members)
-all_base, all_distilled = (f"{every[role].mean():.1f}" for role in members)
-Markdown(
-    f"Towards $c$ the first writes {lead_base} nats in the base and {lead_distilled} in the distilled "
-    f"model, all {len(top)} together {all_base} and {all_distilled}. **Silencing takes away all that a "
-    f"neuron writes, not only what differs: of the difference between the models, these {len(top)} "
-    f"themselves write {direct.estimate:.0%} [{direct.low:.0%}, {direct.high:.0%}].**"
-)
-
-# %%
-colours = {"nearest columns": figures.WAIT, "most attributed": figures.THIRD}
-colours["matched random"] = figures.CONTROL
-panels = {f"{role}: neurons × 0": {} for role in members}
-for (role, name), shares in silenced.items():
-    panels[f"{role}: neurons × 0"][name] = list(shares.values()), colours[name]
-count, made = next(iter(few.items()))
-first = "one base neuron" if count == 1 else f"{count} base neurons"
-first += f", {', '.join(map(label, top[:count]))},"
-title = f"Silencing {first} makes {made.estimate:.0%} of the difference"
-title += "; it is as strong in the distilled model" * as_strong
+leaders = rivals["base", "by L"][:3]
+first, p_first = label(leaders[0]), made["base", "by L"][2][0].estimate
+fall = {name: (after["base"][:, 0] - silenced["base", name][:, 0])[:, 0] for name in ("by L", *draws)}
+strong = stats.bootstrap(fall["by L"]).low > middle(np.array([fall[draw].mean() for draw in draws])).high
+colours = {"by L": ("chosen by log-odds", figures.THIRD), "by c": ("chosen by c", figures.WAIT)}
+colours["nearest columns"] = "nearest columns", figures.LINE
+panels = {}
+for row, role in itertools.product((0, 2), members):
+    series = {text: (made[role, by][row], colour) for by, (text, colour) in colours.items()}
+    series[f"random, {N_DRAWS} draws"] = spread[role][row], figures.CONTROL
+    panels[f"{role}: neurons × 0", row] = series
 fig = figures.lines(
     panels,
     range(len(COUNTS)),
-    title=title,
+    title=f"Silencing one base neuron, {first}, cuts P(stop) to {p_first:.2f}"
+    if strong
+    else f"Silencing one base neuron, {first}, does no more for stopping than random ones",
     xlabel="neurons silenced (steps not to scale)",
-    ylabel="share of the difference\nbetween the models",
+    ylabel=("share of the models'\ndifference in log-odds", "P(stop)"),
     zero=True,
+    rows=2,
     ticks=COUNTS,
 )
+note = f"n = {len(gap)} combined prompts, confirm, plain"
 figures.save_figure(fig, "04_silenced", pair=pair.name, note=note)
 
 # %% [markdown]
-# **Figure 6: the share of the between-model difference that silencing neurons makes.** Wine: the columns nearest in weight space (to stop on the base, to Wait on the distilled); indigo: those that contribute most on `explore`, of which the title names the first (L layer, N neuron); dashed grey: random ones matched to the nearest columns in layer and activation size. One would make one model read like the other; below zero it goes the wrong way, above one it goes past the other model.
+# **Figure 2: silencing the neurons that write stopping.** Above the share of the between-model difference in the log-odds of stopping, below P(stop); indigo chosen by direct contribution to the log-odds, wine to $c$, light blue the columns nearest to stop (base) or Wait (distilled); dashed grey the median of the draws of matched random neurons, shaded their middle 95 %. At one, one model reads like the other.
 
 # %% [markdown]
 # <details><summary>What it does not show</summary>
 #
-# That the model is still well: many neurons silenced can lower a logit by breaking things. Nor that the most attributed are more than the largest writers: the random neurons are matched to the nearest columns, not to them.
+# That the model is still well: many neurons silenced can lower any logit by breaking things. Harm is measured below, on neutral text. Nor that these neurons *make* the difference between the models: silencing takes away all that a neuron writes, not only what differs.
 #
 # </details>
 
 # %% [markdown]
-# ### The dose
+# ### What do the first three read, and what do they write?
 #
-# **Question.** Base: stop neurons × 0 and Wait neurons × α; distilled: the reverse. Scaling can only multiply what fires, so the same neurons are also *added* to: activation + β times the average activation size of their layer, with the sign that writes towards the token. **Controls.** Matched random neurons, and the nearest columns of two random words.
+# **Question.** Where do they fire, in texts that both models read: the stored answers of both, and neutral statements? Per text the token at which the neuron fires most with the sign that it has after answers (the first token aside), the highest texts first.
+
+# %%
+statements, thoughts = neutral_sentences(N_COMBINED), [replies["distilled"][q.id][:300] for q in asked]
+texts = [f"{q.text} {JUST} {said}" for q, said in zip(asked, combined["confirm"].answers, strict=True)]
+texts += [f"{q.text} {JUST} {said}" for q, said in zip(asked, thoughts, strict=True)] + statements
+
+
+def firing(m, text: str) -> torch.Tensor:
+    """Activation of the three at every token of a text, [position, neuron]."""
+
+    def read(lm) -> torch.Tensor:
+        layers = sorted({layer for layer, _ in leaders})
+        act = {layer: lm.model.layers[layer].mlp.down_proj.input[0].clone() for layer in layers}
+        return torch.stack([act[layer][:, neuron] for layer, neuron in leaders], dim=1)
+
+    return m.traced(m.encode([text]), read).float().cpu()
+
+
+# %%
+sign = {role: [float(active[role, "explore"][:, *at].mean().sign()) for at in leaders] for role in members}
+
+
+def highest(rows: list[int]) -> dict:
+    """Where in each text each neuron fires most, and how strongly, [text, neuron]."""
+    found = {}
+    for role, m in members.items():
+        every = [firing(m, m.bos + text)[1:] * torch.tensor(sign[role]) for text in take(texts, rows)]
+        found[f"{role} firing"] = torch.stack([one.max(0).values for one in every])
+        found[f"{role} place"] = torch.stack([1 + one.argmax(0) for one in every])
+    return found
+
+
+tops = kept(pair, "04_reads", highest, len(texts), fresh=RECOMPUTE)
+
+
+# %%
+def seen(role: str, k: int, n: int = 3) -> str:
+    """The places of the n texts in which the k-th neuron fires most, the token in brackets."""
+    m, firings, lines = members[role], tops[f"{role} firing"][:, k], []
+    for text in np.argsort(-firings, kind="stable")[:n]:
+        ids, at = (
+            m.encode([m.bos + texts[text]])["input_ids"][0].tolist(),
+            int(tops[f"{role} place"][text, k]),
+        )
+        before, token, later = map(
+            m.tokenizer.decode, (ids[max(0, at - 6) : at], ids[at : at + 1], ids[at + 1 :][:2])
+        )
+        lines.append(f"{before}[{token}]{later}".replace("\n", "\\n") + f" {firings[text]:.1f}")
+    return " | ".join(lines)
+
+
+rows = []
+for (role, m), (k, at) in itertools.product(members.items(), enumerate(leaders)):
+    vectors = torch.stack([column(m, at), -column(m, at)]) * sign[role][k]
+    plus, minus = (" ".join(map(repr, some)) for some in promoted(m, vectors, k=6))
+    row = {"neuron": label(at), "model": role, "nats": float(written[role, "by L"][:, *at].mean())}
+    row |= {"stop (z)": float(vocabulary_scores(m, vectors, stop)[0, 0])}
+    row |= {"writes as it fires after answers": plus, "with the other sign": minus}
+    rows.append(row | {"fires most at": seen(role, k)})
+pd.DataFrame(rows).sort_values("neuron", kind="stable").set_index(["neuron", "model"]).round(2)
+
+# %% [markdown]
+# "nats": what it writes towards the log-odds of stopping on `explore`; "stop (z)": how far above the average token its value vector lifts the stop token, in standard deviations of the vocabulary. A neuron can also make stopping likely by pushing ordinary words down: those stand under "with the other sign".
+
+# %% [markdown]
+# How strongly do they fire, by place: after an answer and inside it, before one, at the end of a neutral statement and inside it?
+
+
+# %%
+def places(role: str, rows: list[int]) -> dict[str, list[str]]:
+    """Texts that end in each kind of place."""
+    m, answered = members[role], take(prompts[role, "confirm"], rows)
+    halves = [" ".join(text.split()[: len(text.split()) // 2]) for text in take(statements, rows)]
+    return {
+        "after an answer": answered,
+        "inside an answer": [text.rsplit(" ", 1)[0] for text in answered],
+        "before an answer": ask(m, take(asked, rows), form="plain"),
+        "before it, template": ask(m, take(asked, rows), form="template"),
+        "after a statement": [m.bos + text for text in take(statements, rows)],
+        "inside a statement": [m.bos + text for text in halves],
+    }
+
+
+# %%
+def fire(rows: list[int]) -> dict:
+    """Activation of the three at the last position of each kind of place, [text, neuron]."""
+    found = {}
+    for (role, m), (place, ends) in (
+        (one, end) for one in members.items() for end in places(one[0], rows).items()
+    ):
+        act = activations(m, ends).act
+        found[f"{role} {place}"] = torch.stack([act[:, *at] for at in leaders], dim=1).cpu()
+    return found
+
+
+fires = kept(pair, "04_fires", fire, len(asked), len(statements), fresh=RECOMPUTE)
+
+# %%
+panels = {}
+for k, at in enumerate(leaders):
+    panels[label(at)] = [
+        (place, stats.bootstrap(fires[f"{role} {place}"][:, k]), figures.ROLE[role])
+        for place, role in itertools.product(places("base", [0]), members)
+    ]
+
+# %%
+ratio = float(fires["base before an answer"][:, 0].mean() / fires["base after an answer"][:, 0].mean())
+fig = figures.interval_rows(
+    panels,
+    title=f"The first stop writer, {first}, fires {ratio:.1f} times as strongly before an answer as after it",
+    unit="activation at the last position",
+    zero=True,
+)
+key = {"base": figures.BASE, "distilled": figures.DISTILLED}
+note = f"n = {len(asked)} questions (confirm, plain), {len(statements)} statements"
+figures.save_figure(fig, "04_activations", pair=pair.name, key=key, note=note)
+
+# %% [markdown]
+# **Figure 3: where the first three stop writers of the base fire.** Mean activation with 95 % bootstrap in both models. The sign is a convention of the neuron: what it writes as it fires after answers stands in the table.
+
+# %% [markdown]
+# ### The dose of one neuron
 #
-# α is chosen on `explore` by the largest change of $c$ in the wanted direction *beyond* that of matched random neurons: a factor under which any neurons break the model is of no use. Figure 7 shows `confirm`.
+# **Question.** Between silence and double strength, how do stopping and harm go? The first neuron, and the first three, times 0 to 2 at the last position. Metrics: log-odds of stopping and P(stop) on the combined prompts (`confirm`), and the KL divergence of the next token's distribution from the unedited one after neutral statements, in nats, as the measure of harm. **Control:** the draws of random neurons matched to the first three.
+
+
+# %%
+def kl_from_first(model, states: torch.Tensor) -> torch.Tensor:
+    """KL divergence of each row's next token from the first row's, in nats."""
+    every = model.lm_head(states.to(model.lm_head.weight)).float().log_softmax(-1)
+    return kl_nats(every[:1].expand_as(every), every)
+
+
+# %%
+doses_of = {first: leaders[:1], "first three": leaders}
+doses_of |= {f"draw {draw}": rivals["base", f"draw {draw}"][:3] for draw in range(N_DRAWS)}
+
+
+def dosed(rows: list[int]) -> dict:
+    """Log-odds of stopping and harm under each factor on each set of neurons, [text, 1 + edit, metric]."""
+    found = {}
+    edits = [(NeuronEdit(neurons, factor=factor),) for neurons in doses_of.values() for factor in FACTORS]
+    for role, m in members.items():
+        ends = {"answers": prompts[role, "confirm"], "template": combined["confirm"].prompts(m, "template")}
+        ends["statements"] = [m.bos + text for text in statements]
+        for kind, every in ends.items():
+            some = edits[: 2 * len(FACTORS)] if kind == "template" else edits  # no draws there
+            by = [metrics[role][0], kl_from_first]
+            found[f"{role} {kind}"] = torch.stack(
+                [in_one_row(m, text, some, by) for text in take(every, rows)]
+            )
+    return found
+
+
+curves = kept(pair, "04_factors", dosed, len(asked), len(statements), fresh=RECOMPUTE)
+dosage = {name: values[:, 1:].reshape(len(values), -1, len(FACTORS), 2) for name, values in curves.items()}
+
+# %%
+table = {}
+for role, (k, name) in itertools.product(members, enumerate(list(doses_of)[:2])):
+    odds, inside = (dosage[f"{role} {kind}"][:, k, :, 0] for kind in ("answers", "template"))
+    table[role, name, "log-odds"] = stats.bands(odds)
+    table[role, name, "P(stop)"] = stats.bands(expit(odds))
+    table[role, name, "P(stop), template"] = stats.bands(expit(inside))
+    table[role, name, "harm (KL, nats)"] = stats.bands(dosage[f"{role} statements"][:, k, :, 1])
+pd.DataFrame(table, index=pd.Index(FACTORS, name="factor")).map(format).T
+
+# %%
+panels, kinds = {}, (("answers", 0, expit), ("statements", 1, np.asarray))
+for (row, (kind, metric, see)), role in itertools.product(enumerate(kinds), members):
+    values = see(dosage[f"{role} {kind}"][..., metric])
+    series = {
+        first: (stats.bands(values[:, 0]), figures.WAIT),
+        "first three": (stats.bands(values[:, 1]), figures.THIRD),
+    }
+    random = [middle(one) for one in values[:, 2:].mean(0).T]
+    panels[role, row] = series | {"three random": (random, figures.CONTROL)}
+span = float((dosage["base answers"][:, 0, -1, 0] - dosage["base answers"][:, 0, 0, 0]).mean())
+fig = figures.lines(
+    panels,
+    FACTORS,
+    title=f"One neuron, from off to double, moves the base's log-odds of stopping by {span:.1f} nats",
+    xlabel="factor on the neurons",
+    ylabel=("P(stop)\nafter an answer", "KL after neutral\nstatements (nats)"),
+    zero=True,
+    rows=2,
+)
+note = f"n = {len(asked)} combined prompts (confirm, plain), {len(statements)} statements"
+figures.save_figure(fig, "04_factor", pair=pair.name, note=note)
+
+# %% [markdown]
+# **Figure 4: dose of the first neuron and of the first three.** Above P(stop) after answers, below the harm on neutral statements; dashed grey the median of the draws of three matched random neurons, shaded the middle 95 % of draws.
+
+# %% [markdown]
+# ### Do they make the difference between the models?
+#
+# **Question.** Give the base the distilled model's activation of a neuron at the last position (the same question and answer), and the reverse. Metric: change of the log-odds of stopping, and its share of the models' difference. If the neuron carried the difference, the share would be 1. **Control:** the draws, in the same number.
+
+# %%
+across = {f"first {count}": rivals["base", "by L"][:count] for count in (1, 3, 10)}
+across |= {
+    f"first {count}, draw {draw}": rivals["base", f"draw {draw}"][:count]
+    for count in (1, 3, 10)
+    for draw in range(N_DRAWS)
+}
+
+
+def exchange(rows: list[int]) -> dict:
+    """Log-odds of stopping with the other model's activations of some neurons, [prompt, 1 + edit]."""
+    found = {}
+    for (role, m), other in zip(members.items(), reversed(members), strict=True):
+        read = []
+        for prompt, given in take(
+            [*zip(prompts[role, "confirm"], active[other, "confirm"], strict=True)], rows
+        ):
+            sets = ((neurons, [float(given[at]) for at in neurons]) for neurons in across.values())
+            edits = [(NeuronEdit(neurons, factor=0.0, added=values),) for neurons, values in sets]
+            read.append(in_one_row(m, prompt, edits, metrics[role][:1])[:, 0])
+        found[role] = torch.stack(read)
+    return found
+
+
+exchanged = kept(pair, "04_across", exchange, len(gap), fresh=RECOMPUTE)
+
+# %%
+rows, carried = [], {}
+for role, count in itertools.product(members, (1, 3, 10)):
+    change = dict(zip(across, (exchanged[role][:, 1:] - exchanged[role][:, :1]).T, strict=True))
+    own = change[f"first {count}"]
+    carried[role, count] = stats.ratio_of_means(toward[role] * own, gap[:, 0])
+    random = middle(np.array([change[f"first {count}, draw {draw}"].mean() for draw in range(N_DRAWS)]))
+    row = {"into the": role, "neurons of the base": f"first {count}", "nats": stats.bootstrap(own)}
+    rows.append(row | {"share of the difference": carried[role, count], "random draws, nats": random})
+nodes = [Node("neuron", *leaders[0])]
+source = activations(pair.distilled, prompts["distilled", "confirm"][:2])
+exact = exact_patching(pair.base, prompts["base", "confirm"][:2], source, nodes, metrics["base"][0])
+assert np.allclose(exact[:, 0], (exchanged["base"][:2, 1] - exchanged["base"][:2, 0]), atol=1e-3)
+pd.DataFrame(rows).map(format).set_index(["into the", "neurons of the base"])
+
+# %% [markdown]
+# ### The dose of the nearest columns
+#
+# **Question.** Base: the columns nearest to stop × 0 and those nearest to Wait × α; distilled: the reverse; at every position. **Controls.** `N_DRAWS` draws of matched random neurons, and the nearest columns of two random words.
+#
+# α is chosen on `explore` by the largest change of $c$ in the wanted direction *beyond* that of the first draw of random neurons: a factor under which any neurons break the model is of no use. The same edits are then read by the log-odds of stopping.
 
 
 # %%
@@ -647,127 +755,113 @@ def scaled(role: str, alpha: float, neurons: dict) -> tuple[NeuronEdit, NeuronEd
     return NeuronEdit(neurons[role, off], factor=0.0), NeuronEdit(neurons[role, on], factor=alpha)
 
 
-def shifted(role: str, beta: float, neurons: dict) -> tuple[NeuronEdit]:
-    """Add to the neurons of the wanted token, in units of their layer's mean activation size."""
-    on = "Wait" if role == "base" else "stop"
-    signs = [near[role, on][at].sign() for at in chosen[role, on]]
-    sizes = [size[role][layer].mean() for layer, _ in chosen[role, on]]
-    amounts = [beta * float(one * sign) for one, sign in zip(sizes, signs, strict=True)]
-    return (NeuronEdit(neurons[role, on], added=amounts),)
+def read_edit(role: str, split: str, edit: tuple[NeuronEdit, ...], rows=range(10**6)) -> np.ndarray:
+    """Log-odds of stopping and c under an edit at every position, [prompt, metric]."""
+    m = members[role]
+    states = last_hidden(m, take(prompts[role, split], rows), lm=with_neurons(m, *edit))
+    return np.stack([m.at_weights(metric, states).cpu() for metric in metrics[role]], axis=1)
 
-
-ways = {"scaled": scaled, "added": shifted}
 
 # %% [markdown]
-# A factor of 1 must change nothing:
+# A factor of 1 must change nothing; and in the last layer, which no other reads, an edit at every position is one at the last:
 
 # %%
-nothing = [NeuronEdit(chosen["base", kind], factor=1.0) for kind in ("stop", "Wait")]
-unchanged = contrast("base", "confirm", with_neurons(pair.base, *nothing))
-assert np.array_equal(unchanged, before["base", "confirm"]), "alpha 1 changes nothing"
+nothing = NeuronEdit([*chosen["base", "stop"], *chosen["base", "Wait"]], factor=1.0)
+unchanged = read_edit("base", "confirm", (nothing,))
+assert np.allclose(unchanged, after["base"][:, 0], atol=1e-3), "alpha 1 changes nothing"
+one, prompt = NeuronEdit([(pair.base.n_layers - 1, 0)], factor=0.0), prompts["base", "confirm"][0]
+everywhere, here = (
+    read_edit("base", "confirm", (one,), [0])[0],
+    in_one_row(pair.base, prompt, [(one,)], metrics["base"]),
+)
+assert np.allclose(here[1], everywhere, atol=1e-3), "no later layer reads the last one"
 
 # %% [markdown]
-# Every set of neurons, both ways, at every dose; the first two sets on `explore` as well, where α is chosen:
+# Each set at every dose, and the first two on `explore` as well, where α is chosen:
 
 # %%
-sets = {"nearest columns": chosen, "matched random": matched, "near two words": of_two_words}
-doses = [*itertools.product(members, ways, ("nearest columns", "matched random"))]
-doses += [(role, "scaled", "near two words") for role in members]
-
-
-def sweep(rows: list[int]) -> dict:
-    """The contrast under every edit, [prompt, alpha], on confirm; and scaled on explore."""
-    found = {}
-    for role, way, name in doses:
-        edits = [ways[way](role, alpha, sets[name]) for alpha in ALPHAS]
-        found[f"{role} {way} {name}"] = contrasts(role, "confirm", edits, rows)
-        if way == "scaled" and name != "near two words":
-            found[f"explore {role} {name}"] = contrasts(role, "explore", edits, rows)
-    return found
-
-
-swept = kept(pair, "04_dose", sweep, *map(len, whole.values()), fresh=RECOMPUTE)
-dose = {key: swept[" ".join(key)] - before[key[0], "confirm"][:, None] for key in doses}
-
-# %% [markdown]
-# The chosen α, and what it does on `confirm`; of matched random neurons several draws:
-
-# %%
-best, effect = {}, {}
-for role in members:
-    nearest, random = (swept[f"explore {role} {name}"] for name in ("nearest columns", "matched random"))
-    best[role] = ALPHAS[int((toward[role] * (nearest - random).mean(0)).argmax())]
-    for name in sets:
-        effect[role, name] = toward[role] * dose[role, "scaled", name][:, ALPHAS.index(best[role])]
-draws = [
+matched = [
     {key: weights.matched_neurons(neurons, size[key[0]], seed=SEED + draw) for key, neurons in chosen.items()}
     for draw in range(N_DRAWS)
 ]
+sets = {"nearest columns": chosen, "matched random": matched[0], "near two words": of_two_words}
+doses = [*itertools.product(members, sets)]
+
+
+def sweep(rows: list[int]) -> dict:
+    """Log-odds and c under every edit, [prompt, alpha, metric], on confirm and explore."""
+    found = {}
+    for (role, name), split in itertools.product(doses, ("confirm", "explore")):
+        if split == "confirm" or name != "near two words":
+            edits = [scaled(role, alpha, sets[name]) for alpha in ALPHAS]
+            found[f"{split} {role} {name}"] = np.stack(
+                [read_edit(role, split, one, rows) for one in edits], 1
+            )
+    return found
+
+
+n_rows = [len(combined[split].questions) for split in ("confirm", "explore")]
+swept = kept(pair, "04_dose", sweep, *n_rows, fresh=RECOMPUTE)
 
 # %% [markdown]
-# How much of the random neurons' effect hangs on which ones were drawn? At the chosen α alone:
-
+# The chosen α; with it all draws of random neurons:
 
 # %%
+best = {}
+for role in members:
+    nearest, random = (swept[f"explore {role} {name}"] for name in ("nearest columns", "matched random"))
+    best[role] = ALPHAS[int((toward[role] * (nearest - random)[..., 1].mean(0)).argmax())]
+
+
 def read_draws(rows: list[int]) -> dict:
-    """The contrast with matched random neurons scaled, [prompt, draw]."""
+    """Log-odds and c with matched random neurons scaled, [prompt, draw, metric]."""
     found = {}
     for role in members:
-        edits = [scaled(role, best[role], neurons) for neurons in draws]
-        found[role] = contrasts(role, "confirm", edits, rows)
+        each = [read_edit(role, "confirm", scaled(role, best[role], neurons), rows) for neurons in matched]
+        found[role] = np.stack(each, axis=1)
     return found
 
 
-after = kept(pair, "04_draws", read_draws, len(whole["confirm"]), fresh=RECOMPUTE)
-by_draw = {}
-for role in members:
-    effect[role, "matched random"] = toward[role] * (after[role].mean(1) - before[role, "confirm"])
-    each = toward[role] * (after[role] - before[role, "confirm"][:, None])
-    each = [stats.ratio_of_means(one, whole["confirm"]).estimate for one in each.T]
-    by_draw[role] = ", ".join(f"{share:.0%}" for share in each)
+drawn = kept(pair, "04_draws", read_draws, n_rows[0], fresh=RECOMPUTE)
 
 # %% [markdown]
-# What the edits make of the difference, and how far the nearest columns go beyond each control:
+# What the edits make of the models' difference, how far the nearest columns go beyond each control (of the random neurons the mean of all draws), and P(stop):
 
 # %%
-share = {key: stats.ratio_of_means(values, whole["confirm"]) for key, values in effect.items()}
-beyond = {}
-for role, name in itertools.product(members, ("matched random", "near two words")):
-    difference = effect[role, "nearest columns"] - effect[role, name]
-    beyond[role, name] = stats.ratio_of_means(difference, whole["confirm"])
-display(Markdown("Share of the difference between the models that the edits make, on confirm:"))
-display(
-    pd.DataFrame({"made": share, "nearest columns beyond it": beyond})
-    .map(format, na_action="ignore")
-    .fillna("")
-)
-Markdown(
-    f"α is {best['base']:g} on the base and {best['distilled']:g} on the distilled model. "
-    f"The random neurons "
-    f"vary more between draws than the interval over prompts tells: {by_draw['base']} on the base, "
-    f"{by_draw['distilled']} on the distilled."
-)
-
-# %% [markdown]
-# $c$ is not P(stop): it can fall because "Wait" rises while stopping stays as likely as before. So P(stop) itself, at the same doses (matched random: one draw):
-
+effect, p_stop = {}, {}
+for role, name in doses:
+    values = swept[f"confirm {role} {name}"][:, ALPHAS.index(best[role])]
+    values = drawn[role].mean(1) if name == "matched random" else values
+    effect[role, name] = toward[role] * (values - after[role][:, 0])
+    odds = drawn[role][..., 0] if name == "matched random" else values[:, :1]
+    p_stop[role, name] = stats.bootstrap(expit(odds).mean(1))
+share, beyond, by_draw = {}, {}, {}
+for k, by in enumerate(("L", "c")):
+    for role, name in doses:
+        share[by, role, name] = stats.ratio_of_means(effect[role, name][:, k], gap[:, k])
+        ahead = effect[role, "nearest columns"] - effect[role, name]
+        if name != "nearest columns":
+            beyond[by, role, name] = stats.ratio_of_means(ahead[:, k], gap[:, k])
+    for role in members:
+        each = toward[role] * (drawn[role] - after[role][:, :1])[..., k]
+        each = [stats.ratio_of_means(one, gap[:, k]).estimate for one in each.T]
+        by_draw[by, role] = middle(np.array(each))
 
 # %%
-def read_stopping(rows: list[int]) -> dict:
-    """P(stop) at the last position of the confirm prompts, as they are and under each set's edits."""
-    found = {}
-    for (role, m), name in itertools.product(members.items(), ("before", *sets)):
-        lm = None if name == "before" else with_neurons(m, *scaled(role, best[role], sets[name]))
-        states = last_hidden(m, take(prompts[role, "confirm"], rows), lm=lm)
-        found[f"{role} {name}"] = logprobs_of(m, states, m.groups.stop).exp().sum(1)
-    return found
-
-
-p_stop = kept(pair, "04_stopping", read_stopping, len(whole["confirm"]), fresh=RECOMPUTE)
-stopping = pd.DataFrame(index=["before", *sets], columns=list(members), dtype=object)
-for role, name in itertools.product(members, stopping.index):
-    stopping.loc[name, role] = stats.bootstrap(p_stop[f"{role} {name}"])
-stopping.map(format)
+table = {
+    (role, name): {
+        "α": best[role],
+        "share in L": share["L", role, name],
+        "beyond it, L": beyond.get(("L", role, name), ""),
+        "share in c": share["c", role, name],
+        "beyond it, c": beyond.get(("c", role, name), ""),
+        "P(stop)": p_stop[role, name],
+    }
+    for role, name in doses
+}
+display(pd.DataFrame(table).T.map(format))
+lines = [f"{by}, {role}: {interval}" for (by, role), interval in by_draw.items()]
+Markdown(f"Share made by a draw of random neurons, median and middle 95 % of {N_DRAWS}: {'; '.join(lines)}.")
 
 # %%
 colours = {
@@ -775,62 +869,61 @@ colours = {
     "near two words": ("near two words", figures.THIRD),
     "matched random": ("random, one draw", figures.CONTROL),
 }
-panels = {f"{role}, {way}": {} for role, way in itertools.product(members, ways)}
-for role, way, name in sorted(doses, key=lambda one: list(colours).index(one[2])):
-    text, colour = colours[name]
-    panels[f"{role}, {way}"][text] = stats.bands(dose[role, way, name]), colour
 larger = findings.Rule("above", 0.1)
-reverse = {larger.verdict(interval) for (role, _), interval in beyond.items() if role == "distilled"}
+won = [larger.verdict(interval) == "holds" for key, interval in beyond.items() if key[0] == "L"]
+panels = {}
+for (k, row), role in itertools.product(enumerate(("log-odds", "c")), members):
+    series = panels[f"{role}", row] = {}
+    for name, (text, colour) in colours.items():
+        change = swept[f"confirm {role} {name}"][..., k] - after[role][:, :1, k]
+        series[text] = stats.bands(change), colour
 
 # %%
-made = share["base", "nearest columns"].estimate
 fig = figures.lines(
     panels,
     ALPHAS,
-    title=f"The edits make {made:.0%} of the difference on the base and "
-    + ("beat" if reverse == {"holds"} else "do not beat")
-    + " every control on the distilled",
-    xlabel="α (scaled) or β (added)",
-    ylabel="change of stop − Wait (nats)",
+    title=f"The nearest columns beat their controls in {sum(won)} of {len(won)} comparisons "
+    "by the log-odds of stopping",
+    xlabel="α",
+    ylabel=("change of the log-odds\nof stopping (nats)", "change of c (nats)"),
     zero=True,
+    rows=2,
 )
-figures.save_figure(fig, "04_dose", pair=pair.name, size=(11, 3.4), note=note)
+note = f"n = {len(gap)} combined prompts, confirm, plain"
+figures.save_figure(fig, "04_dose", pair=pair.name, note=note)
 
 # %% [markdown]
-# **Figure 7: dose and response.** Base: down is towards waiting. Distilled: up is towards stopping. Wine the nearest columns, dashed grey matched random neurons (one draw; the table above has the mean of several), indigo the nearest columns of two random words. "Scaled": one kind is silenced and the other multiplied by α; "added": β times the layer's average activation size is added to the wanted kind alone. Where the grey line falls with the wine one, as on the distilled model of `smol` at the largest α, part of the fall is due to so large a factor and not to where the columns point: that is why α is chosen beyond the random neurons.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Whether the change is of the wanted kind in the text: next.
-#
-# </details>
+# **Figure 5: dose and response of the nearest columns.** Base: down is towards waiting. Distilled: up is towards stopping. Wine the nearest columns, one kind silenced and the other multiplied by α; dashed grey one draw of matched random neurons, indigo the nearest columns of two random words. Where grey falls with wine, part of the fall is due to so large a factor and not to where the columns point: that is why α is chosen beyond the random neurons.
 
 # %% [markdown]
 # ### What do they write then?
 #
-# **Question.** With the α chosen above, held at every generated step, how do the answers to the confirm questions change? Chat template, at most `MAX_AFTER` new tokens. Metrics: length, stop rate, answers with a "wait", repetition (share of repeated 4-grams), right answers; all paired by prompt. **Control.** Matched random neurons under the same factors.
+# **Question.** With the edits held at every generated step, how do the answers to the confirm questions change? The nearest columns at the α chosen above, and the base's first stop writers silenced. Chat template, at most `MAX_AFTER` new tokens. Metrics: length, stop rate, answers with a "wait", repetition (share of repeated 4-grams), right answers; all paired by prompt. **Control.** Matched random neurons under the same factors, one draw of each: a draw costs a generation.
 
 # %%
 asked = [question for question in questions if question.split == "confirm"][:N_AFTER]
 how, ids = dict(form="template", fresh=RECOMPUTE), [question.id for question in asked]
+states = {(role, name): scaled(role, best[role], sets[name]) for role in members for name in list(sets)[:2]}
+silent = {f"{first} × 0": leaders[:1], "first three × 0": leaders}
+silent["three random × 0"] = rivals["base", "draw 0"][:3]
+states |= {("base", name): (NeuronEdit(neurons, factor=0.0),) for name, neurons in silent.items()}
 
 
-def edited_answers(m, name: str) -> pd.DataFrame:
-    """Answers of a model with one set of neurons edited at every step."""
-    edits = scaled(m.role, best[m.role], sets[name])
-    description = f"{m.role}: {[(edit.factor, sorted(edit.neurons)) for edit in edits]}"
-    change = Change(description, with_neurons(m, *edits))
-    stored = f"04_{m.role}_{name.split()[0]}"
-    return answers(pair, m, asked, max_new_tokens=MAX_AFTER, change=change, name=stored, **how)
+def edited_answers(m, name: str, edits: tuple[NeuronEdit, ...]) -> pd.DataFrame:
+    """Answers of a model with some neurons edited at every step."""
+    change = Change(f"{m.role}: {[(edit.factor, sorted(edit.neurons)) for edit in edits]}")
+    stored = f"04_{m.role}_{name.removesuffix(' × 0').replace(' ', '_')}"
+    with weights.edited_weights(m, *edits):
+        return answers(pair, m, asked, max_new_tokens=MAX_AFTER, change=change, name=stored, **how)
 
 
 answered = {}
 for role, m in members.items():
     every = answers(pair, m, questions, max_new_tokens=MAX_NEW_TOKENS, **how)
     answered[role, "before"] = cut_short(m, every.loc[ids], asked, MAX_AFTER, opened=m.thinks)
-    for name in ("nearest columns", "matched random"):
-        answered[role, name] = edited_answers(m, name)
+answered |= {
+    (role, name): edited_answers(members[role], name, edits) for (role, name), edits in states.items()
+}
 
 # %% [markdown]
 # Means over questions:
@@ -844,65 +937,56 @@ measures = {
     "right": "right answers",
 }
 means = {key: frame[list(measures)].astype(float).mean() for key, frame in answered.items()}
-pd.DataFrame(means).rename(index=measures).round(3)
+pd.DataFrame(means).rename(index=measures).T.round(3)
 
 # %%
 longer = {}
 for role in members:
     lengths = [answered[role, name]["length"] for name in ("nearest columns", "matched random")]
     longer[role] = stats.paired(*lengths)
-colours = {(role, "before"): figures.PALE for role in members}
-colours |= {(role, "nearest columns"): figures.ROLE[role] for role in members}
-colours |= {(role, "matched random"): figures.CONTROL for role in members}
-panels = {}
-for column, name in measures.items():
-    panels[name] = [
-        (f"{role}: {state}", stats.bootstrap(frame[column].astype(float)), colours[role, state])
-        for (role, state), frame in answered.items()
-    ]
-
+one_off = answered["base", f"{first} × 0"]
+stops = stats.share(one_off["stopped"])
 
 # %%
-def compared(interval: stats.Interval) -> str:
-    """How lengths under the edits compare with those under random neurons."""
-    if interval.low > 0:
-        return "longer"
-    return "shorter" if interval.high < 0 else "not clearly different"
-
-
-title = f"Length beside random neurons: base {compared(longer['base'])}, "
+colours = {"before": figures.BASE, f"{first} × 0": figures.WAIT, "first three × 0": figures.THIRD}
+colours |= {
+    "three random × 0": figures.CONTROL,
+    "nearest columns": figures.PALE,
+    "matched random": figures.CONTROL,
+}
+panels = {}
+for column_name in ("length", "stopped", "repetition"):
+    panels[measures[column_name]] = [
+        (name, stats.bootstrap(answered["base", name][column_name].astype(float)), colour)
+        for name, colour in colours.items()
+    ]
 fig = figures.interval_rows(
     panels,
-    title=title + f"distilled {compared(longer['distilled'])}",
-    unit="mean over questions: tokens on the left, else a share",
+    title=f"With {first} silenced {stops.estimate:.0%} of the base's answers still stop",
+    unit=("tokens", "share of answers", "share of 4-grams"),
 )
-note = f"n = {len(asked)} questions, confirm, template"
-figures.save_figure(fig, "04_behaviour", pair=pair.name, size=(11, 3.2), note=note)
+note = f"n = {len(asked)} questions, confirm, template, at most {MAX_AFTER} tokens"
+figures.save_figure(fig, "04_behaviour", pair=pair.name, size=(9.5, 3.2), note=note)
 
 # %% [markdown]
-# **Figure 8: behaviour before and after.** Each panel has its own scale. Pink before, blue and orange with the chosen neurons edited, grey squares with matched random neurons; 95 % bootstrap over prompts. The random set is one draw of each.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Whether a longer text reasons. Repetition and right answers beside length are there to tell loops from thought, and the transcripts below.
-#
-# </details>
+# **Figure 6: the base's answers with its stop writers silenced.** Means with 95 % bootstrap over questions: length, stop rate, repetition. Blue unedited; wine and indigo the first neuron and the first three at 0; pink the nearest columns (stop × 0, Wait × α); grey squares matched random neurons under the same factors, one draw.
 
 # %% [markdown]
 # Three texts of each model, before and after:
 
 # %%
-for role in members:
-    states = {name: frame["text"] for (one, name), frame in answered.items() if one == role}
-    differs = states["nearest columns"] != states["before"]
-    ids = list(differs[differs].index[:: max(1, differs.sum() // 3)][:3]) or list(differs.index[:3])
-    share_changed = f"{differs.mean():.0%} of the texts changed"
-    display(Markdown(f"**{role}**: {share_changed}. Three of them, in fixed order:"))
-    for name in ids:
-        texts = {"question": answered[role, "before"].loc[name, "question"]}
-        texts |= {state: repr(text[name])[1:-1] for state, text in states.items()}
-        display(pd.DataFrame({"": texts}))
+after_edit = {"base": "first three × 0", "distilled": "nearest columns"}
+for role, edit in after_edit.items():
+    texts = {name: frame["text"] for (one, name), frame in answered.items() if one == role}
+    differs = texts[edit] != texts["before"]
+    some = list(differs[differs].index[:: max(1, differs.sum() // 3)][:3]) or list(differs.index[:3])
+    display(
+        Markdown(f"**{role}**, {edit}: {differs.mean():.0%} of the texts changed. Three, in fixed order:")
+    )
+    for name in some:
+        said = {"question": answered[role, "before"].loc[name, "question"]}
+        said |= {state: repr(text[name])[1:-1][:400] for state, text in texts.items()}
+        display(pd.DataFrame({"": said}))
 
 # %% [markdown]
 # The parts of the rule, and what stands beside them:
@@ -914,27 +998,41 @@ rules = [
     findings.Part(f"(a) words with less near columns, {' '.join(key)}", interval, nearer)
     for key, interval in above.items()
 ]
-rules += [
-    findings.Part(f"(b) {role}, beyond {other[name]}", interval, larger)
-    for (role, name), interval in beyond.items()
-]
+of = {
+    by: [
+        findings.Part(f"(b) {role}, beyond {other[name]}{', log-odds' * (by == 'L')}", interval, larger)
+        for (one, role, name), interval in beyond.items()
+        if one == by
+    ]
+    for by in ("c", "L")
+}
+rules += of["c"]
 rules += [
     findings.Part("(c) tokens longer than with random neurons, base", longer["base"], above_0),
     findings.Part("(c) the same, distilled", longer["distilled"], below_0),
 ]
 
 # %%
-states = {"before": "before", "nearest columns": "after", "matched random": "matched random, one draw"}
 details = {}
-for role, (name, state) in itertools.product(members, states.items()):
-    details[f"P(stop), {role}, {state}"] = stopping.loc[name, role]
+for role, name in doses:
+    details[f"P(stop), {role}, {name}"] = p_stop[role, name]
 for role in members:
-    details[f"half of the difference, in the order of direct contribution, {role}"] = half_at[role]
-for count, interval in few.items():
-    details[f"share made by silencing the first {count} of the base in that order"] = interval
-details["these neurons, layer and index"] = ", ".join(map(label, top))
-details["share of the difference that they write themselves"] = direct
-details["single draws of matched random neurons, base"] = by_draw["base"]
+    details[f"P(stop), {role}, before"] = p_before[role]
+    details[f"share that draws of matched random neurons make, {role}, middle 95 %"] = by_draw["c", role]
+    details[f"the same in the log-odds, {role}"] = by_draw["L", role]
+details["first stop writers of the base, layer and index"] = ", ".join(
+    map(label, rivals["base", "by L"][:10])
+)
+for k, count in enumerate(COUNTS[:3]):
+    details[f"share of the log-odds' difference made by silencing the first {count}"] = made["base", "by L"][
+        0
+    ][k]
+    details[f"the same by matched random neurons, {count}"] = spread["base"][0][k]
+    details[f"share of c's difference made by silencing the first {count}"] = made["base", "by L"][1][k]
+    details[f"P(stop) with the first {count} silenced"] = made["base", "by L"][2][k]
+for count in (1, 3, 10):
+    details[f"share that the first {count} carry across, into the base"] = carried["base", count]
+details["stop rate of the base's answers with the first silenced"] = stops
 
 # %%
 edits_made = f"stop neurons × 0 and Wait neurons × {best['base']:g}"
@@ -944,15 +1042,20 @@ F13 = findings.record(
     notebook="04_value_vectors",
     quantity=f"share of the between-model difference in stop − Wait made on the base, {edits_made}",
     unit="of the difference",
-    interval=share["base", "nearest columns"],
+    interval=share["c", "base", "nearest columns"],
     rules=rules,
+    stopping=of["L"],
     control=(
         f"matched random neurons, same factors, mean of {N_DRAWS} draws",
-        share["base", "matched random"],
+        share["c", "base", "matched random"],
     ),
     details=details,
 )
-Markdown(findings.sentence(F13))
+differs = ""
+if F13["stopping"]["verdict"] != F13["verdict"]:
+    short = [part.name for part in rules if part.verdict != "holds"]
+    differs = f"The odds look at (b) alone; of the claim's own parts these do not hold: {'; '.join(short)}."
+Markdown("\n\n".join(filter(None, (findings.sentence(F13), findings.as_markdown(differs)))))
 
 # %% [markdown]
 # ## F14 · Is the stop token a sum of other tokens?
@@ -1027,7 +1130,7 @@ fig = figures.lines(
 figures.save_figure(fig, "04_combination", pair=pair.name, note=f"null: {n_words} random words")
 
 # %% [markdown]
-# **Figure 9: a token as a sum of few others.** Black the stop token, dashed grey random words with 95 % bootstrap over words.
+# **Figure 7: a token as a sum of few others.** Black the stop token, dashed grey random words with 95 % bootstrap over words.
 
 # %% [markdown]
 # <details><summary>What it does not show</summary>
@@ -1039,27 +1142,30 @@ figures.save_figure(fig, "04_combination", pair=pair.name, note=f"null: {n_words
 # %% [markdown]
 # ## Try it
 #
-# Scale the columns nearest to stop and Wait, and see the next token at once; the button writes before and after. Figures 7 and 8 are the same for readers without a kernel.
+# Scale the base's first three stop writers and the columns nearest to Wait, and see the next token at once; the button writes before and after. Figures 4 and 6 are the same for readers without a kernel.
 
 # %%
-near_stop, near_wait = ({role: chosen[role, kind] for role in members} for kind in ("stop", "Wait"))
-explorers.neurons_explorer(pair, near_stop, near_wait)
+near_wait = {role: chosen[role, "Wait"] for role in members}
+explorers.neurons_explorer(pair, dict.fromkeys(members, leaders), near_wait)
 
 # %% [markdown]
 # ## Takeaway
 
 # %%
-still = "although it is as strong there: it carries stopping in both models, not their difference"
-still = still if as_strong else "where it is weaker"
-shorter = "shortens" if longer["distilled"].high < 0 else "does not shorten"
-more = "more" if F14["verdict"] == "holds" else "not clearly more"
+across_one, p_base = carried["base", 1], p_before["base"].estimate
+alike = float(fires["distilled after an answer"][:, 0].mean() / fires["base after an answer"][:, 0].mean())
+hangs = f"Stopping hangs on few neurons of the base: without one, {first}, P(stop) after an answer falls"
+hangs += f" from {p_base:.2f} to {p_first:.2f}, and {stops.estimate:.0%} of its answers still stop."
+alone = f"No single neuron holds the base's stopping: silencing {first} does no more than random ones."
+origin = "does not make" if across_one.high < 0.5 else "may or may not make"
+origin = ("makes" if across_one.low > 0.5 else origin) + " most of the models' difference"
+points = "also" if F13["stopping"]["verdict"] == "holds" else "not reliably"
 Markdown(
-    f"Fine-tuning moved the average weight matrix by {F12['estimate']:.1%} of its size, in few directions. "
-    f"Switching off {first} takes the base {few[COUNTS[0]].estimate:.0%} of the way to the distilled model "
-    f"in stopping against waiting, {still}. "
-    "Scaling whole groups of neurons moves the base's next token, but the reverse "
-    f"{shorter} the distilled model's answers; and the stop token is a mixture of other tokens {more} than "
-    "ordinary words are."
+    f"{hangs if strong else alone} This neuron {origin}: in the distilled it fires {alike:.2f} times as "
+    f"strongly, and with that activation the base goes {across_one.estimate:.0%} of the way in the log-odds "
+    f"of stopping, with those of the first ten {carried['base', 10].estimate:.0%}. Fine-tuning moved the "
+    f"average matrix by {F12['estimate']:.1%} of its size; columns that point at the stop token or at Wait "
+    f"{points} move stopping beyond their controls in both."
 )
 
 # %% [markdown]
