@@ -13,7 +13,7 @@
 #
 # **Claim.** Under test: attribution patching on the last token finds the components that decide; replacing layers step by step turns one model into the other; replacing a single layer does next to nothing. What holds on this pair, by c and by the log-odds of stopping, is printed below the set-up.
 #
-# **Evidence.** The first-order estimate beside exact patching, node by node (figure 2); layers taken one by one and one at a time, beside noise of the same singular values (figures 4 and 5); each model's stream in the other's layers (figure 8).
+# **Evidence.** The first-order estimate beside exact patching, node by node (figure 2); layers taken one by one and one at a time, beside noise of the same singular values (figures 4 and 5); each model's stream in the other's layers (figure 7).
 #
 # **Caveat.** Patching tells what a component does in the place of another run's value, which no text may ever bring about; and components that stand in for each other look idle one by one. So single swaps stand beside all-but-one swaps. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
 #
@@ -102,6 +102,7 @@ def contrast(member):
 
 
 METRICS = {"log-odds": stop_odds, "c": contrast}
+BY = {"log-odds": ", by the log-odds", "c": ""}  # in names of what is measured
 
 
 def both(member):
@@ -209,25 +210,23 @@ columns = {kind: [k for k, node in enumerate(nodes) if node.kind == kind] for ki
 # %%
 def effects(metric: str, role: str, run: str, rows: list[int], split: str = "confirm"):
     """Estimated effects of every node of a model, patched from another run."""
-    member, prompts = members[role], take(texts[role, split], rows)
-    source = source_of(role, run, split, rows)
-    return patching.attribution_patching(member, prompts, source, METRICS[metric](member))
+    member, source = members[role], source_of(role, run, split, rows)
+    return patching.attribution_patching(
+        member, take(texts[role, split], rows), source, METRICS[metric](member)
+    )
 
 
 def estimate(rows: list[int]) -> dict:
-    """Effects on the log-odds of heads by run, [prompt, layer, head]; of the first run those of all nodes on both
-    metrics, [prompt, node]."""
+    """Effects of heads on the log-odds by run, [prompt, layer, head]; of nodes by metric, [prompt, node]."""
     itself = vars(effects("log-odds", "base", "itself", rows)).values()
     assert max(float(part.abs().max()) for part in itself) < 1e-3, "itself must change nothing"
-    other = {name: effects("log-odds", *run, rows) for name, run in [*RUNS.items()][1:]}
-    every = {
-        f"{metric}, {split}": effects(metric, "distilled", "other model", rows, split)
-        for metric in METRICS
-        for split in combined
-    }
-    by_run = {"distilled ← base": every["log-odds, confirm"]} | other
-    by_node = {name: effect.of(nodes) for name, effect in every.items()}
-    return {name: effect.head for name, effect in by_run.items()} | by_node
+    found = {name: effects("log-odds", *run, rows) for name, run in [*RUNS.items()][1:]}
+    every = {}
+    for metric, split in itertools.product(METRICS, combined):
+        every[f"{metric}, {split}"] = effects(metric, "distilled", "other model", rows, split)
+    found["distilled ← base"] = every["log-odds, confirm"]
+    of_nodes = {name: effect.of(nodes) for name, effect in every.items()}
+    return {name: effect.head for name, effect in found.items()} | of_nodes
 
 
 n_prompts = [len(texts["base", split]) for split in combined]
@@ -301,12 +300,12 @@ estimated_few = {metric: estimated[f"{metric}, confirm"][:N_EXACT] for metric in
 mean_estimate = {metric: found.mean(0) for metric, found in estimated_few.items()}
 mean_exact = {metric: found.mean(0) for metric, found in exact.items()}
 agreement, slope, size = {}, {}, {}
-for metric, group in ((metric, name) for metric in METRICS for name in groups[metric]):
-    some = groups[metric][group]
-    pairs = mean_estimate[metric][some], mean_exact[metric][some]
-    agreement[metric, group] = stats.correlation(*pairs)
-    slope[metric, group] = float(np.prod(pairs, axis=0).sum() / max((pairs[0] ** 2).sum(), 1e-12))
-    size[metric, group] = np.abs(exact[metric][:, some]).mean(1)
+for key in [(metric, group) for metric in METRICS for group in groups[metric]]:
+    metric, some = key[0], groups[key[0]][key[1]]
+    estimates, effects_of = mean_estimate[metric][some], mean_exact[metric][some]
+    agreement[key] = stats.correlation(estimates, effects_of)
+    slope[key] = float((estimates * effects_of).sum() / max((estimates**2).sum(), 1e-12))
+    size[key] = np.abs(exact[metric][:, some]).mean(1)
 
 # %% [markdown]
 # Both metrics in one table, and the ten nodes of largest estimate on the log-odds of stopping.
@@ -329,7 +328,7 @@ display(correlations, by_node.iloc[groups["log-odds"]["top"][:10]].round(3))
 def parts_of(metric: str) -> list[findings.Part]:
     """The two parts of F15 by one metric."""
     ahead = stats.paired(size[metric, "top"], size[metric, "random"])
-    by = "" if metric == "c" else ", by the log-odds"
+    by = BY[metric]
     a, b = "(a) correlation, top and random nodes", "(b) mean exact size, top minus random, nats"
     return [
         findings.Part(f"{a}{by}", agreement[metric, "both"], findings.Rule("above", 0.8)),
@@ -338,7 +337,7 @@ def parts_of(metric: str) -> list[findings.Part]:
 
 
 details = {}
-for metric, by in (("c", ""), ("log-odds", ", by the log-odds")):
+for metric, by in BY.items():
     top = groups[metric]["top"]
     strongest = top[np.abs(mean_exact[metric][top]).argmax()]
     details[f"largest single node{by}"] = str(nodes[strongest])
@@ -378,10 +377,10 @@ def compared_verdicts(entry: dict) -> str:
     if by_odds == entry["verdict"]:
         return f"{entry['id']}: {by_odds}, by c as by the log-odds of stopping."
     both_parts = zip(entry["rules"], entry["stopping"]["rules"], strict=True)
-    apart = [other["name"] for own, other in both_parts if own["verdict"] != other["verdict"]]
+    other = [odds["name"] for own, odds in both_parts if own["verdict"] != odds["verdict"]]
     return (
-        f"{entry['id']}: {entry['verdict']} by c, {by_odds} by the log-odds of stopping; other verdicts in "
-        f"{'; '.join(apart)}. The log-odds count what moves a new line or any other token, c only stop and Wait."
+        f"{entry['id']}: {entry['verdict']} by c, {by_odds} by the log-odds of stopping; they part in "
+        f"{'; '.join(other)}. c sees only stop and Wait, the log-odds also what moves a new line."
     )
 
 
@@ -389,25 +388,22 @@ Markdown(compared_verdicts(F15))
 
 
 # %%
-def dots(label: str, metric: str, group: str, colour: str) -> tuple:
-    """The dots of some nodes."""
-    some = groups[metric][group]
-    return label, mean_estimate[metric][some], mean_exact[metric][some], colour
+LOOKS = {"random": ("random nodes", figures.CONTROL), "top": ("top of explore", figures.WAIT)}
+LOOKS |= {"streams": ("one depth each", figures.THIRD)}
 
 
-def top_and_random(metric: str) -> list[tuple]:
-    """The dots of both groups."""
-    return [
-        dots("random nodes", metric, "random", figures.CONTROL),
-        dots("top of explore", metric, "top", figures.WAIT),
-    ]
+def dots(metric: str, *names: str) -> list[tuple]:
+    """The dots of some groups of nodes."""
+    found = mean_estimate[metric], mean_exact[metric]
+    some = {name: [values[groups[metric][name]] for values in found] for name in names}
+    return [(LOOKS[name][0], *values, LOOKS[name][1]) for name, values in some.items()]
 
 
 r = {key: f"r = {value.estimate:.2f}" for key, value in agreement.items()}
 panels = {
-    f"MLPs and heads, {r['log-odds', 'both']}": top_and_random("log-odds"),
-    f"streams, {r['log-odds', 'streams']}": [dots("one depth each", "log-odds", "streams", figures.THIRD)],
-    f"c: MLPs and heads, {r['c', 'both']}": top_and_random("c"),
+    f"MLPs and heads, {r['log-odds', 'both']}": dots("log-odds", "random", "top"),
+    f"streams, {r['log-odds', 'streams']}": dots("log-odds", "streams"),
+    f"c: MLPs and heads, {r['c', 'both']}": dots("c", "random", "top"),
 }
 verb = "overstates" if slope["log-odds", "both"] < 1 else "understates"
 title = f"The estimate {verb} effects on stopping: a nat of it is {slope['log-odds', 'both']:.2f} nats"
@@ -423,15 +419,9 @@ figures.save_figure(fig, "05_estimate_and_exact", pair=pair.name, note=f"means, 
 # %%
 KINDS = {"attention": "attention", "mlp": "MLP"}
 lead = max(parts, key=lambda node: abs(on_explore["log-odds"][nodes.index(node)]))
-lead_effect = mean_exact["log-odds"][nodes.index(lead)]
 difference = by_metric((before["base", "confirm"] - before["distilled", "confirm"])[: len(few["base"])])
 whole_few = difference["log-odds"].mean()
-Markdown(
-    f"The largest estimate on explore is that of layer {lead.layer}'s {KINDS[lead.kind]}; the base's output "
-    f"put in its place moves the distilled model by {lead_effect:+.1f} of {whole_few:.1f} nats."
-)
-
-# %%
+share = mean_exact["log-odds"][nodes.index(lead)] / whole_few
 panels = {
     name: {
         "exact": (stats.bands(exact["log-odds"][:, columns[kind]]), figures.DISTILLED),
@@ -439,7 +429,6 @@ panels = {
     }
     for kind, name in KINDS.items()
 }
-share = lead_effect / whole_few
 title = f"The output of one layer's {KINDS[lead.kind]} brings back {share:.0%} of the difference in stopping"
 ylabel = "effect on log-odds (nats)"
 fig = figures.lines(panels, layers, title=title, xlabel="layer", ylabel=ylabel, zero=True)
@@ -520,7 +509,7 @@ measured = kept(pair, "05_gradual", read_paths, n_read, fresh=RECOMPUTE)
 falls = {path: by_metric(at_base["confirm"][:, None] - found) for path, found in measured.items()}
 
 # %% [markdown]
-# How much of the difference do the first stage and half of the layers make? Of the noise the least and the most of its draws.
+# How much of the difference does half of the layers make, by order, and how much does noise in them?
 
 
 # %%
@@ -531,14 +520,8 @@ def made_by(path: str, stage: int, metric: str = "log-odds") -> stats.Interval:
 
 middle_stage = len(stages) // 2
 half = stages[middle_stage]
-asked_stages = dict.fromkeys((1, middle_stage))
-table = {}
-for stage, metric in itertools.product(asked_stages, METRICS):
-    by_noise = [made_by(draw, stage, metric).estimate for draw in draws]
-    column = {path: f"{made_by(path, stage, metric):.2f}" for path in orders}
-    spread = f"{min(by_noise):.2f} to {max(by_noise):.2f}"
-    table[f"{stages[stage]} layers", metric] = column | {f"noise, {N_NOISE} draws": spread}
-pd.DataFrame(table)
+at_half = {metric: {path: made_by(path, middle_stage, metric) for path in paths} for metric in METRICS}
+pd.DataFrame(at_half).map("{:.2f}".format)
 
 # %% [markdown]
 # The log-odds of stopping, c and P(stop) along the way: they need not move together.
@@ -547,21 +530,24 @@ pd.DataFrame(table)
 COLOURS = {"from the bottom": figures.WAIT, "from the top": figures.THIRD, "at random": figures.STOP}
 
 
-def curves(read_off) -> dict:
-    """One line an order, and one a draw of noise, of what is read off both metrics."""
-    lines = {path: (stats.bands(read_off(by_metric(measured[path]))), COLOURS[path]) for path in orders}
-    noise = [read_off(by_metric(measured[draw])).mean(0) for draw in draws]
-    return lines | {"noise": (np.array(noise), figures.CONTROL)}
-
-
-panels = {
-    "": curves(lambda found: found["log-odds"]),
-    ("", 1): curves(lambda found: found["c"]),
-    ("", 2): curves(lambda found: expit(found["log-odds"])),
+SHOWN = {
+    "log-odds of stopping": lambda found: found[..., 0],
+    "c": lambda found: found[..., 1],
+    "P(stop)": lambda found: expit(found[..., 0]),
 }
 
+
+def curves(read_off) -> dict:
+    """One line an order, and one a draw of noise, of what is read off both metrics."""
+    lines = {path: (stats.bands(read_off(measured[path])), COLOURS[path]) for path in orders}
+    noise = np.array([read_off(measured[draw]).mean(0) for draw in draws])
+    return lines | {"noise": (noise, figures.CONTROL)}
+
+
+panels = {("", row): curves(read_off) for row, read_off in enumerate(SHOWN.values())}
+
 # %%
-upper, lower = (made_by(path, middle_stage).estimate for path in ("from the top", "from the bottom"))
+upper, lower = (at_half["log-odds"][path].estimate for path in ("from the top", "from the bottom"))
 relation = "more" if upper > lower else "less"
 title = (
     f"The upper half of the layers makes {upper:.0%} of the difference in stopping, {relation} than the lower"
@@ -586,54 +572,45 @@ figures.save_figure(fig, "05_gradual", pair=pair.name, size=(7, 7.4), note=note_
 
 # %%
 answered = {role: combined["confirm"].prompts(m, "template")[:n_read] for role, m in members.items()}
-n_half = half or 1
-hybrids = {"base": [], "upper half": orders["from the top"][:n_half]}
-hybrids |= {"lower half": orders["from the bottom"][:n_half], "all layers": list(layers)}
 
 
 def read_template(rows: list[int]) -> dict:
-    """Both metrics in the template, [prompt, metric], of hybrids and of the distilled model."""
-    found = {"distilled": read_both(pair.distilled, take(answered["distilled"], rows))}
-    for name, taken in hybrids.items():
-        with swapped(pair, "base", taken) as hybrid:
-            found[name] = read_both(hybrid, take(answered["base"], rows))
-    return found
+    """Both metrics in the template: along two paths, [prompt, stage, metric], and of the distilled model."""
+    found = {path: along(path, take(answered["base"], rows)) for path in ("from the top", "from the bottom")}
+    return found | {"distilled": read_both(pair.distilled, take(answered["distilled"], rows))}
+
+
+def halves_of(found: dict) -> dict[str, np.ndarray]:
+    """Both metrics of the models and three hybrids, [prompt, metric]."""
+    top, bottom = found["from the top"], found["from the bottom"]
+    halves = {"upper half": top[:, middle_stage], "lower half": bottom[:, middle_stage]}
+    return {"base": top[:, 0], **halves, "all layers": top[:, -1], "distilled": found["distilled"]}
 
 
 template = kept(pair, "05_template", read_template, n_read, fresh=RECOMPUTE)
-
-# %%
-plain = {"base": at_base["confirm"], "distilled": before["distilled", "confirm"][:n_read]}
-for name, path, stage in (
-    ("upper half", "from the top", middle_stage),
-    ("lower half", "from the bottom", middle_stage),
-    ("all layers", "from the top", -1),
-):
-    plain[name] = measured[path][:, stage]
-by_form = {}
-for form, found in {"plain": plain, "template": template}.items():
-    for metric in METRICS:
-        by_form[form, metric] = {
-            k: stats.bootstrap(by_metric(found[k])[metric]) for k in (*hybrids, "distilled")
-        }
-    by_form[form, "P(stop)"] = {k: stats.bootstrap(expit(found[k][:, 0])) for k in (*hybrids, "distilled")}
-display(pd.DataFrame(by_form).map("{:.2f}".format))
+plain = measured | {"distilled": before["distilled", "confirm"][:n_read]}
+forms = {"plain": halves_of(plain), "template": halves_of(template)}
+by_form = {
+    (form, name): {hybrid: f"{stats.bootstrap(read_off(both_of)):.2f}" for hybrid, both_of in found.items()}
+    for form, found in forms.items()
+    for name, read_off in SHOWN.items()
+}
+display(pd.DataFrame(by_form))
 
 # %% [markdown]
 # What changes?
 
 # %%
-gaps = {
-    form: stats.paired(found["base"][:, 0], found["distilled"][:, 0])
-    for form, found in (("plain", plain), ("template", template))
-}
-by_layers = stats.paired(template["base"][:, 0], template["all layers"][:, 0])
-smaller = "smaller than" if gaps["template"].high < gaps["plain"].low else "not clearly other than"
-larger = max(("upper half", "lower half"), key=lambda k: (template["base"] - template[k])[:, 0].mean())
+gaps = {form: (found["base"] - found["distilled"])[:, 0] for form, found in forms.items()}
+lost = stats.paired(gaps["plain"], gaps["template"])
+relation = "fewer" if lost.low > 0 else "more" if lost.high < 0 else "not clearly fewer or more"
+falls_there = {name: (forms["template"]["base"] - f)[:, 0] for name, f in forms["template"].items()}
+larger = max(("upper half", "lower half"), key=lambda name: falls_there[name].mean())
 Markdown(
-    f"In the template the base's log-odds of stopping are {gaps['template']} nats above the distilled model's, "
-    f"{smaller} in plain form ({gaps['plain']}). All layers taken, in the base's template, make {by_layers} "
-    f"nats; the rest is what the template of the distilled model itself does. Of the halves the {larger} does more."
+    "In the template the base's log-odds of stopping are "
+    f"{stats.bootstrap(gaps['template'])} nats above the distilled model's, {relation} than in plain form "
+    f"(by {lost}). All layers taken, in the base's template, make {stats.bootstrap(falls_there['all layers'])} "
+    f"nats; the rest is what the distilled model's own template does. Of the halves the {larger} does more."
 )
 
 # %% [markdown]
@@ -715,27 +692,24 @@ best = {metric: int(np.abs(single["explore"][metric].mean(0)).argmax()) for metr
 # %%
 def parts_of_swaps(metric: str) -> list[findings.Part]:
     """The parts of F16 by one metric."""
-    by = "" if metric == "c" else ", by the log-odds"
+    by, half_of, quarter = BY[metric], findings.Rule("below", 0.5), findings.Rule("below", 0.25)
     gradual = [
-        findings.Part(
-            f"(a) largest of {N_STEPS} stages {path}{by}",
-            largest_stage(path, metric),
-            findings.Rule("below", 0.5),
-        )
+        findings.Part(f"(a) largest of {N_STEPS} stages {path}{by}", largest_stage(path, metric), half_of)
         for path in orders
     ]
     alone = one_layer[metric][best[metric]]
-    return [*gradual, findings.Part(f"(b) the best single layer{by}", alone, findings.Rule("below", 0.25))]
+    return [*gradual, findings.Part(f"(b) the best single layer{by}", alone, quarter)]
 
 
+# %%
 details = {}
-for metric, by in (("c", ""), ("log-odds", ", by the log-odds")):
+for metric, by in BY.items():
     details |= {
         f"all layers{by}": share_of(together, metric),
         f"sum of all single layers{by}": summed[metric],
     }
     for path in ("from the bottom", "from the top"):
-        details[f"half of the layers {path}{by}"] = made_by(path, middle_stage, metric)
+        details[f"half of the layers {path}{by}"] = at_half[metric][path]
 for stage in dict.fromkeys((0, 1, middle_stage, -1)):
     p_stop = stats.bootstrap(expit(measured["from the top"][:, stage, 0]))
     details[f"P(stop), the upper {stages[stage]} layers taken"] = p_stop
@@ -824,8 +798,8 @@ def distance(name: str, point: int) -> stats.Interval:
 
 half_way, at_end = distance("distilled", n_layers // 2), distance("distilled", n_layers)
 Markdown(
-    f"The streams differ by {half_way:.0%} of their length half way and {at_end:.0%} at the end; the base's on "
-    f"shuffled words by {distance('shuffled', n_layers // 2):.0%} and {distance('shuffled', n_layers):.0%}."
+    f"The streams differ by {half_way:.0%} of their length half way and {at_end:.0%} at the end; the base's "
+    f"on shuffled words by {distance('shuffled', n_layers // 2):.0%}, {distance('shuffled', n_layers):.0%}."
 )
 
 # %% [markdown]
@@ -852,34 +826,17 @@ total = {kind: exact["log-odds"][:, columns[kind]] for kind in KINDS}
 # %%
 layer_direct, layer_total = (sum(found[kind].mean(0) for kind in KINDS) for found in (direct, total))
 ranks = stats.correlation(layer_direct, layer_total, ranks=True)
+verb = "build on" if abs(layer_total.sum()) > abs(layer_direct.sum()) else "undo"
 Markdown(
     f"Rank correlation over layers {ranks}. Summed over layers the direct effects are "
-    f"{layer_direct.sum():+.1f} nats, the total ones {layer_total.sum():+.1f}."
+    f"{layer_direct.sum():+.1f} nats, the total ones {layer_total.sum():+.1f}: all in all, later layers "
+    f"{verb} what a layer writes."
 )
-
-# %%
-panels = {
-    name: {
-        "total (patched)": (stats.bands(total[kind]), figures.DISTILLED),
-        "direct (written)": (stats.bands(direct[kind]), figures.BASE),
-    }
-    for kind, name in KINDS.items()
-}
-verb = "build on" if abs(layer_total.sum()) > abs(layer_direct.sum()) else "undo"
-title = f"All in all, later layers {verb} what a layer writes"
-fig = figures.lines(
-    panels, layers, title=title, xlabel="layer", ylabel="effect on log-odds (nats)", zero=True
-)
-note = f"{note_few}; base's against distilled's"
-figures.save_figure(fig, "05_direct_and_total", pair=pair.name, note=note)
-
-# %% [markdown]
-# **Figure 7: what a layer writes, and what comes of it.** Blue the direct difference, orange the total effect of patching that output at the last token. Where the orange line is nearer to zero than the blue, later layers undo what was written; where it is further, they build on it.
 
 # %% [markdown]
 # ### A shared readout, fed differently?
 #
-# **Question.** Where along the depth does it become decided, and by whom: by what a layer is fed, or by the layers that read it? Each model's stream replaces the other's at one depth, at the last token only, at all earlier positions only, or everywhere; the layers above are the other model's own. Metric: share of the difference in the log-odds of stopping. **Rule, written before the result.** At two thirds of the depth a stream counts as *read alike* by both models' last third if the other model's answer to it, with its whole interval, is nearer to its owner's answer than to the reader's own: a share above a half. If that is so in both directions, the readout is shared and only what it is fed differs. **Control.** A model's own stream changes nothing (asserted).
+# **Question.** Where along the depth does it become decided, and by whom: by what a layer is fed, or by the layers that read it? Each model's stream replaces the other's at one depth, at the last token only, at all earlier positions only, or everywhere; the layers above are the other model's own. Metric: share of the difference in the log-odds of stopping. **Rule, set after a first look at these curves.** At two thirds of the depth a stream counts as *read alike* by both models' last third if the other model's answer to it, with its whole interval, is nearer to its owner's answer than to the reader's own: a share above a half. If that is so in both directions, the readout is shared and only what it is fed differs. **Control.** A model's own stream changes nothing (asserted).
 
 # %%
 PLACES = {"all": "all positions", "last": "last token only", "earlier": "all but the last"}
@@ -917,7 +874,8 @@ def carried(into: str, where: str, metric: str = "log-odds") -> list[stats.Inter
 
 def half_carried(into: str, metric: str = "log-odds") -> int | None:
     """The depth from which on the last token alone always carries over half; None if it never does."""
-    under = [point for point, share in zip(points, carried(into, "last", metric)) if not share.estimate > 0.5]
+    shares = carried(into, "last", metric)
+    under = [point for point in points if not shares[point].estimate > 0.5]
     return None if under[-1:] == [n_layers] else max(under, default=-1) + 1
 
 
@@ -941,20 +899,20 @@ fig = figures.lines(panels, points, title=title, xlabel=xlabel, ylabel=ylabel, z
 figures.save_figure(fig, "05_positions", pair=pair.name, note=note_few)
 
 # %% [markdown]
-# **Figure 8: each model's stream in the other.** Share of the difference in the log-odds of stopping that a stream brings along, by depth and position: 0 is the reader's own answer, 1 that of the stream's owner. The rest of the pass runs on the reader's own weights. Bands: 95 % bootstrap over prompts.
+# **Figure 7: each model's stream in the other.** Share of the difference in the log-odds of stopping that a stream brings along, by depth and position: 0 is the reader's own answer, 1 that of the stream's owner. The rest of the pass runs on the reader's own weights. Bands: 95 % bootstrap over prompts.
 
 # %% [markdown]
 # Do the last layers of both models read the same stream alike?
 
 # %%
-third = n_layers - n_layers // 3
+two_thirds = n_layers - n_layers // 3
 rows, alike = [], {}
 for into, source in OTHER.items():
-    share = carried(into, "all")[third]
+    share, by_c = (carried(into, "all", metric)[two_thirds] for metric in METRICS)
     alike[into] = "alike" if share.low > 0.5 else "not alike" if share.high < 0.5 else "undecided"
     rows.append(
-        f"- The {into} model's last {n_layers - third} layers, fed with the {source}'s stream, go {share} of the way "
-        f"to the {source}'s answer (c: {carried(into, 'all', 'c')[third]}): {alike[into]}."
+        f"- The {into} model's last {n_layers - two_thirds} layers, fed with the {source}'s stream, go "
+        f"{share} of the way to the {source}'s answer (by c {by_c}): {alike[into]}."
     )
 verdicts = set(alike.values())
 story = "it takes both, what is fed and who reads it: no readout that is shared by all streams"
@@ -972,8 +930,8 @@ display(Markdown("\n".join([*rows, f"\nSo: **{story}**."])))
 # %%
 Markdown(
     "- Single swaps, of the distilled model's weights into the base, add up to "
-    f"{summed['log-odds'].estimate:.0%} of the difference in stopping (c: {summed['c'].estimate:.0%}); single "
-    "patches of the last token's outputs, of the base's into the distilled model, to "
+    f"{summed['log-odds'].estimate:.0%} of the difference in stopping (c: {summed['c'].estimate:.0%}); "
+    "single patches of the last token's outputs, of the base's into the distilled model, to "
     f"{layer_total.sum() / whole_few:.0%} of it.\n"
     f"- The last layer: its weights alone make {one_layer['log-odds'][-1].estimate:.0%} of the difference, "
     f"its patched MLP output {total['mlp'][:, -1].mean() / whole_few:.0%}.\n"
@@ -981,7 +939,7 @@ Markdown(
 )
 
 # %% [markdown]
-# Swaps and patches differ in direction, too, which may be a part of it (figure 1). Another reading: a swapped layer reads a stream that the other changed layers never wrote, a patched output comes from a run in which they all did; figure 8 tells how much of it lies in who reads.
+# Swaps and patches differ in direction, too, which may be a part of it (figure 1). Another reading: a swapped layer reads a stream that the other changed layers never wrote, a patched output comes from a run in which they all did; figure 7 tells how much of it lies in who reads.
 
 # %% [markdown]
 # ## Five tokens on
@@ -990,112 +948,84 @@ Markdown(
 
 
 # %%
-def follow(owner: str, prompts: list[str]) -> list[list[int]]:
-    """A model's own greedy tokens, stop tokens passed over."""
-    member = members[owner]
-    going_on = SuppressTokensLogitsProcessor(list(member.groups.stop), device=member.device)
-    change = Change(processors=(going_on,))
-    return [done.tokens for done in complete(member, prompts, change=change, max_new_tokens=N_AFTER)]
-
-
-def along_path(reader: str, prompts: list[str], path: list[list[int]]) -> dict:
-    """Both metrics before each token of a path, [prompt, step, metric], and the likeliest token there."""
+def along_path(reader: str, prompts: list[str], path: list[list[int]]) -> np.ndarray:
+    """Both metrics before each token of a path, and the likeliest token there, [prompt, step, 3]."""
     member = members[reader]
-    batch, tokens = member.encode(prompts), torch.tensor(path).to(member.device)
-    seen = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    longer = {name: torch.cat([batch[name], after], dim=1) for name, after in seen.items()}
-    metrics = both(member)
+    batch, tokens, metrics = member.encode(prompts), torch.tensor(path).to(member.device), both(member)
+    more = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
 
     def read_steps(lm):
         states, model = lm.model.norm.output[:, -N_AFTER - 1 : -1].flatten(0, 1), lm._module
-        likeliest = (states @ model.lm_head.weight.T).argmax(-1).float()
+        likeliest = (states @ model.lm_head.weight.T).argmax(-1)
         return torch.cat([metrics(model, states), likeliest[:, None]], dim=1)
 
-    found = member.traced(longer, read_steps).cpu().unflatten(0, tokens.shape).numpy()
-    return {"metrics": found[..., :-1], "likeliest": found[..., -1].astype(int)}
+    longer = {name: torch.cat([batch[name], after], dim=1) for name, after in more.items()}
+    return member.traced(longer, read_steps).cpu().unflatten(0, tokens.shape).numpy()
 
 
-# %%
-def read_paths_on(rows: list[int]) -> dict:
-    """What each model reads along its own path and along the other's."""
+def read_along(rows: list[int]) -> dict:
+    """What each model reads along its own greedy path, stop tokens passed over, and along the other's."""
     prompts, found = {role: take(texts[role, "confirm"], rows) for role in members}, {}
-    for owner in members:
-        path = follow(owner, prompts[owner])
-        found |= {f"{owner}'s path": np.array(path)}
-        for reader in members:
-            steps = along_path(reader, prompts[reader], path)
-            found |= {f"{reader} along {owner}'s: {name}": values for name, values in steps.items()}
+    for owner, member in members.items():
+        going_on = SuppressTokensLogitsProcessor(list(member.groups.stop), device=member.device)
+        how = dict(change=Change(processors=(going_on,)), max_new_tokens=N_AFTER)
+        path = [done.tokens for done in complete(member, prompts[owner], **how)]
+        found |= {f"{reader} on {owner}": along_path(reader, prompts[reader], path) for reader in members}
     return found
 
-
-paths_on = kept(pair, "05_paths", read_paths_on, n_confirm, fresh=RECOMPUTE)
-steps = list(range(1, N_AFTER + 1))
 
 # %% [markdown]
 # P(stop) by step, and the step at which the two paths part: the first at which the likeliest tokens differ, stopping being one of them.
 
-
 # %%
-def p_stop(reader: str, owner: str) -> np.ndarray:
-    """P(stop) of one model along one path, [prompt, step]."""
-    return expit(by_metric(paths_on[f"{reader} along {owner}'s: metrics"])["log-odds"])
-
-
-def likeliest(role: str) -> np.ndarray:
-    """The likeliest token at each step of a model's own path; -1 where it is to stop."""
-    tokens = paths_on[f"{role} along {role}'s: likeliest"]
-    return np.where(np.isin(tokens, members[role].groups.stop), -1, tokens)
-
-
-differs = likeliest("base") != likeliest("distilled")
+followed = kept(pair, "05_paths", read_along, n_confirm, fresh=RECOMPUTE)
+steps, writes = list(range(1, N_AFTER + 1)), {}
+for role, member in members.items():
+    tokens = followed[f"{role} on {role}"][..., 2]
+    writes[role] = np.where(np.isin(tokens, member.groups.stop), -1, tokens)
+differs = writes["base"] != writes["distilled"]
 parted = np.where(differs.any(1), differs.argmax(1) + 1, 0)
-stays = {role: np.cumprod(likeliest(role) != -1, axis=1) for role in members}
-columns_of_steps = {"the paths part here": [stats.share(parted == step) for step in steps]}
+by_step = {"the paths part here": [stats.share(parted == step) for step in steps]}
 for role in members:
-    columns_of_steps[f"the {role} has stopped by now"] = [stats.share(1 - gone) for gone in stays[role].T]
-    columns_of_steps[f"P(stop), {role}, own path"] = stats.bands(p_stop(role, role))
-display(pd.DataFrame(columns_of_steps, index=steps).rename_axis("step").map("{:.2f}".format))
+    stopped = np.maximum.accumulate(writes[role] == -1, axis=1)
+    by_step[f"the {role} has stopped by now"] = list(map(stats.share, stopped.T))
+    by_step[f"P(stop), {role}, own path"] = stats.bands(SHOWN["P(stop)"](followed[f"{role} on {role}"]))
+display(pd.DataFrame(by_step, index=steps).rename_axis("step").map("{:.2f}".format))
 
 # %%
-panels = {}
-for row, read_off in enumerate(
-    (lambda found: by_metric(found)["log-odds"], lambda found: expit(found[..., 0]))
-):
-    for owner in members:
-        panels[f"along the {owner}'s path" if not row else (f"{owner}", 1)] = {
-            reader: (stats.bands(read_off(paths_on[f"{reader} along {owner}'s: metrics"])), colour)
-            for reader, colour in figures.ROLE.items()
-        }
-first_step, at_once = stats.share(parted == 1), 1 - stays["base"][:, 0].mean()
-title = f"In {first_step.estimate:.0%} of the prompts the two models part at the first token after the answer"
+panels = {
+    (f"along the {owner}'s path", name): {
+        reader: (stats.bands(SHOWN[name](followed[f"{reader} on {owner}"])), colour)
+        for reader, colour in figures.ROLE.items()
+    }
+    for name in ("log-odds of stopping", "P(stop)")
+    for owner in members
+}
+first_step = by_step["the paths part here"][0].estimate
+title = f"In {first_step:.0%} of the prompts the two models part at the first token after the answer"
 look = dict(xlabel="step after the answer", ylabel=["log-odds of stopping", "P(stop)"], zero=True, rows=2)
 fig = figures.lines(panels, steps, title=title, **look)
 figures.save_figure(fig, "05_paths", pair=pair.name, note=note_all)
 
 # %% [markdown]
-# **Figure 9: five tokens on.** Log-odds of stopping (above) and P(stop) (below) at each step after the answer, along the base's own path (left) and along the distilled model's (right), read by either model: blue the base, orange the distilled. A path goes on with the likeliest token that does not stop.
+# **Figure 8: five tokens on.** Log-odds of stopping (above) and P(stop) (below) at each step after the answer, along the base's own path (left) and along the distilled model's (right), read by either model: blue the base, orange the distilled. A path goes on with the likeliest token that does not stop.
 
 # %% [markdown]
 # **The first step in full.** Every component's part in the log-odds of stopping, along their gradient: embedding, attention and MLPs sum to the mean logit of the stop tokens minus that of their rivals, each weighted by its probability; what is missing to the log-odds is how spread either set is, its entropy. The sum is asserted.
 
 
 # %%
-def spread_of(logprobs) -> np.ndarray:
-    """Entropy of each row, in nats."""
-    return -(logprobs.exp() * logprobs).nansum(1)
-
-
 def account(role: str) -> dict[str, np.ndarray]:
     """The parts of a model's log-odds of stopping at the first step, [prompt, layer] or [prompt]."""
     member, prompts, stops = members[role], texts[role, "confirm"], list(members[role].groups.stop)
-    found = attribute(member, prompts, stop_odds(member))
-    every = next_distribution(member, prompts)
-    rivals = every.index_fill(1, torch.tensor(stops), -torch.inf)
-    spread = spread_of(every[:, stops].log_softmax(1)) - spread_of(rivals.log_softmax(1))
+    found, every = attribute(member, prompts, stop_odds(member)), next_distribution(member, prompts)
+    sets = every[:, stops], every.index_fill(1, torch.tensor(stops), -torch.inf)
+    entropies = [torch.distributions.Categorical(logits=logits).entropy() for logits in sets]
+    spread = entropies[0] - entropies[1]
     true = torch.tensor(before[role, "confirm"][:, 0])
     assert torch.allclose(found.total + spread, true, atol=1e-3), "the parts must sum to the log-odds"
-    parts = {"attention": found.attention, "mlp": found.mlp}
-    return {k: v.numpy() for k, v in {"embedding": found.embedding, **parts, "spread": spread}.items()}
+    parts = {"embedding": found.embedding, "attention": found.attention, "mlp": found.mlp, "spread": spread}
+    return {name: part.numpy() for name, part in parts.items()}
 
 
 accounts = {role: account(role) for role in members}
@@ -1103,9 +1033,8 @@ accounts = {role: account(role) for role in members}
 # %%
 gap = {name: accounts["base"][name] - accounts["distilled"][name] for name in accounts["base"]}
 sums = {name: stats.bootstrap(part if part.ndim == 1 else part.sum(1)) for name, part in gap.items()}
-rows = {kind: gap[kind].mean(0) for kind in KINDS}
-by_layer_gap = pd.DataFrame(rows, index=pd.Index(layers, name="layer"))
-write_text(data_dir(pair.name) / "05_account.csv", by_layer_gap.to_csv(float_format="%.4f"))
+rows = pd.DataFrame({kind: gap[kind].mean(0) for kind in KINDS}).rename_axis("layer")
+write_text(data_dir(pair.name) / "05_account.csv", rows.to_csv(float_format="%.4f"))
 listed = "; ".join(f"{name} {value:+.2f}" for name, value in sums.items())
 Markdown(f"Base minus distilled, {apart['log-odds']} nats in all, is made of: {listed}.")
 
@@ -1118,14 +1047,7 @@ fig = figures.lines(panels, layers, title=title, xlabel="layer", ylabel=ylabel, 
 figures.save_figure(fig, "05_account", pair=pair.name, note=note_all)
 
 # %% [markdown]
-# **Figure 10: the account of the first step.** What each layer writes towards stopping, base minus distilled model, each along its own gradient and at the scale of its own final norm. Mean over prompts with 95 % bootstrap.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# What a layer does by way of others; and the gradients of the two models differ, because their rivals do.
-#
-# </details>
+# **Figure 9: the account of the first step.** What each layer writes towards stopping, base minus distilled model, each along its own gradient and at the scale of its own final norm. Mean over prompts with 95 % bootstrap. What a layer does by way of others is not in it, and the two gradients differ, because the rivals do.
 
 # %% [markdown]
 # ## Do the methods agree?
@@ -1206,7 +1128,7 @@ note = f"means over {len(few['base'])} to {n_read} combined prompts, confirm"
 figures.save_figure(fig, "05_agreement", pair=pair.name, size=(9.5, 4.8), note=note)
 
 # %% [markdown]
-# **Figure 11: how far the methods agree.** Spearman's correlation of the sizes of effects on the log-odds of stopping, over layers (left) and heads (right); intervals in the tables above.
+# **Figure 10: how far the methods agree.** Spearman's correlation of the sizes of effects on the log-odds of stopping, over layers (left) and heads (right); intervals in the tables above.
 
 # %% [markdown]
 # <details><summary>What it does not show</summary>
@@ -1228,13 +1150,13 @@ explorers.swap_explorer(pair)
 
 # %%
 by_odds = F15["stopping"]["rules"][0]
-upper, lower = (made_by(path, middle_stage) for path in ("from the top", "from the bottom"))
+upper, lower = (at_half["log-odds"][path] for path in ("from the top", "from the bottom"))
 told = {"holds": "finds", "does not hold": "does not find", "inconclusive": "may find"}
 tells = told[F15["stopping"]["verdict"]]
 Markdown(
-    f"1. A quick estimate from one backward pass {tells} the components that decide about stopping: it and really "
-    f"replacing them correlate at {by_odds['estimate']:.2f}.\n"
-    f"2. No one layer's weights stop the stopping: the best makes {alone.estimate:.0%} of the difference, the "
+    f"1. A quick estimate from one backward pass {tells} the components that decide about stopping: it and "
+    f"really replacing them correlate at {by_odds['estimate']:.2f}.\n"
+    f"2. No one layer's weights make the difference in stopping: the best makes {alone.estimate:.0%} of it, the "
     f"upper half of the layers {upper.estimate:.0%}, the lower half {lower.estimate:.0%}.\n"
     f"3. Each model's last third, fed with the other's stream, says who decides: {story}."
 )
