@@ -558,14 +558,7 @@ fig = figures.lines(panels, stages, title=title, **look)
 figures.save_figure(fig, "05_gradual", pair=pair.name, size=(7, 7.4), note=note_swap)
 
 # %% [markdown]
-# **Figure 4: from base to distilled, layer by layer.** The log-odds of stopping, c, and P(stop). Wine from the bottom, indigo from the top, black in one random order, dashed grey noise of the same singular values from the bottom, a line a draw. Bands: 95 % bootstrap over prompts.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# That the hybrids in between are sound language models; the texts below show some. And the noise has the size of the real change in every direction, but not its order: its directions differ from matrix to matrix, where a trained change may line them up.
-#
-# </details>
+# **Figure 4: from base to distilled, layer by layer.** The log-odds of stopping, c, and P(stop). Wine from the bottom, indigo from the top, black in one random order, dashed grey noise of the same singular values from the bottom, a line a draw. Bands: 95 % bootstrap over prompts. Nothing here says that the hybrids in between are sound language models; the texts below show some. And the noise is as large as the real change in every matrix, but its directions differ from matrix to matrix, where training may line them up.
 
 # %% [markdown]
 # **And in the template?** The same hybrids, asked in the base's template, the answer after it; the distilled model in its own, which opens a thought. Whole numbers, no shares: where the models hardly differ, a share of that is nothing to go by.
@@ -919,14 +912,12 @@ for into, source in OTHER.items():
         f"- The {into} model's last {n_layers - two_thirds} layers, fed with the {source}'s stream, go "
         f"{share} of the way to the {source}'s answer (by c {by_c}): {alike[into]}."
     )
-verdicts = set(alike.values())
-story = "it takes both, what is fed and who reads it: no readout that is shared by all streams"
-if verdicts == {"alike"}:
-    story = "a shared readout, fed differently"
-elif verdicts == {"not alike"}:
-    story = "the last layers decide, whatever they are fed"
-elif "undecided" in verdicts:
-    story = "undecided on so few prompts"
+stories = {
+    "alike": "a shared readout, fed differently",
+    "not alike": "the last layers decide, whatever they are fed",
+    "alike, not alike": "it takes both, what is fed and who reads it",
+}
+story = stories.get(", ".join(sorted(set(alike.values()))), "undecided on so few prompts")
 display(Markdown("\n".join([*rows, f"\nSo: **{story}**."])))
 
 # %% [markdown]
@@ -1133,14 +1124,7 @@ note = f"means over {len(few['base'])} to {n_read} combined prompts, confirm"
 figures.save_figure(fig, "05_agreement", pair=pair.name, size=(9.5, 4.8), note=note)
 
 # %% [markdown]
-# **Figure 10: how far the methods agree.** Spearman's correlation of the sizes of effects on the log-odds of stopping, over layers (left) and heads (right); intervals in the tables above.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Who is right where they differ: they answer different questions. Direct leaves out what later layers do with a layer's output, patching leaves out other positions, and a weight's change can point where nothing is read.
-#
-# </details>
+# **Figure 10: how far the methods agree.** Spearman's correlation of the sizes of effects on the log-odds of stopping, over layers (left) and heads (right); intervals in the tables above. Where they differ none is wrong: direct leaves out what later layers do with an output, patching leaves out other positions, and a weight's change can point where nothing is read.
 
 # %% [markdown]
 # ## Try it
@@ -1161,9 +1145,9 @@ tells = told[F15["stopping"]["verdict"]]
 Markdown(
     f"1. A quick estimate from one backward pass {tells} the components that decide about stopping: it and "
     f"really replacing them correlate at {by_odds['estimate']:.2f}.\n"
-    f"2. The single layer that does most makes {alone.estimate:.0%} of the difference in stopping, all of them "
-    f"one at a time {summed['log-odds'].estimate:.0%}, the upper half together {upper.estimate:.0%}, the lower "
-    f"half {lower.estimate:.0%}: what a layer does depends on those around it.\n"
+    f"2. The single layer that does most makes {alone.estimate:.0%} of the difference in stopping, all of "
+    f"them one at a time {summed['log-odds'].estimate:.0%}, the upper half together {upper.estimate:.0%}, "
+    f"the lower half {lower.estimate:.0%}: what a layer does depends on those around it.\n"
     f"3. Fed with the other's stream, each model's last third says who decides: {story}."
 )
 
