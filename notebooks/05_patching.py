@@ -834,16 +834,16 @@ Markdown(
 # %% [markdown]
 # ### A shared readout, fed differently?
 #
-# **Question.** Where along the depth does it become decided, and by whom: by what a layer is fed, or by the layers that read it? Each model's stream replaces the other's at one depth, at the last token only, at all earlier positions only, or everywhere; the layers above are the other model's own. Metric: share of the difference in the log-odds of stopping. **Rule, set after a first look at these curves.** At two thirds of the depth a stream counts as *read alike* by both models' last third if the other model's answer to it, with its whole interval, is nearer to its owner's answer than to the reader's own: a share above a half. If that is so in both directions, the readout is shared and only what it is fed differs. **Control.** A model's own stream changes nothing (asserted).
+# **Question.** Where along the depth does it become decided, and by whom: by what a layer is fed, or by the layers that read it? Each model's stream replaces the other's at one depth, at the last token only or at all positions; the layers above are the other model's own. Metric: share of the difference in the log-odds of stopping. **Rule, set after a first look at these curves.** At two thirds of the depth a stream counts as *read alike* by both models' last third if the other model's answer to it, with its whole interval, is nearer to its owner's answer than to the reader's own: a share above a half. If that is so in both directions, the readout is shared and only what it is fed differs. **Control.** A model's own stream changes nothing (asserted).
 
 # %%
-PLACES = {"all": "all positions", "last": "last token only", "earlier": "all but the last"}
+PLACES = {"all": ("all positions", figures.BASE), "last": ("last token only", figures.WAIT)}
 OTHER = {"distilled": "base", "base": "distilled"}  # into which model: whose stream
 
 
 def replace_streams(rows: list[int]) -> dict:
     """What the other model's stream does to both metrics, [prompt, point, metric]."""
-    prompts = {role: take(few[role], rows) for role in members}
+    prompts = {role: take(texts[role, "confirm"][:n_read], rows) for role in members}
     streams = {role: readouts.streams_at_all_positions(m, prompts[role]) for role, m in members.items()}
 
     def patched(into: str, source: str, where: str, n: int | None = None):
@@ -856,10 +856,10 @@ def replace_streams(rows: list[int]) -> dict:
     return {f"{into}, {where}": patched(into, source, where) for (into, source), where in arms}
 
 
-replaced = kept(pair, "05_positions", replace_streams, len(few["base"]), fresh=RECOMPUTE)
+replaced = kept(pair, "05_positions", replace_streams, n_read, fresh=RECOMPUTE)
 
 # %% [markdown]
-# As shares of these prompts' difference: from which depth on does the last token alone carry more than half, for good?
+# As shares of the difference: from which depth on does the last token alone carry more than half, for good?
 
 
 # %%
@@ -867,7 +867,7 @@ def carried(into: str, where: str, metric: str = "log-odds") -> list[stats.Inter
     """The share of the difference that the other model's stream brings, by depth."""
     sign = 1 if into == "distilled" else -1
     effects = by_metric(replaced[f"{into}, {where}"])[metric]
-    return [stats.ratio_of_means(sign * effect, difference[metric]) for effect in effects.T]
+    return [stats.ratio_of_means(sign * effect, whole[metric]) for effect in effects.T]
 
 
 def half_carried(into: str, metric: str = "log-odds") -> int | None:
@@ -880,21 +880,22 @@ def half_carried(into: str, metric: str = "log-odds") -> int | None:
 depths = {(into, metric): half_carried(into, metric) for into in OTHER for metric in METRICS}
 
 # %%
-colours = {"all": figures.BASE, "last": figures.WAIT, "earlier": figures.THIRD}
 panels = {
     f"{source}'s stream into the {into}": {
-        PLACES[where]: (carried(into, where), colour) for where, colour in colours.items()
+        label: (carried(into, where), colour) for where, (label, colour) in PLACES.items()
     }
     for into, source in OTHER.items()
 }
-at = {into: "never" if depths[into, "log-odds"] is None else depths[into, "log-odds"] for into in OTHER}
-title = (
-    f"Half of the difference in stopping is carried at depth {at['distilled']} into the distilled, "
-    f"{at['base']} into the base"
-)
+from_base, from_distilled = (depths[into, "log-odds"] for into in OTHER)
+title = "The base's stream at the last token never carries half of the difference in stopping"
+if from_base is not None:
+    later = from_distilled is None or from_distilled > from_base
+    relation = "earlier" if later else "later" if from_distilled < from_base else "as early"
+    title = f"The base's stream turns the distilled from depth {from_base} on, {relation} than the reverse"
+    title = title.replace("as early than", "as early as")
 xlabel, ylabel = "depth at which the stream is put in", "share of the difference\nin log-odds of stopping"
 fig = figures.lines(panels, points, title=title, xlabel=xlabel, ylabel=ylabel, zero=True)
-figures.save_figure(fig, "05_positions", pair=pair.name, note=note_few)
+figures.save_figure(fig, "05_positions", pair=pair.name, note=note_swap)
 
 # %% [markdown]
 # **Figure 7: each model's stream in the other.** Share of the difference in the log-odds of stopping that a stream brings along, by depth and position: 0 is the reader's own answer, 1 that of the stream's owner. The rest of the pass runs on the reader's own weights. Bands: 95 % bootstrap over prompts.
@@ -903,14 +904,14 @@ figures.save_figure(fig, "05_positions", pair=pair.name, note=note_few)
 # Do the last layers of both models read the same stream alike?
 
 # %%
-two_thirds = n_layers - n_layers // 3
-rows, alike = [], {}
+two_thirds, rows, alike = n_layers - n_layers // 3, [], {}
 for into, source in OTHER.items():
     share, by_c = (carried(into, "all", metric)[two_thirds] for metric in METRICS)
     alike[into] = "alike" if share.low > 0.5 else "not alike" if share.high < 0.5 else "undecided"
     rows.append(
         f"- The {into} model's last {n_layers - two_thirds} layers, fed with the {source}'s stream, go "
-        f"{share} of the way to the {source}'s answer (by c {by_c}): {alike[into]}."
+        f"{share} of the way to the {source}'s answer (by c {by_c}): {alike[into]}. At the last token alone half "
+        f"is carried from depth {depths[into, 'log-odds']} on (by c {depths[into, 'c']})."
     )
 stories = {
     "alike": "a shared readout, fed differently",
