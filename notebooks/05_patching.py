@@ -870,14 +870,15 @@ def carried(into: str, where: str, metric: str = "log-odds") -> list[stats.Inter
     return [stats.ratio_of_means(sign * effect, whole[metric]) for effect in effects.T]
 
 
-def half_carried(into: str, metric: str = "log-odds") -> int | None:
-    """The depth from which on the last token alone always carries over half; None if it never does."""
+def half_carried(into: str, metric: str) -> float:
+    """The depth from which on the last token alone always carries over half; infinite if it never does."""
     shares = carried(into, "last", metric)
     under = [point for point in points if not shares[point].estimate > 0.5]
-    return None if under[-1:] == [n_layers] else max(under, default=-1) + 1
+    return np.inf if under[-1:] == [n_layers] else max(under, default=-1) + 1
 
 
 depths = {(into, metric): half_carried(into, metric) for into in OTHER for metric in METRICS}
+told = {key: "never" if np.isinf(depth) else f"from depth {depth} on" for key, depth in depths.items()}
 
 # %%
 panels = {
@@ -886,13 +887,9 @@ panels = {
     }
     for into, source in OTHER.items()
 }
-from_base, from_distilled = (depths[into, "log-odds"] for into in OTHER)
-title = "The base's stream at the last token never carries half of the difference in stopping"
-if from_base is not None:
-    later = from_distilled is None or from_distilled > from_base
-    relation = "earlier" if later else "later" if from_distilled < from_base else "as early"
-    title = f"The base's stream turns the distilled from depth {from_base} on, {relation} than the reverse"
-    title = title.replace("as early than", "as early as")
+there, back = (depths[into, "log-odds"] for into in OTHER)
+relation = "earlier than" if there < back else "later than" if there > back else "as early as"
+title = f"By depth, the base's stream decides about stopping in the distilled model {relation} the reverse"
 xlabel, ylabel = "depth at which the stream is put in", "share of the difference\nin log-odds of stopping"
 fig = figures.lines(panels, points, title=title, xlabel=xlabel, ylabel=ylabel, zero=True)
 figures.save_figure(fig, "05_positions", pair=pair.name, note=note_swap)
@@ -910,8 +907,8 @@ for into, source in OTHER.items():
     alike[into] = "alike" if share.low > 0.5 else "not alike" if share.high < 0.5 else "undecided"
     rows.append(
         f"- The {into} model's last {n_layers - two_thirds} layers, fed with the {source}'s stream, go "
-        f"{share} of the way to the {source}'s answer (by c {by_c}): {alike[into]}. At the last token alone half "
-        f"is carried from depth {depths[into, 'log-odds']} on (by c {depths[into, 'c']})."
+        f"{share} of the way to the {source}'s answer (by c {by_c}): {alike[into]}. The last token alone "
+        f"carries half {told[into, 'log-odds']} (by c {told[into, 'c']})."
     )
 stories = {
     "alike": "a shared readout, fed differently",
@@ -1141,8 +1138,8 @@ explorers.swap_explorer(pair)
 # %%
 by_odds = F15["stopping"]["rules"][0]
 upper, lower = (at_half["log-odds"][path] for path in ("from the top", "from the bottom"))
-told = {"holds": "finds", "does not hold": "does not find", "inconclusive": "may find"}
-tells = told[F15["stopping"]["verdict"]]
+tells = {"holds": "finds", "does not hold": "does not find", "inconclusive": "may find"}
+tells = tells[F15["stopping"]["verdict"]]
 Markdown(
     f"1. A quick estimate from one backward pass {tells} the components that decide about stopping: it and "
     f"really replacing them correlate at {by_odds['estimate']:.2f}.\n"
