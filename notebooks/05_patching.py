@@ -988,21 +988,21 @@ display(pd.DataFrame(by_step, index=steps).rename_axis("step").map("{:.2f}".form
 
 # %%
 panels = {
-    (f"along the {owner}'s path", name): {
-        reader: (stats.bands(SHOWN[name](followed[f"{reader} on {owner}"])), colour)
+    f"along the {owner}'s path": {
+        reader: (stats.bands(followed[f"{reader} on {owner}"][..., 0]), colour)
         for reader, colour in figures.ROLE.items()
     }
-    for name in ("log-odds of stopping", "P(stop)")
     for owner in members
 }
-first_step = by_step["the paths part here"][0].estimate
-title = f"In {first_step:.0%} of the prompts the two models part at the first token after the answer"
-look = dict(xlabel="step after the answer", ylabel=["log-odds of stopping", "P(stop)"], zero=True, rows=2)
-fig = figures.lines(panels, steps, title=title, **look)
+later = max(SHOWN["P(stop)"](found)[:, 1:].mean(0).max() for found in followed.values())
+seldom = "seldom stops soon" if later < 0.1 else "may still stop soon"
+title = f"Who goes on after the answer {seldom}: P(stop) is at most {later:.2f} at the next tokens"
+xlabel, ylabel = "step after the answer", "log-odds of stopping (nats)"
+fig = figures.lines(panels, steps, title=title, xlabel=xlabel, ylabel=ylabel, zero=True)
 figures.save_figure(fig, "05_paths", pair=pair.name, note=note_all)
 
 # %% [markdown]
-# **Figure 8: five tokens on.** Log-odds of stopping (above) and P(stop) (below) at each step after the answer, along the base's own path (left) and along the distilled model's (right), read by either model: blue the base, orange the distilled. A path goes on with the likeliest token that does not stop.
+# **Figure 8: five tokens on.** Log-odds of stopping at each step after the answer, along the base's own path (left) and along the distilled model's (right), read by either model: blue the base, orange the distilled. A path goes on with the likeliest token that does not stop.
 
 # %% [markdown]
 # **The first step in full.** Every component's part in the log-odds of stopping, along their gradient: embedding, attention and MLPs sum to the mean logit of the stop tokens minus that of their rivals, each weighted by its probability; what is missing to the log-odds is how spread either set is, its entropy. The sum is asserted.
