@@ -11,7 +11,7 @@
 # %% [markdown]
 # # 05 · Which components decide to stop, and why does swapping one layer not work?
 #
-# **Claim.** Under test: attribution patching on the last token finds the components that decide; replacing layers step by step turns one model into the other; replacing a single layer does next to nothing. What holds on this pair, by c and by the log-odds of stopping, is printed below the set-up.
+# **Claim.** Under test: attribution patching on the last token finds the components that decide; replacing layers step by step turns one model into the other; replacing a single layer does next to nothing. What holds on this pair by the older metric c is printed below the set-up, the verdict by the log-odds of stopping with each finding.
 #
 # **Evidence.** The first-order estimate beside exact patching, node by node (figure 2); layers taken one by one and one at a time, beside noise of the same singular values (figures 4 and 5); each model's stream in the other's layers (figure 7).
 #
@@ -90,7 +90,7 @@ texts = {
 n_confirm = len(texts["base", "confirm"])
 
 # %% [markdown]
-# The metric is the **log-odds of stopping**, $\log P(\text{stop}) - \log(1 - P(\text{stop}))$ at the last token, in nats, over all stop tokens of each model: whatever else could follow counts against it, new lines too. Beside it stands $c = z(\text{stop}) - \overline{z(\text{Wait})}$, the stop token's logit minus the mean of four spellings of "Wait", by which the claims were first put. c hardly sees a new line, which takes most of what stopping loses (02).
+# The metric is the **log-odds of stopping**, $\log P(\text{stop}) - \log(1 - P(\text{stop}))$ at the last token, in nats, over all stop tokens of each model: whatever else could follow counts against it, new lines too. Beside it stands $c = z(\text{stop}) - \overline{z(\text{Wait})}$, the stop token's logit minus the mean of four spellings of "Wait", by which the claims were first put. c does not see a new line, which on `smol` takes most of what stopping loses (02).
 
 # %%
 stop, wait = [pair.base.groups.stop[0]], list(pair.base.groups.wait)
@@ -142,12 +142,13 @@ def next_of(role: str, index: int) -> str:
     odds, c = before[role, "confirm"][index]
     return f"- *{role}*, log-odds of stopping {odds:+.1f}, c = {c:+.1f}: {', '.join(shares)}"
 
+
+for index in np.random.default_rng(SEED).choice(n_confirm, 3, replace=False):
     prompt = findings.code_span(texts["base", "confirm"][index])
     display(Markdown("\n".join([f"{prompt}\n", *(next_of(role, index) for role in members)])))
 
 
 # %% [markdown]
-
 # Over all prompts, how far apart are the two models? This is the difference that everything below is a share of.
 
 # %%
