@@ -1140,13 +1140,15 @@ explorers.swap_explorer(pair)
 by_odds = F15["stopping"]["rules"][0]
 upper, lower = (at_half["log-odds"][path] for path in ("from the top", "from the bottom"))
 tells = {"holds": "finds", "does not hold": "does not find", "inconclusive": "may find"}
-tells = tells[F15["stopping"]["verdict"]]
+tells, alone_all = tells[F15["stopping"]["verdict"]], summed["log-odds"]
+depends = alone_all.high < 1 or alone_all.low > 1
+relation = "what a layer does depends on those around it" if depends else "layers may just add up"
 Markdown(
     f"1. A quick estimate from one backward pass {tells} the components that decide about stopping: it and "
     f"really replacing them correlate at {by_odds['estimate']:.2f}.\n"
     f"2. The single layer that does most makes {alone.estimate:.0%} of the difference in stopping, all of "
-    f"them one at a time {summed['log-odds'].estimate:.0%}, the upper half together {upper.estimate:.0%}, "
-    f"the lower half {lower.estimate:.0%}: what a layer does depends on those around it.\n"
+    f"them one at a time {alone_all.estimate:.0%}, the upper half together {upper.estimate:.0%}, "
+    f"the lower half {lower.estimate:.0%}: {relation}.\n"
     f"3. Fed with the other's stream, each model's last third says who decides: {story}."
 )
 
