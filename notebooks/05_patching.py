@@ -764,11 +764,6 @@ for name, options in (of_layers | outside).items():
     for metric, rows in zip(METRICS, panels.values(), strict=True):
         rows += [(name, share_of(found, metric), colour) for found, colour in runs]
     shares[name] = share_of(runs[0][0])
-
-# %% [markdown]
-# Which kind does most?
-
-# %%
 most = max(shares, key=lambda name: shares[name].estimate)
 title = (
     f"Of the kinds of weights {most} makes most of the difference in stopping: {shares[most].estimate:.0%}"
@@ -889,8 +884,10 @@ panels = {
     for into, source in OTHER.items()
 }
 there, back = (depths[into, "log-odds"] for into in OTHER)
-relation = "earlier than" if there < back else "later than" if there > back else "as early as"
-title = f"By depth, the base's stream decides about stopping in the distilled model {relation} the reverse"
+relation = (
+    "an earlier depth than" if there < back else "a later depth than" if there > back else "the depth of"
+)
+title = f"The base's stream decides in the distilled model at {relation} the reverse"
 xlabel, ylabel = "depth at which the stream is put in", "share of the difference\nin log-odds of stopping"
 fig = figures.lines(panels, points, title=title, xlabel=xlabel, ylabel=ylabel, zero=True)
 figures.save_figure(fig, "05_positions", pair=pair.name, note=note_swap)
