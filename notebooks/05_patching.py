@@ -520,7 +520,6 @@ def made_by(path: str, stage: int, metric: str = "log-odds") -> stats.Interval:
 
 
 middle_stage = len(stages) // 2
-half = stages[middle_stage]
 at_half = {metric: {path: made_by(path, middle_stage, metric) for path in paths} for metric in METRICS}
 pd.DataFrame(at_half).map("{:.2f}".format)
 
@@ -710,9 +709,9 @@ for metric, by in BY.items():
 for stage in dict.fromkeys((0, 1, middle_stage, -1)):
     p_stop = stats.bootstrap(expit(measured["from the top"][:, stage, 0]))
     details[f"P(stop), the upper {stages[stage]} layers taken"] = p_stop
-details["that layer by the log-odds"] = best["log-odds"]
+details["best layer by the log-odds"] = best["log-odds"]
 details["the layer of largest size by the log-odds"] = largest["log-odds"]
-details["what it makes"] = one_layer["log-odds"][largest["log-odds"]]
+details["share that this one makes"] = one_layer["log-odds"][largest["log-odds"]]
 
 # %%
 F16 = findings.record(
