@@ -489,7 +489,7 @@ said += [f"{name}: {effect:.2f}" for name, effect in rights.items()]
 Markdown("; ".join(said) + f" (n = {len(pushed_questions)}, paired).")
 
 # %% [markdown]
-# The pair's finding, with all of it beside. **By the log-odds, here of closing the thought** (the stop tokens come later): in mid-thought they are above 0 after one new line, and above those after a blank line by more than 1.1 nats, which is what lifts a half to three quarters, as the rule's "0.25 above" does there. Told from the second thought on: this part was written after the probabilities in figure 2 were known.
+# The pair's finding, with all of it beside. **By the log-odds, here of closing the thought** (the stop tokens come later): in mid-thought they are above 0 after one new line, and above those after a blank line by more than 1.1 nats, which is what lifts a half to three quarters, as the rule's "0.25 above" does there. This part was written after the probabilities of figure 2 were known.
 
 # %%
 mid = [groups["in mid-thought"][:, len(MARKS) + k] for k in (0, 1)]
@@ -526,7 +526,7 @@ def in_full(entry: dict, why: str) -> Markdown:
     return Markdown(said)
 
 
-in_full(F26, "the first asks where published-like closings stand, the second what the exchanged mark does.")
+in_full(F26, "the first asks where closings stand in whole texts, the second what the exchanged mark does.")
 
 # %% [markdown]
 # ## F21 and F22 · Which endings suffice?
