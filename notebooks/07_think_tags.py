@@ -1518,22 +1518,29 @@ def hundred(value) -> str:
 # %%
 lowest, *_, highest = sorted((entry["estimate"], hundred(entry)) for entry in published.values())
 stops = {name: hundred(p_arms[name, "template"]) for name in shown}
-pushed_on = f"one new line {min(PUSHES):+g} nats"
-on = effects_of_push.get(f"tokens more, {pushed_on}", texts.NOTHING)
-gained = rights.get(f"right answers more, {pushed_on}", texts.NOTHING)
+arm, told_push = f"one new line {min(PUSHES):+g} nats", "This model has no closing tag to be kept from."
+if has_tag:
+    on, gained = effects_of_push[f"tokens more, {arm}"], rights[f"right answers more, {arm}"]
+    told_push = (
+        f"Kept from that new line, the model writes {on:.0f} tokens more, and its share of right answers "
+    )
+    told_push += f"changes by {gained}."
 early = (
     "The end is chosen one token early" if F26["verdict"] == "holds" else "When the end is chosen stays open"
 )
-makes = {"holds": "The closing tag makes", "does not hold": "A closing mark, not `</think>` alone, makes"}
+makes = {"holds": "`</think>` makes", "does not hold": "A closing mark, not `</think>` alone, makes"}
+mark = makes.get(F22["verdict"], "It is open what makes")
+mark = (
+    mark
+    if of_arms["template, nats: tag over the same new lines"].low > 1.1
+    else "No closing mark is what makes"
+)
 Markdown(
     f"{early}: R1's published thoughts close right after a single new line {lowest[1]} to {highest[1]} "
-    f"times in a hundred, those of this pair {hundred(F26)} times.\n\n"
-    f"Kept from that new line, the model writes {on:.0f} tokens more, and its share of right answers "
-    f"changes by {gained}.\n\n"
-    f"{makes.get(F22['verdict'], 'It is open what makes')} the model stop: after its thought, `</think>` and "
-    f"the answer it stops {stops['all seen']} times in a hundred, with a tag that means nothing "
-    f"{stops['nonsense tag']}, where the answer cannot see the tag {stops['tag hidden']}, with the same new "
-    f"lines and no tag {stops['no tag, three new lines']}."
+    f"times in a hundred, those of this pair {hundred(F26)} times.\n\n{told_push}\n\n"
+    f"{mark} the model stop: after its thought, `</think>` and the answer it stops {stops['all seen']} "
+    f"times in a hundred, with a tag that means nothing {stops['nonsense tag']}, where the answer cannot see "
+    f"the tag {stops['tag hidden']}, with the same new lines and no tag {stops['no tag, three new lines']}."
 )
 
 # %% [markdown]
