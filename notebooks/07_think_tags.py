@@ -1515,8 +1515,12 @@ def hundred(value) -> str:
     return "unknown" if np.isnan(number) else f"{100 * number:.0f}"
 
 
-# %%
 lowest, *_, highest = sorted((entry["estimate"], hundred(entry)) for entry in published.values())
+
+# %% [markdown]
+# In three sentences:
+
+# %%
 stops = {name: hundred(p_arms[name, "template"]) for name in shown}
 arm, told_push = f"one new line {min(PUSHES):+g} nats", "This model has no closing tag to be kept from."
 if has_tag:
