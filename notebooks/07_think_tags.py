@@ -1374,15 +1374,14 @@ share = most.estimate / about["gap"].estimate if about["gap"].estimate else 0
 title = "Which node chooses between one new line and a blank line"
 if most.low > about["draws"].high:
     title = f"{node} alone makes {share:.0%} of what parts a thought's own end from its middle"
-fig = figures.interval_rows(
-    panels, title=title, unit="effect on the log-odds of one new line (nats)", zero=True
-)
+unit = "effect on the log-odds of one new line (nats)"
+fig = figures.interval_rows(panels, title=title, unit=unit, zero=True)
 key = {"exact": figures.DISTILLED, "estimate": figures.THIRD, "random, 20 draws": figures.CONTROL}
 note = f"n = {n_each[1]} thoughts, confirm, template, distilled"
 figures.save_figure(fig, "07_choice", pair=pair.name, note=note, key=key, size=(10, 4.6))
 
 # %% [markdown]
-# **Figure 7: heads and MLPs that choose the mark.** One node replaced at a time at the token where the choice falls: orange run for run, triangles the first-order estimate; 95 % bootstrap over thoughts. Left, a middle end of a sentence gets the value of the thought's own end; right, the own end gets the base's value. Nodes in the order of their estimates on `explore`; grey, the mean size over as many random nodes (range of 20 draws). What several nodes do together, and what earlier tokens bring, it does not show.
+# **Figure 7: heads and MLPs that choose the mark.** One node replaced at a time at the token where the choice falls: orange run for run, triangles the first-order estimate; 95 % bootstrap over thoughts. Left, a middle end of a sentence gets the value of the thought's own end; right, the own end gets the base's value. Nodes in the order of their estimates on `explore`; grey, the mean size over as many random nodes (range of 20 draws). Effects overlap: a late MLP passes on what others wrote, the last one most of all, so that where the choice is made is told by the depth from which the whole stream carries it. What several nodes do together, and what earlier tokens bring, it does not show.
 
 # %% [markdown]
 # ## How early is the stop settled?
