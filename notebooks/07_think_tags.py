@@ -1521,26 +1521,20 @@ lowest, *_, highest = sorted((entry["estimate"], hundred(entry)) for entry in pu
 
 # %%
 stops = {name: hundred(p_arms[name, "template"]) for name in shown}
-arm, told_push = f"one new line {min(PUSHES):+g} nats", "This model has no closing tag to be kept from."
+arm, kept_from = f"one new line {min(PUSHES):+g} nats", "This model has no closing tag to be kept from."
 if has_tag:
     on, gained = effects_of_push[f"tokens more, {arm}"], rights[f"right answers more, {arm}"]
-    told_push = (
-        f"Kept from that new line, the model writes {on:.0f} tokens more, and its share of right answers "
-    )
-    told_push += f"changes by {gained}."
-early = (
-    "The end is chosen one token early" if F26["verdict"] == "holds" else "When the end is chosen stays open"
-)
+    shut = arms[arm]["closes its thought"].mean()
+    kept_from = f"Kept from that new line, the model writes {on:.0f} tokens more, closes {shut:.0%} of its "
+    kept_from += f"thoughts in {MAX_NEW_TOKENS} tokens, and its share of right answers changes by {gained}."
+early = "The end is chosen one token early" if F26["verdict"] == "holds" else "When it is chosen stays open"
 makes = {"holds": "`</think>` makes", "does not hold": "A closing mark, not `</think>` alone, makes"}
 mark = makes.get(F22["verdict"], "It is open what makes")
-mark = (
-    mark
-    if of_arms["template, nats: tag over the same new lines"].low > 1.1
-    else "No closing mark is what makes"
-)
+if of_arms["template, nats: tag over the same new lines"].low < 1.1:
+    mark = "No closing mark is what makes"
 Markdown(
     f"{early}: R1's published thoughts close right after a single new line {lowest[1]} to {highest[1]} "
-    f"times in a hundred, those of this pair {hundred(F26)} times.\n\n{told_push}\n\n"
+    f"times in a hundred, those of this pair {hundred(F26)} times.\n\n{kept_from}\n\n"
     f"{mark} the model stop: after its thought, `</think>` and the answer it stops {stops['all seen']} "
     f"times in a hundred, with a tag that means nothing {stops['nonsense tag']}, where the answer cannot see "
     f"the tag {stops['tag hidden']}, with the same new lines and no tag {stops['no tag, three new lines']}."
