@@ -17,7 +17,7 @@ from transformers import LogitsProcessor
 from helpers.checks import guarded
 from helpers.generation import Completion
 from helpers.pairs import Member
-from helpers.readouts import as_one_row, logprobs_of
+from helpers.readouts import Metric, as_one_row, log_odds, logprobs_of
 from helpers.store import UserError
 from helpers.texts import CLOSE, GAPS, LINE_ENDS
 
@@ -113,6 +113,31 @@ def read_fork(member: Member, done: Completion) -> pd.DataFrame:
                for what, part in (("</think>", close), ("Wait", wait))},
         }
     )  # fmt: skip
+
+
+def choices(member: Member, done: Completion) -> pd.DataFrame:
+    """The text up to each choice between one new line and a blank line, for what takes texts: `prompt`, `place`, `depth`
+    and `closes` as in `read_fork`, one row a sentence's end. Where a blank line is two tokens, up to the first new line.
+    Left out are ends whose text would not come back as the model's own tokens. Used in notebook 07."""
+    places, marks, rows = sentence_ends(member, done), line_marks(member.tokenizer), []
+    asked = member.encode([done.prompt])["input_ids"][0].tolist()
+    for place in places:
+        so_far = done.tokens[: place + (not marks.whole)]
+        prompt = done.prompt + member.tokenizer.decode(so_far)
+        open_yet = marks.whole or so_far[-1] in marks.one
+        if open_yet and member.encode([prompt])["input_ids"][0].tolist() == [*asked, *so_far]:
+            rows.append((prompt, place, place / max(1, places[-1]), _closes(member, done, place)))
+    return pd.DataFrame(rows, columns=["prompt", "place", "depth", "closes"])
+
+
+def mark_odds(member: Member) -> Metric:
+    """The metric at a choice: log-odds of one new line against a blank line, in nats; where a blank line is two tokens,
+    of all else against a second new line. Used in notebook 07."""
+    marks = line_marks(member.tokenizer)
+    if marks.whole:
+        return log_odds(member, marks.one, against=marks.blank)
+    second = log_odds(member, (*marks.one, *marks.blank))
+    return lambda model, states: -second(model, states)
 
 
 def _blank(member: Member, done: Completion, place: int) -> bool:

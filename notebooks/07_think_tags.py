@@ -13,11 +13,11 @@
 #
 # **Claim.** Under test: it is the end of the thought, which is decided one token before its tag. `</think>`, then the answer with its period, and the distilled model stops; answer tags alone do not do it; after `</think>` it says the answer once more; and no answer comes without the tag. What holds on this pair is printed below the set-up.
 #
-# **Evidence.** What follows the end of a sentence, in published texts and on the pair (figure 1); the same with the marks exchanged (figure 2); eight samples a question (figure 3); a full grid of endings (figures 4 and A); the same endings with the tag, without it, and with a nonsense tag of as many tokens (figure 5).
+# **Evidence.** What follows the end of a sentence, in published texts and on the pair (figure 1); the same by place in the thought, with the marks exchanged (figure 2); endings with the tag, without it, and with a nonsense tag of as many tokens (figure 3); the tag and the new lines around it hidden (figure 4); samples around it (figure 5); the heads and MLPs that choose the mark (figure 7).
 #
 # **Caveat.** Any markup might look like an end. So a tag that closes no thought stands wherever `</think>` does (`nonsense tag` in the figures; on the distilled half of `smol` it lies very near `</think>`: F22), and the base, which does not know the tag as a token, reads it as text. The numbers stored here are from the embedded pair `smol`, which was trained on traces of this very form, and say nothing about DeepSeek-R1; published texts of R1's distilled model stand beside it in F26 and F24.
 #
-# **Reads** stored completions where they match (else computes them), counts of published texts in `data/published`. **Writes** `data/<pair>/07_*` (completions and readouts, `07_grid.csv`), findings F21 to F26, figures `07_*`.
+# **Reads** stored completions where they match (else computes them), counts of published texts in `data/published`. **Writes** `data/<pair>/07_*` (completions and readouts), findings F21 to F26, figures `07_*`. Stopping is measured by P(stop) and by its *log-odds*, log P(stop) - log(1 - P(stop)), over all stop tokens.
 
 # %% jupyter={"source_hidden": true}
 import pathlib, subprocess, sys
@@ -41,20 +41,19 @@ MAX_NEW_TOKENS = 400
 MAX_ANSWER = 30  # the base's answer has at most this many tokens
 N_COMBINED = 24  # quick: 6; questions whose endings are read
 N_FORK = 60  # quick: 6; thoughts in which the mark at the end of a sentence is exchanged
-N_PUSHED = 24  # quick: 4; questions answered while one new line is pushed
+N_PUSHED = 24  # quick: 4; questions answered while one new line is pushed, or the end replaced
 PUSHES = [-8.0, 8.0]  # nats
-N_GRID = 6  # quick: 2; questions of the full grid
 N_SAMPLED = 60  # quick: 6; questions that are sampled
 N_SAMPLES = 8  # quick: 2; samples of each
 MAX_SAMPLED = 160  # new tokens of a sample
 MAX_ENDED = 40  # new tokens after an ending
 MAX_AFTER_TAG = 40  # new tokens of a sample after question, answer and tag
 N_WRITTEN = 12  # quick: 4; questions whose greedy continuations are read
-N_PATTERNS = 6  # quick: 2; prompts whose attention is read
-N_HIDDEN = 5  # random tokens hidden as the control
-N_FORCED = 20  # quick: 6; questions under budget forcing
+N_HIDDEN = 20  # draws of random tokens hidden as the control
+N_CHOICES = 24  # quick: 4; thoughts of each half in which nodes are patched
+N_TOP = 12  # nodes of largest estimate
+N_NODES = 60  # random nodes, of which as many are drawn 20 times
 MAX_FORCED = 120  # new tokens after each forced word
-BUDGETS = [0, 8, 16, 32, 64]  # tokens of thought before it is cut
 TEMPERATURE, TOP_P = 0.6, 0.95
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
@@ -66,17 +65,17 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
-from sklearn.linear_model import LinearRegression
+from scipy.special import expit, logit
 
-from helpers import explorers, figures, findings, fork, stats, texts
+from helpers import explorers, figures, findings, fork, patching, stats, texts
 from helpers.generation import Change, Completion, answers, complete
-from helpers.generation import cut_short, load_combined, stored_completions
+from helpers.generation import cut_short, load_combined, repetition, stored_completions
 from helpers.pairs import load_pair
 from helpers.prompts import Ending, ending_materials, endings_grid, with_ending
 from helpers.prompts import R1_ZERO, ask, final_answer, is_right, load_questions, normalise
-from helpers.readouts import attention_pattern, last_hidden, last_hidden_shared, lens
-from helpers.readouts import logprobs_of, read_stream, streams_at_all_positions
-from helpers.store import data_dir, kept, take, write_text
+from helpers.readouts import activations, as_one_row, last_hidden, last_hidden_shared
+from helpers.readouts import logprobs_of, measure, stop_odds
+from helpers.store import data_dir, kept, take
 from helpers.tokens import count_keywords, nonsense_tag, plain_words, single_id
 
 pd.set_option("display.max_colwidth", None)
@@ -103,11 +102,7 @@ greedy = answers(
     fresh=RECOMPUTE,
 )
 
-# %% [markdown]
-# Of the distilled model's own answers, greedy and in the template, the thoughts serve as material:
 
-
-# %%
 def thought_of(question) -> str:
     """The distilled model's own thought, greedy, up to its end."""
     return greedy.loc[question.id, "text"].split("</think>")[0]
@@ -136,9 +131,9 @@ def marks_of(member) -> dict[str, str]:
 marks = {role: marks_of(member) for role, member in members.items()}
 
 
-def p_stop(member, hidden: torch.Tensor) -> np.ndarray:
-    """P(any stop token) after each prompt."""
-    return logprobs_of(member, hidden, member.groups.stop).exp().sum(1).clamp(1e-12, 1 - 1e-7).numpy()
+def odds_of_stopping(member, hidden: torch.Tensor) -> np.ndarray:
+    """Log-odds of stopping, over all stop tokens, after each prompt; `expit` makes P(stop) of it."""
+    return member.at_weights(stop_odds(member), hidden).cpu().numpy()
 
 
 # %% [markdown]
@@ -172,26 +167,9 @@ for index in rng.choice(len(questions), min(3, len(questions)), replace=False):
 
 
 # %% [markdown]
-# ### What the tags are to each model
+# ### Laws
 #
-# A tag is one token or is read as text. Checked on every ending: each `</think>` is one token where the model has it, no prompt has two beginnings, and all survive the tokenizer.
-
-
-# %%
-def as_tokens(role: str, name: str, text: str) -> dict:
-    """How one model reads a mark."""
-    ids = ids_of(members[role], text)
-    pieces = " ".join(repr(members[role].tokenizer.decode([i])) for i in ids)
-    used = "a token" if len(ids) == 1 else f"text: {pieces}"
-    return {"model": role, "tag": name, "text": text, "tokens": len(ids), "used as": used}
-
-
-named = {
-    role: {"<think>": "<think>", "</think>": "</think>", "<answer>": "<answer>"}
-    | {kind: marks[role][kind] for kind in ("nonsense", "words")}
-    for role in members
-}
-pd.DataFrame([as_tokens(role, name, text) for role in members for name, text in named[role].items()])
+# Checked on every ending: each `</think>` is one token where the model has it, no prompt has two beginnings, and all survive the tokenizer.
 
 
 # %%
@@ -223,11 +201,6 @@ sets = {name: texts.published(name).query("closed_prompt == 0") for name in sour
 pair_texts = pd.DataFrame([texts.measure(text) for text in greedy["text"]])
 compared = {f"R1, {sources.loc[name, 'label']}": counts for name, counts in sets.items()}
 compared[f"pair {pair.name}"] = pair_texts
-
-# %% [markdown]
-# How often each follows each, in four sets of published texts of DeepSeek-R1-Distill-Qwen-1.5B and in the greedy answers of this pair's distilled model:
-
-# %%
 shares = {}
 for (name, counts), gap in itertools.product(compared.items(), texts.GAPS):
     found = {what: counts[f"sentences, {gap}: {what}"].sum() for what in ("closes", "waits", "goes on")}
@@ -242,13 +215,8 @@ figures.save_figure(fig, "07_fork", pair=pair.name, note=note, key=key, size=(9.
 
 # %% [markdown]
 # **Figure 1: what follows the end of a sentence.** Rows: four sets of published texts of DeepSeek-R1-Distill-Qwen-1.5B, and this pair's distilled model. Black: `</think>` comes next; wine: "Wait"; grey: anything else. Only ends of sentences whose next line is prose: one new line also stands in lists and formulas, where it decides nothing. Settings and selection differ (`data/published/sources.csv`): one set is greedy, two are sampled, one holds only finished answers, one has a prompt of its own.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
 #
-# Whether the new line *makes* the model stop or is only the first token of a decision that was made before it. Every training text has one new line before the tag, so the form was learnt; that it is chosen one token early is what can be used.
-#
-# </details>
+# <details><summary>What it does not show</summary>Whether the new line *makes* the model stop or is only the first token of a decision that was made before it. Every training text has one new line before the tag, so the form was learnt; that it is chosen one token early is what can be used.</details>
 
 # %% [markdown]
 # The parts of the rule, and what stands beside them:
@@ -314,43 +282,56 @@ for name, counts in sets.items():
 # %% [markdown]
 # ### Is it decided there? The marks exchanged
 #
-# **Question.** In mid-thought the model nearly always writes a blank line. What comes next if one new line is put there instead, and what at the thought's own end if a blank line is? Metrics: P(`</think>`) and P(Wait set) right after the mark, mean over a text's ends of sentences, intervals over texts. *In mid-thought*: behind the first third, before the thought's own end. **Control.** The mark that the model wrote itself. Where a tokenizer makes a blank line of two tokens, as that of `smol` does, the choice falls at the second: one new line then means that no second one follows, and what follows it is read on that condition.
+# **Question.** What does the model choose at the ends of sentences along its thought; and what comes next if the other mark is put there? Metrics: P(one new line), P(blank line), P(neither); then P(`</think>`) and P(Wait set) right after either mark; mean over a text's ends of sentences, intervals over texts. *In mid-thought*: behind the first third, before the thought's own end. **Control.** The mark that the model wrote itself. Where a tokenizer makes a blank line of two tokens, as that of `smol` does, the choice falls at the second: one new line then means that no second one follows, and what follows it is read on that condition.
+
+# %% [markdown]
+# Each end of a sentence has its place in the thought; the log-odds are cut at 16 nats, which is what a stored P tells:
 
 
 # %%
 MARKS = ["one", "blank", "neither"]
 MARKS += [f"{what} after {gap}" for gap in texts.GAPS for what in ("</think>", "Wait")]
+ODDS = {f"log-odds of </think> after {gap}": f"</think> after {gap}" for gap in texts.GAPS}
+PLACES = ["first sentence", "first third", "middle third", "last third", "at its own end", "in mid-thought"]
 
 
 def by_place(ends: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Means over one thought's ends of sentences, [mark]: behind its first third, and at its own end."""
+    """Means over one thought's ends of sentences at each place, [mark]."""
     if not len(ends):
-        return dict.fromkeys(("in mid-thought", "at its own end"), np.full(len(MARKS), np.nan))
-    mid_thought = ~ends["closes"] & ends["depth"].between(1 / 3, 0.999)
-    places = {"in mid-thought": ends[mid_thought], "at its own end": ends[ends["closes"]]}
-    return {place: rows[MARKS].mean().to_numpy() for place, rows in places.items()}
+        return dict.fromkeys(PLACES, np.full(len(MARKS) + len(ODDS), np.nan))
+    own, depth, first = ends["closes"], ends["depth"], np.arange(len(ends)) == 0
+    third = [~own & ~first & depth.between(k / 3, (k + 1) / 3, inclusive="left") for k in (0, 1)]
+    late = ~own & ~first & (depth >= 2 / 3)
+    here = [first & ~own, *third, late, own, ~own & depth.between(1 / 3, 0.999)]
+    odds = {name: logit(ends[column].clip(1e-7, 1 - 1e-7)) for name, column in ODDS.items()}
+    rows = ends[MARKS].assign(**odds)
+    return {place: rows[some].mean().to_numpy() for place, some in zip(PLACES, here, strict=True)}
 
 
 def stacked(thoughts: list[pd.DataFrame]) -> dict[str, np.ndarray]:
     """The same of several thoughts, [text, mark]."""
     each = [by_place(ends) for ends in thoughts]
-    return {place: np.stack([one[place] for one in each]) for place in each[0]}
+    return {place: np.stack([one[place] for one in each]) for place in PLACES}
+
+
+# %% [markdown]
+# Means over the texts that have such a place:
 
 
 # %%
 def over_texts(means: np.ndarray, mark: str) -> stats.Interval:
     """Mean of a mark over the texts that have such a place; none where fewer than two do."""
-    values = means[:, MARKS.index(mark)]
+    values = means[:, [*MARKS, *ODDS].index(mark)]
     values = values[~np.isnan(values)]
     return stats.bootstrap(values) if len(values) > 1 else texts.NOTHING
 
 
 def after_each_mark(groups: dict[str, np.ndarray]) -> dict[str, stats.Interval]:
-    """What follows each mark, put at each place."""
-    asked = itertools.product(groups.items(), texts.GAPS, ("</think>", "Wait"))
+    """What follows each mark, put at the thought's own end and before it."""
+    asked = itertools.product(PLACES[:-3:-1], texts.GAPS, ("</think>", "Wait"))
     return {
-        f"P({what}) {place}, {gap} put there": over_texts(means, f"{what} after {gap}")
-        for (place, means), gap, what in asked
+        f"P({what}) {place}, {gap} put there": over_texts(groups[place], f"{what} after {gap}")
+        for place, gap, what in asked
     }
 
 
@@ -367,44 +348,41 @@ def read_forks(rows: list[int]) -> dict[str, np.ndarray]:
 
 
 groups = kept(pair, "07_forks", read_forks, len(read_thoughts), fresh=RECOMPUTE)
+exchanged = after_each_mark(groups)
 marks_chosen = {
-    f"P({choice}), {place}": over_texts(means, choice)
-    for place, means in groups.items()
+    f"P({choice}), {place}": over_texts(groups[place], choice)
+    for place in PLACES[:-3:-1]
     for choice in MARKS[:3]
 }
-pd.DataFrame({"mean over texts": marks_chosen}).map(format)
+
+# %% [markdown]
+# Along the thought: what is chosen, and what follows either mark, put there:
 
 # %%
-exchanged = after_each_mark(groups)
-rows = [
-    (f"{place}: {gap}", exchanged[f"P({what}) {place}, {gap} put there"], colour)
-    for place in groups
-    for gap in texts.GAPS
-    for what, colour in (("</think>", figures.STOP), ("Wait", figures.WAIT))
-]
-split = [
-    exchanged.get(f"P(</think>) in mid-thought, {gap} put there", texts.NOTHING).estimate
-    for gap in texts.GAPS
-]
+look = {"one": figures.STOP, "blank": figures.WAIT, "neither": figures.CONTROL}
+panels = {
+    "what the model chooses": [(p, over_texts(groups[p], m), look[m]) for p in PLACES[:5] for m in look]
+}
+for gap in texts.GAPS:
+    panels[f"after {gap}, put there"] = [
+        (place, over_texts(groups[place], f"{what} after {gap}"), colour)
+        for place in PLACES[:5]
+        for what, colour in (("</think>", figures.STOP), ("Wait", figures.WAIT))
+    ]
+split = [exchanged[f"P(</think>) in mid-thought, {gap} put there"].estimate for gap in texts.GAPS]
 title = "What follows each mark, put at the end of a sentence"
 if split[0] > 0.5 > 0.1 > split[1]:
     title = "Mid-thought, one new line closes the thought; a blank line does not, even at its end"
-fig = figures.interval_rows(
-    {"": rows}, title=title, unit="probability right after the mark", span=(-0.03, 1.03)
-)
-key = {"</think>": figures.STOP, "Wait set": figures.WAIT}
+fig = figures.interval_rows(panels, title=title, unit="probability", span=(-0.03, 1.03))
+key = {"one new line, or </think>": figures.STOP, "blank line, or Wait set": figures.WAIT}
 note = f"greedy thoughts of {len(read_thoughts)} questions"
-figures.save_figure(fig, "07_fork_exchanged", pair=pair.name, note=note, key=key, size=(8, 3))
+key |= {"neither": figures.CONTROL}
+figures.save_figure(fig, "07_fork_exchanged", pair=pair.name, note=note, key=key, size=(11, 3.2))
 
 # %% [markdown]
-# **Figure 2: the same place with the other mark.** Black P(`</think>`), wine P(Wait set), 95 % intervals over texts. The distilled model's own thoughts up to a sentence's end, then one new line or a blank line.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
+# **Figure 2: the fork by place in the thought.** Left, what the distilled model chooses at the end of a sentence: one new line (black), a blank line (wine), neither (grey). Middle and right, what follows one new line and a blank line, put there: P(`</think>`) (black), P(Wait set) (wine). 95 % intervals over texts; an end of a sentence counts as the thought's first, by third of the thought, or as its own end.
 #
-# Why the mark decides, and nothing about R1 itself: its texts have the same form, its probabilities were not read.
-#
-# </details>
+# <details><summary>What it does not show</summary>Why the mark decides, and nothing about R1 itself: its texts have the same form, its probabilities were not read.</details>
 
 # %% [markdown]
 # **Aside.** Every text that this model learned from has one new line before the tag. Was the fork put there by that form? The pair `qwen-1.5b`, read once on a GPU ([data/qwen-1.5b](../data/qwen-1.5b/README.md)), beside the same base trained on texts with a *blank* line there. Limits: one training each, and the second had no second stage, so that more than the mark differs between the two.
@@ -418,14 +396,13 @@ for name, file in trainings.items():
 pd.DataFrame(of_qwen).map(format)
 
 # %% [markdown]
-# ### And if it is pushed?
+# ### And if it is pushed, beside the known ways?
 #
-# **Question.** While the model writes, the choice of one new line at the ends of sentences is made likelier or less likely by `PUSHES` nats, nothing else. How long does it go on, does it wait, is it still right? **Control.** The control words pushed as far at the same steps; and the run that is not pushed.
+# **Question.** While the model writes, the choice of one new line at the ends of sentences is made likelier or less likely by `PUSHES` nats, nothing else. How long does it go on, does it wait, is it still right? **Controls.** The control words pushed as far at the same steps; the run that is not pushed. **The known way**, budget forcing (Muennighoff et al. 2025), on the same questions: `</think>` (or the stop) is kept back and "Wait" put in its place, once to three times; as its control "So". Each such continuation has at most `MAX_FORCED` tokens.
 
 # %%
-pushed_questions = [question for question in load_questions(N_PROMPTS) if question.split == "confirm"][
-    :N_PUSHED
-]
+to_confirm = [question for question in load_questions(N_PROMPTS) if question.split == "confirm"]
+pushed_questions = to_confirm[:N_PUSHED]
 pushed = {"not pushed": greedy.loc[[question.id for question in pushed_questions]]}
 targets = {"one new line": ("", None), "control words": ("words_", distilled.groups.control)}
 for (target, (short, tokens)), push in itertools.product(targets.items(), PUSHES if has_tag else []):
@@ -441,65 +418,495 @@ for (target, (short, tokens)), push in itertools.product(targets.items(), PUSHES
         fresh=RECOMPUTE,
     )
 
-# %%
-measured = ["length", "stopped", "waits", "right", "repetition"]
-pd.DataFrame(
-    {
-        arm: {column: f"{stats.bootstrap(frame[column].astype(float)):.2f}" for column in measured}
-        for arm, frame in pushed.items()
-    }
-).T
+# %% [markdown]
+# The thought's end replaced by a word, up to three times:
+
 
 # %%
-unpushed = pushed["not pushed"]["length"]
-effects = {
-    f"tokens more, {arm}": stats.paired(frame["length"], unpushed)
-    for arm, frame in pushed.items()
-    if arm != "not pushed"
-}
-Markdown(
-    "; ".join(f"{name}: {effect:.0f}" for name, effect in effects.items())
-    + f" (n = {len(unpushed)}, paired)."
-)
+starts = ask(distilled, pushed_questions, form="template")
+forcing = dict(name="07_forced", max_new_tokens=MAX_FORCED, fresh=RECOMPUTE)
+
+
+def force(said: dict[str, list[str]]) -> dict[str, list[str]]:
+    """What is said if the end of each thought is replaced by the word, [word][question]."""
+    grown = {
+        word: [f"{text.split('</think>')[0].rstrip()}\n\n{word}" for text in every]
+        for word, every in said.items()
+    }
+    prompts = [start + text for every in grown.values() for start, text in zip(starts, every, strict=True)]
+    written = iter(stored_completions(pair, distilled, prompts, **forcing))
+    return {word: [text + next(written).text for text in every] for word, every in grown.items()}
+
+
+rounds = [{word: list(pushed["not pushed"]["text"]) for word in ("Wait", "So")}]
+for _ in range(3):
+    rounds.append(force(rounds[-1]))
+
 
 # %% [markdown]
-# The pair's finding, with both beside it:
+# All arms, measured alike. A text is right if its last answer is; a thought that does not close has none.
+
 
 # %%
+def told(said: list[str], put: int = 0) -> pd.DataFrame:
+    """What is measured of each text; `put`: waits in it that the model did not write."""
+    tokens = [ids_of(distilled, text) for text in said]
+    finals = [final_answer(text, opened=distilled.thinks) for text in said]
+    answered = zip(finals, pushed_questions, strict=True)
+    columns = {
+        "tokens": [len(ids) for ids in tokens],
+        "closes its thought": ["</think>" in text for text in said],
+        "own waits": [sum(texts.waits(text).values()) - put for text in said],
+        "right": [is_right(final, question.answers) for final, question in answered],
+        "repetition": [repetition(ids) for ids in tokens],
+    }
+    return pd.DataFrame(columns).astype(float)
+
+
+arms = {arm: told(list(frame["text"])) for arm, frame in pushed.items()}
+arms |= {f"Wait at its end, {k} x": told(rounds[k]["Wait"], put=k) for k in (1, 2, 3)}
+arms["So at its end, 3 x"] = told(rounds[3]["So"])
+pd.DataFrame(
+    {arm: {name: f"{stats.bootstrap(row):.2f}" for name, row in f.items()} for arm, f in arms.items()}
+).T
+
+# %% [markdown]
+# The same in differences from the run that is not pushed:
+
+# %%
+effects_of_push = {
+    f"tokens more, {arm}": stats.paired(frame["tokens"], arms["not pushed"]["tokens"])
+    for arm, frame in arms.items()
+    if arm != "not pushed"
+}
+rights = {
+    f"right answers more, {arm}": stats.paired(frame["right"], arms["not pushed"]["right"])
+    for arm, frame in arms.items()
+    if arm != "not pushed" and not arm.startswith("control words")
+}
+said = [f"{name}: {effect:.0f}" for name, effect in effects_of_push.items()]
+said += [f"{name}: {effect:.2f}" for name, effect in rights.items()]
+Markdown("; ".join(said) + f" (n = {len(pushed_questions)}, paired).")
+
+# %% [markdown]
+# The pair's finding, with all of it beside. **By the log-odds, here of closing the thought** (the stop tokens come later): in mid-thought they are above 0 after one new line, and above those after a blank line by more than 1.1 nats, which is what lifts a half to three quarters, as the rule's "0.25 above" does there. This part was written after the probabilities of figure 2 were known.
+
+# %%
+mid = [groups["in mid-thought"][:, len(MARKS) + k] for k in (0, 1)]
+known = ~np.isnan(mid[0])
+apart = stats.paired(*(odds[known] for odds in mid)) if known.sum() > 1 else texts.NOTHING
+after_one = over_texts(groups["in mid-thought"], next(iter(ODDS)))
+positive, quarter_odds = findings.Rule("above", 0), findings.Rule("above", 1.1)
 F26 = findings.record(
     pair,
     "F26",
     rules=fork_parts(pair_texts),
+    stopping=[
+        findings.Part("log-odds of </think>, one new line put into mid-thought", after_one, positive),
+        findings.Part("the same minus that after a blank line", apart, quarter_odds),
+    ],
     control=("closings at random line ends", by_chance(pair_texts)),
-    details=rates_of(pair_texts) | marks_chosen | exchanged | effects,
+    details=rates_of(pair_texts) | marks_chosen | exchanged | effects_of_push | rights,
     sample="greedy answers",
     **about,
 )
-Markdown(findings.sentence(F26))
 
 # %% [markdown]
-# **Aside (output folded).** The published texts by what ended the line, and by third of the thought; the set with its own prompt is left out.
+# Where the two verdicts differ, a sentence says which parts make it:
 
-# %% jupyter={"outputs_hidden": true}
-breaks = pd.read_csv(data_dir("published") / "line_breaks.csv")
-prose = breaks[(breaks["next_line"] == "prose") & (breaks["set"] != "easy_comparisons")]
-sentences = prose[prose["line_end"] == "sentence"]
-summed = dict(columns="follows", values="count", aggfunc="sum", fill_value=0)
-display(Markdown("How the line ended, three sets together, next line prose:"))
-display(prose.pivot_table(index=["gap", "line_end"], **summed))
-display(Markdown("Ends of sentences, by third of the thought:"))
-display(sentences.pivot_table(index=["gap", "third"], **summed))
-
-# %% [markdown]
-# Where the waits of the published texts stand, and how they are spelled (a space before the word is part of the token):
 
 # %%
-pd.DataFrame({name: counts.filter(regex="^waits (after|')").sum() for name, counts in sets.items()})
+def in_full(entry: dict, why: str) -> Markdown:
+    """A finding, and where the log-odds decide otherwise, why."""
+    by_odds, said = entry["stopping"], findings.sentence(entry)
+    if by_odds["verdict"] != entry["verdict"]:
+        parts = [part["name"] for part in by_odds["rules"] if part["verdict"] != entry["verdict"]]
+        named = findings.as_markdown("; ".join(parts))
+        said += f"\n\nBy the log-odds it is *{by_odds['verdict']}*, not *{entry['verdict']}* ({named}): {why}"
+    return Markdown(said)
+
+
+in_full(F26, "the first asks where closings stand in whole texts, the second what the exchanged mark does.")
+
+# %% [markdown]
+# ## F21 and F22 · Which endings suffice?
+#
+# **Question.** `<think></think> <answer>answer</answer>` against `<answer>answer</answer>` alone; the ending block, `</think>`, two new lines and the answer with its period; and `</think> Paris.`. Metric: P(stop) and its log-odds right after, plain form as in the notes; beside it the chat template, where the distilled model's thought is open already, with and without a real thought.
+
+# %% [markdown]
+# **Controls.** The same without the tag, with a nonsense tag of as many tokens, and with as many plain words. The rules use the nonsense tag. **Rules, that of F22 made stricter after a first look at the result.** F21 holds if on the distilled model (a) P(stop) after both tags is above 0.5 and (b) it is more than 0.25 above `<answer>` alone, which itself stays below 0.5, and (c) above the nonsense tags. F22 holds if (a) P(stop) after the block is above 0.5, (b) it is more than 0.25 above the same with a nonsense tag, and (c) P(stop) after `</think> Paris.` is above 0.5 and above the same with a nonsense tag.
+#
+# **By the log-odds** each "above 0.5" is above 0, each "0.25 above" is above by 1.1 nats (what lifts a half to three quarters), and "above the nonsense tag" stays above 0; these were written after the verdicts by P(stop) were known.
+
+# %%
+both_tags, answer_tags = "<think></think> <answer>A.</answer>", "<answer>A.</answer>"
+ending_block, short_block, with_thought = "</think>¶¶A.", "</think> word.", "thought </think>¶¶A."
+answer_twice = "A.</think>¶¶A."
+endings = {
+    both_tags: Ending(think=True, close=True, gap=" ", tags=True),
+    answer_tags: Ending(gap=" ", tags=True),
+    ending_block: block,
+    short_block: Ending(close=True, gap=" ", answer="word."),
+    "</think> word": Ending(close=True, gap=" ", answer="word"),
+    with_thought: Ending(thought="real", close=True, gap="\n\n"),
+    "A.": Ending(gap=" "),
+    answer_twice: Ending(thought="answer", close=True, gap="\n\n"),
+}
+forms = ("plain", "template")
+
+# %% [markdown]
+# A question's endings are read together, since they share its text:
+
+
+# %%
+def odds_each(member, jobs: list[tuple[Ending, str]], form: str, rows: list[int]) -> np.ndarray:
+    """Log-odds of stopping after each ending with its mark, [question, ending]."""
+    found = []
+    for question, material in zip(take(questions, rows), take(materials, rows), strict=True):
+        prompts = [
+            with_ending(member, [question], [material], ending, form=form, mark=mark)[0]
+            for ending, mark in jobs
+        ]
+        found.append(odds_of_stopping(member, last_hidden_shared(member, prompts)))
+    return np.stack(found)
+
+
+# %% [markdown]
+# Each is read with four marks, on both models, in both forms:
+
+
+# %%
+def jobs_of(role: str) -> dict:
+    """Every ending with `</think>`, with the nonsense tag, with plain words and with nothing in its place."""
+    return {
+        (name, kind): (ending, mark) for name, ending in endings.items() for kind, mark in marks[role].items()
+    }
+
+
+def read_endings(rows: list[int]) -> dict:
+    """Log-odds of stopping, both models in both forms, [question, ending and mark]."""
+    return {
+        f"{role} {form}": odds_each(member, list(jobs_of(role).values()), form, rows)
+        for role, member in members.items()
+        for form in forms
+    }
+
+
+# %%
+odds_endings = kept(pair, "07_endings", read_endings, len(questions), fresh=RECOMPUTE)
+odds_of = {
+    (role, form, *job): column
+    for role, form in itertools.product(members, forms)
+    for job, column in zip(jobs_of(role), odds_endings[f"{role} {form}"].T, strict=True)
+}
+
+
+def p_after(name: str, kind: str = "tag", form: str = "plain", role: str = "distilled", scale=expit):
+    """P(stop) after one ending, or with `scale` np.asarray its log-odds."""
+    return stats.bootstrap(scale(odds_of[role, form, name, kind]))
+
+
+def beyond_nonsense(name: str, form: str = "plain", scale=expit) -> stats.Interval:
+    """The distilled model with `</think>` minus that with the nonsense tag."""
+    return stats.paired(*(scale(odds_of["distilled", form, name, kind]) for kind in ("tag", "nonsense")))
+
+
+# %% [markdown]
+# F21, its parts and what stands beside them:
+
+# %%
+half, quarter = (findings.Rule("above", least) for least in (0.5, 0.25))
+in_nats = dict(scale=np.asarray)
+
+
+def beyond_answer(scale) -> stats.Interval:
+    """Both tags minus answer tags alone."""
+    after = ((both_tags, "tag"), (answer_tags, "none"))
+    return stats.paired(*(scale(odds_of["distilled", "plain", *job]) for job in after))
+
+
+rules = [
+    findings.Part("(a) after both tags", p_after(both_tags), half),
+    findings.Part("(b) minus <answer> alone", beyond_answer(expit), quarter),
+    findings.Part("(b) <answer> alone", p_after(answer_tags, "none"), findings.Rule("below", 0.5)),
+    findings.Part("(c) beyond the nonsense tag", beyond_nonsense(both_tags), positive),
+]
+alone = p_after(answer_tags, "none", **in_nats)
+stopping = [
+    findings.Part("(a) log-odds", p_after(both_tags, **in_nats), positive),
+    findings.Part("(b) log-odds, minus <answer> alone", beyond_answer(np.asarray), quarter_odds),
+    findings.Part("(b) log-odds, <answer> alone", alone, findings.Rule("below", 0)),
+    findings.Part("(c) log-odds, beyond the nonsense tag", beyond_nonsense(both_tags, **in_nats), positive),
+]
+
+# %% [markdown]
+# Beside them the template and the base:
+
+# %%
+details = {
+    "both tags, template": p_after(both_tags, form="template"),
+    "<answer> alone, template": p_after(answer_tags, "none", "template"),
+    "both tags, the base": p_after(both_tags, role="base"),
+    "<answer> alone, the base": p_after(answer_tags, "none", role="base"),
+}
+F21 = findings.record(
+    pair,
+    "F21",
+    notebook="07_think_tags",
+    quantity="P(stop) of the distilled model after <think></think> <answer>A.</answer>",
+    unit="probability",
+    rules=rules,
+    stopping=stopping,
+    control=("the same with a nonsense tag for </think>", p_after(both_tags, "nonsense")),
+    sample="questions",
+    details=details,
+)
+near_ends = "P(stop) presses differences together near 0 and 1, the log-odds count them in full."
+in_full(F21, near_ends)
+
+# %% [markdown]
+# The endings after a real thought and without one, by what stands where `</think>` would:
+
+
+# %%
+mark_colours = {"nonsense": figures.CONTROL, "words": figures.PALE, "none": figures.THIRD}
+
+
+def ending_rows(role: str, form: str) -> list[tuple]:
+    """P(stop) of one model in one form, with each mark, after a thought and without."""
+    colours = {"tag": figures.ROLE[role]} | mark_colours
+    names = {with_thought: "after a thought", ending_block: "without a thought"}
+    shown = itertools.product(names, colours)
+    return [(names[name], p_after(name, kind, form, role), colours[kind]) for name, kind in shown]
+
+
+change = round(-beyond_nonsense(with_thought).estimate, 2) + 0.0
+title = f"After a thought a nonsense tag for </think> changes P(stop) by {change:+.2f}"
+shown = (("distilled", "plain"), ("distilled", "template"), ("base", "plain"))
+panels = {f"{role}, {form}": ending_rows(role, form) for role, form in shown}
+fig = figures.interval_rows(panels, title=title, unit="P(stop)", span=(-0.03, 1.03))
+key = {"</think>, distilled": figures.DISTILLED, "</think>, base": figures.BASE}
+key |= {"nonsense tag": figures.CONTROL, "plain words": figures.PALE, "no tag": figures.THIRD}
+note = f"n = {len(questions)} questions, confirm"
+figures.save_figure(fig, "07_endings", pair=pair.name, size=(11, 2.8), key=key, note=note)
+
+# %% [markdown]
+# **Figure 3: P(stop) right after `</think>`, a blank line and the answer, by what stands in the tag's place.** Round: `</think>`; grey squares: a nonsense tag of as many tokens; pink: as many plain words; triangles: nothing. In the template the distilled model's thought is open already. All other endings are in `07_endings.safetensors` and in the details of F21 and F22.
+#
+# <details><summary>What it does not show</summary>What a model does where it does not stop: below. And the nonsense tag of a model for which `</think>` is one token is a reserved token of its vocabulary: where such tokens were hardly trained they may lie close to each other, so that one stands in for another. F22's detail prints how near their embeddings are; plain words and nothing are the other controls (nothing after a real thought leaves one new line fewer: figure 4).</details>
+
+# %% [markdown]
+# F22 likewise; beside it the template, without a thought and after a real one:
+
+# %%
+rules = [
+    findings.Part("(a) after the block", p_after(ending_block), half),
+    findings.Part("(b) beyond the nonsense tag", beyond_nonsense(ending_block), quarter),
+    findings.Part("(c) after `</think> word.`", p_after(short_block), half),
+    findings.Part("(c) beyond the nonsense tag, `</think> word.`", beyond_nonsense(short_block), positive),
+]
+by_nats = [beyond_nonsense(name, **in_nats) for name in (ending_block, short_block)]
+stopping = [
+    findings.Part("(a) log-odds", p_after(ending_block, **in_nats), positive),
+    findings.Part("(b) log-odds, beyond the nonsense tag", by_nats[0], quarter_odds),
+    findings.Part("(c) log-odds, `</think> word.`", p_after(short_block, **in_nats), positive),
+    findings.Part("(c) log-odds, `</think> word.`, beyond the nonsense tag", by_nats[1], positive),
+]
+spelled = {"tag": "</think>", "nonsense": "nonsense tag", "words": "plain words", "none": "nothing"}
+template = {"without any tag": p_after(ending_block, "none")}
+for kind, mark in spelled.items():
+    template[f"the block, template, {mark}"] = p_after(ending_block, kind, "template")
+    template[f"`</think> word.`, template, {mark}"] = p_after(short_block, kind, "template")
+    template[f"after a real thought, template, {mark}"] = p_after(with_thought, kind, "template")
+details = template | {"`</think> word`, no period": p_after("</think> word")}
+
+# %% [markdown]
+# ### What does the tag add beyond the new lines?
+#
+# **Question.** Around `</think>` stand a new line and a blank line. After a real thought, tag, blank line and the answer: what becomes of P(stop) if the answer cannot see the tag, the new lines, or either; and if one, two or three new lines stand there as the very tokens, but no tag? **Controls.** A nonsense tag; and as many random tokens of question and thought hidden as tag and new lines are, `N_HIDDEN` draws. *Hidden*: no token behind the thought attends to it, in any head or layer. (Earlier runs of this notebook took the new line before the tag for the tag, and told that hiding the tag changes little.)
+
+
+# %%
+tagged_prompts = {
+    (kind, form): with_ending(
+        distilled, questions, materials, endings[with_thought], form=form, mark=marks["distilled"][kind]
+    )
+    for kind, form in itertools.product(("tag", "nonsense"), forms)
+}
+
+
+def encoded(text: str) -> list[int]:
+    """A text's tokens as the distilled model gets them."""
+    return distilled.encode([text])["input_ids"][0].tolist()
+
+
+def parts_of(prompt: str) -> tuple[list[int], list[int], list[int]]:
+    """Tokens up to the thought's end, all tokens, and where line, tag, lines and answer begin in these."""
+    ids, (before, _, _) = encoded(prompt), prompt.rpartition("\n</think>\n\n")
+    ends = [before, f"{before}\n", f"{before}\n</think>", f"{before}\n</think>\n\n"]
+    lengths = [len(distilled.tokenizer.decode(ids[: k + 1])) for k in range(len(ids))]
+    return encoded(before), ids, [sum(length <= len(text) for length in lengths) for text in ends]
+
+
+# %% [markdown]
+# A token that holds period and new line, as in other tokenizers, is hidden whole. Each arm is a list of tokens, and which of them are hidden:
+
+
+# %%
+def arms_of(row: int, form: str) -> dict[str, tuple[list[int], list[int]]]:
+    """Tokens of one question's arms, and those that are hidden."""
+    before, ids, (line, tag, lines, answer) = parts_of(tagged_prompts["tag", form][row])
+    width, rng = answer - line, np.random.default_rng(SEED + row)
+    drawn = rng.integers(1, max(2, line - width), N_HIDDEN)
+    return {
+        "all seen": (ids, []),
+        "tag hidden": (ids, [*range(tag, lines)]),
+        "new lines hidden": (ids, [*range(line, tag), *range(lines, answer)]),
+        "both hidden": (ids, [*range(line, answer)]),
+        "nonsense tag": (encoded(tagged_prompts["nonsense", form][row]), []),
+        "no tag, one new line": (ids[:tag] + ids[answer:], []),
+        "no tag, two new lines": (before + ids[lines:], []),
+        "no tag, three new lines": (ids[:tag] + ids[lines:], []),
+        **{f"random {k}": (ids, [*range(at, at + width)]) for k, at in enumerate(drawn)},
+    }
+
+
+# %% [markdown]
+# All arms of a question run in one row, behind the tokens that they share:
+
+
+# %%
+def odds_of_arms(arms: dict[str, tuple[list[int], list[int]]]) -> np.ndarray:
+    """Log-odds of stopping after each arm."""
+    every = [ids for ids, _ in arms.values()]
+    shared = next(k for k, some in enumerate(zip(*every, strict=False)) if len(set(some)) > 1)
+    tokens, parents, unseen = every[0][:shared], [*range(-1, shared - 1)], []
+    for ids, hidden in arms.values():
+        start = len(tokens)
+        tokens = tokens + ids[shared:]
+        parents = [*parents, shared - 1, *range(start, len(tokens) - 1)]
+        unseen.append((range(start, len(tokens)), [k + (k >= shared) * (start - shared) for k in hidden]))
+    batch, last = as_one_row(distilled, tokens, parents), [rows[-1] for rows, _ in unseen]
+    for rows, columns in unseen:
+        batch["attention_mask"][0, 0, rows[0] : rows[-1] + 1, columns] = torch.finfo(distilled.dtype).min
+    states = distilled.traced(batch, lambda lm: lm.model.norm.output[0, last].clone())
+    return odds_of_stopping(distilled, states.float().to(distilled.device))
+
+
+# %% [markdown]
+# Both forms of every question:
+
+
+# %%
+def read_arms(rows: list[int]) -> dict:
+    """Log-odds of stopping in both forms, [question, arm]."""
+    some = [row for row in rows if row < len(questions)]
+    return {form: np.stack([odds_of_arms(arms_of(row, form)) for row in some]) for form in forms}
+
+
+names = [*arms_of(0, "plain")]
+odds_arms = kept(pair, "07_hidden", read_arms, len(questions), fresh=RECOMPUTE)
+
+
+def arm_odds(name: str, form: str) -> np.ndarray:
+    """Log-odds of stopping of one arm, one a question."""
+    return odds_arms[form][:, names.index(name)]
+
+
+# %% [markdown]
+# A law: the same as prompt by prompt, with the tag hidden by the mask of a whole prompt.
+
+# %%
+first = tagged_prompts["tag", "plain"][:2]
+hidden = [[*range(*parts_of(prompt)[2][1:3])] for prompt in first]
+for arm, given in (("tag hidden", hidden), ("all seen", None)):
+    one_by_one = odds_of_stopping(distilled, last_hidden(distilled, first, hide=given))
+    gap = expit(one_by_one) - expit(arm_odds(arm, "plain")[: len(first)])
+    assert np.abs(gap).max() < 0.02, "the same, prompt by prompt"
+
+# %% [markdown]
+# In words, and for F22's details:
+
+# %%
+shown = [*names[:8], "random"]
+p_arms = {
+    (name, form): stats.bootstrap(expit(odds_arms[form])[:, [n.startswith(name) for n in names]].mean(1))
+    for name, form in itertools.product(shown, forms)
+}
+of_arms = {f"{form}, {name}": p_arms[name, form] for name, form in p_arms}
+lines_alone, said = "no tag, three new lines", []
+for form in forms:
+    seen, unseen = arm_odds("all seen", form), arm_odds("tag hidden", form)
+    adds = stats.paired(seen, arm_odds(lines_alone, form))
+    other = stats.paired(arm_odds("nonsense tag", form), arm_odds(lines_alone, form))
+    read = stats.paired(seen, unseen)
+    of_arms |= {f"{form}, nats: tag over the same new lines": adds, f"{form}, nats: seeing the tag": read}
+    lead = "the tag is read" if read.low > 0 else "no later token needs to read the tag"
+    said.append(
+        f"**{form.capitalize()}: {lead}.** Seeing it adds {read:.1f} nats to the log-odds of stopping; "
+        f"among the same three new lines it adds {adds:.1f}, a nonsense tag {other:.1f}. P(stop): "
+        + ", ".join(f"{name} {p_arms[name, form]}" for name in shown)
+        + "."
+    )
+Markdown("\n\n".join(said))
+
+# %%
+of_arm = {"random": figures.CONTROL, "nonsense tag": figures.CONTROL}
+panels = {
+    form: [
+        (
+            name.replace("random", "as many random tokens hidden"),
+            p_arms[name, form],
+            figures.THIRD if name.startswith("no tag") else of_arm.get(name, figures.DISTILLED),
+        )
+        for name in shown
+    ]
+    for form in forms
+}
+fall = p_arms["tag hidden", "template"].estimate, p_arms["all seen", "template"].estimate
+title = f"With </think> hidden from the answer P(stop) is {fall[0]:.2f} (seen: {fall[1]:.2f})"
+title = "Where the answer cannot see </think>, the model seldom stops" if fall[0] < fall[1] / 2 else title
+fig = figures.interval_rows(panels, title=title, unit="P(stop)", span=(-0.03, 1.03))
+note = f"n = {len(questions)} questions, confirm, distilled; random: mean of {N_HIDDEN} draws a question"
+figures.save_figure(fig, "07_hidden", pair=pair.name, note=note, size=(9, 3.4))
+
+# %% [markdown]
+# **Figure 4: the tag and the new lines around it.** After a real thought, `</think>`, a blank line and the answer. Orange: all seen, or the tag, the new lines, or both hidden from all that stands behind the thought; grey squares: a nonsense tag, or as many random tokens of question and thought hidden; triangles: no tag, one to three new lines as single tokens. 95 % bootstrap over questions. Which head reads the tag it does not show: all are cut at once; and a hidden token leaves its place empty, which no text does.
+
+# %% [markdown]
+# F22, with these beside it:
+
+# %% [markdown]
+# Where `</think>` and the nonsense tag are single tokens: how near are their embeddings?
+
+# %%
+tag_ids = distilled.groups.end_think, single_id(distilled.tokenizer, marks["distilled"]["nonsense"])
+if None not in tag_ids:
+    embeddings = distilled.model.get_input_embeddings().weight[[*tag_ids, *distilled.groups.control]]
+    tag, nonsense, *words = torch.nn.functional.normalize(embeddings.float(), dim=-1)
+    details["cosine of </think> and the nonsense tag"] = float(tag @ nonsense)
+    cosines = (torch.stack(words) @ tag).tolist()
+    details["cosine of </think> and plain words"] = stats.bootstrap(cosines)
+
+# %%
+F22 = findings.record(
+    pair,
+    "F22",
+    notebook="07_think_tags",
+    quantity="P(stop) of the distilled model after </think>, two new lines, and the answer with its period",
+    unit="probability",
+    rules=rules,
+    stopping=stopping,
+    control=("the same with a nonsense tag for </think>", p_after(ending_block, "nonsense")),
+    sample="questions",
+    details=details | {f"after a thought, {name}": value for name, value in of_arms.items()},
+)
+in_full(F22, near_ends)
 
 # %% [markdown]
 # ## F23 · A prompt that ends in `</think>`
 #
-# **Question.** Question, answer, `</think>`: does the distilled model write two new lines, say the answer again and stop? Eight seeded samples a question, temperature 0.6, top-p 0.95. **Control.** The nonsense tag, two samples a question. **Rule, written before the result.** F23 holds if more than half of the samples do all three, and more than a quarter more than after the nonsense tag.
+# **Question.** Question, answer, `</think>`: does the distilled model write two new lines, say the answer again and stop? Eight seeded samples a question in plain form, two in the template; temperature 0.6, top-p 0.95. **Control.** The nonsense tag, two samples a question. **Rule, written before the result.** F23 holds if more than half of the samples do all three, and more than a quarter more than after the nonsense tag. **By the log-odds of stopping**, once the two new lines and the answer stand there again: above 0, and above those with the nonsense tag by more than 1.1 nats; written after the samples were known.
 
 
 # %%
@@ -529,10 +936,11 @@ given = load_combined(pair, n_combined=N_SAMPLED, **chosen)["confirm"]
 given_materials = ending_materials(given.questions, given.answers, [""] * len(given.questions))
 closing = Ending(thought="answer", close=True, answer="none")
 sampled = {}
-for kind, n in (("tag", N_SAMPLES), ("nonsense", 2)):
-    mark = marks["distilled"][kind]
-    ended = with_ending(distilled, given.questions, given_materials, closing, form="plain", mark=mark)
-    sampled[kind] = sample(ended, f"07_after_{kind}", MAX_AFTER_TAG, n)
+for (kind, n), form in itertools.product((("tag", N_SAMPLES), ("nonsense", 2)), forms):
+    mark, short = marks["distilled"][kind], "" if form == "plain" else "_template"
+    ended = with_ending(distilled, given.questions, given_materials, closing, form=form, mark=mark)
+    n = n if form == "plain" else min(n, 2)
+    sampled[kind + short] = sample(ended, f"07_after_{kind}{short}", MAX_AFTER_TAG, n)
 
 
 # %% [markdown]
@@ -566,9 +974,21 @@ after = {kind: judge_all(samples) for kind, samples in sampled.items()}
 # The rule's two parts, and each step of the claim by itself:
 
 # %%
-half, quarter, positive = (findings.Rule("above", least) for least in (0.5, 0.25, 0))
 all_three = {kind: judged["all three"] for kind, judged in after.items()}
 beside = ["begins with a blank line", "says the answer", "stops", "opens a new thought"]
+details = {name: stats.share(after["tag"][name]) for name in beside} | {"samples a question": N_SAMPLES}
+details |= {f"{name}, template": stats.share(after["tag_template"][name]) for name in after["tag"]}
+details["all three, template, nonsense tag"] = stats.share(all_three["nonsense_template"])
+stopping = []
+for form in forms:
+    odds = p_after(answer_twice, form=form, **in_nats), beyond_nonsense(answer_twice, form, **in_nats)
+    named = [f"{form}: log-odds after the answer said again", f"{form}: the same beyond the nonsense tag"]
+    stopping += map(findings.Part, named, odds, (positive, quarter_odds))
+
+# %% [markdown]
+# The rule reads the plain form, its parts by the log-odds are those of both:
+
+# %%
 F23 = findings.record(
     pair,
     "F23",
@@ -578,13 +998,16 @@ F23 = findings.record(
     unit="of samples",
     rules=[
         findings.Part("all three", stats.share(all_three["tag"]), half),
-        findings.Part("beyond the nonsense tag", stats.paired(*all_three.values()), quarter),
+        findings.Part(
+            "beyond the nonsense tag", stats.paired(all_three["tag"], all_three["nonsense"]), quarter
+        ),
     ],
+    stopping=stopping,
     control=("a nonsense tag for </think>", stats.share(all_three["nonsense"])),
     sample="questions",
-    details={name: stats.share(after["tag"][name]) for name in beside} | {"samples a question": N_SAMPLES},
+    details=details,
 )
-Markdown(findings.sentence(F23))
+in_full(F23, "the samples must write all of it themselves, the log-odds are read where it stands there.")
 
 # %% [markdown]
 # ## F24 · Does `</think>` guarantee the answer?
@@ -592,7 +1015,7 @@ Markdown(findings.sentence(F23))
 # **Question.** Whole answers, sampled from the chat template: after the first `</think>`, does it reason again (a second `</think>`, or a word of doubt)? Does a finished answer ever come without one? **Control.** The same model's greedy answers, as if cut at as many tokens. **Rule, written before the result.** F24 holds if (a) more than 1 % of the samples with a `</think>` reason again after it and (b) fewer than 2 % of the finished samples have none.
 
 # %%
-asked = [q for q in load_questions(N_PROMPTS) if q.split == "confirm"][:N_SAMPLED]
+asked = to_confirm[:N_SAMPLED]
 whole_answers = sample(ask(distilled, asked, form="template"), "07_samples", MAX_SAMPLED)
 closed = [[c for c in row if "</think>" in c.text] for row in whole_answers]
 finished = [[c for c in row if c.stop != "limit"] for row in whole_answers]
@@ -623,11 +1046,6 @@ def share_of(rows: list[list], passes) -> stats.Interval:
 again = share_of(closed, reasons_again)
 untagged = share_of(finished, lambda text: "</think>" not in text)
 greedy_again = share_or_unknown([float(reasons_again(t)) for t in greedy_cut[greedy_cut["closed"]]["text"]])
-
-# %% [markdown]
-# Beside it stands how many samples there are, and how often each closes a thought:
-
-# %%
 closings = pd.Series([c.text.count("</think>") for row in whole_answers for c in row])
 counts = closings.value_counts().sort_index()
 details = {f"samples with {n} </think>": int(times) for n, times in counts.items()}
@@ -659,7 +1077,7 @@ of_kind = {"tag": figures.DISTILLED, "nonsense": figures.CONTROL}
 closes = stats.share([len(row) / N_SAMPLES for row in closed])
 panels = {
     "F23: after question, answer, tag": [
-        (name, stats.share(after[kind][name]), of_kind[kind]) for name in after["tag"] for kind in after
+        (name, stats.share(after[kind][name]), of_kind[kind]) for name in after["tag"] for kind in of_kind
     ],
     "F24: whole answers": [
         ("closes the thought", closes, figures.DISTILLED),
@@ -676,39 +1094,12 @@ note += f"temperature {TEMPERATURE}, top-p {TOP_P}"
 figures.save_figure(fig, "07_samples", pair=pair.name, size=(11, 3.2), note=note)
 
 # %% [markdown]
-# **Figure 3: what samples do around `</think>`.** Orange with the tag, grey squares with the nonsense tag (left) and in greedy decoding (right); 95 % bootstrap over questions.
+# **Figure 5: what samples do around `</think>`.** Orange with the tag, grey squares with the nonsense tag (left) and in greedy decoding (right); 95 % bootstrap over questions.
+#
+# <details><summary>What it does not show</summary>Whether it reasons again where it is led to: F23 puts `</think>` into a text without a thought, F24 counts whole answers from the template. Long answers: samples end at `MAX_SAMPLED` tokens, and those cut there count as neither finished nor untagged.</details>
 
 # %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Whether it reasons again where it is led to: F23 puts `</think>` into a text without a thought, F24 counts whole answers from the template. Long answers: samples end at `MAX_SAMPLED` tokens, and those cut there count as neither finished nor untagged.
-#
-# </details>
-
-# %% [markdown]
-# ### After the tag, and without the thought
-#
-# **Question.** F24 in R1's own texts: is there ever a second `</think>`, a doubt after the first, an answer before it? And what is lost when the prompt closes the thought: the same 100 problems of MATH-500 with and without it (only finished answers were published, so this is a selection).
-
-
-# %%
-def after_the_close(counts: pd.DataFrame) -> dict[str, int]:
-    """Texts of one set by what they do around `</think>`."""
-    closed = counts[counts["closings"] > 0]
-    return {
-        "texts that close": len(closed),
-        "close twice": (closed["closings"] > 1).sum(),
-        "a wait after it": (counts["waits_after_close"] > 0).sum(),
-        "an answer marker before it": closed["answer_marker_before_close"].sum(),
-        "nothing after it": (closed["words_after_close"] == 0).sum(),
-        "never close": (counts["closings"] == 0).sum(),
-    }
-
-
-pd.DataFrame({name: after_the_close(counts) for name, counts in sets.items()})
-
-# %% [markdown]
-# F24's rule on three of the sets; its second part on the one that holds finished answers only:
+# F24's rule in R1's own texts: on three of the sets; its second part on the one that holds finished answers only:
 
 # %%
 three_sets = pd.concat(sets[name] for name in ("gsm8k_pair", "math_sampled", "math500_think_or_not"))
@@ -737,363 +1128,6 @@ F24_published = findings.record(
     sample="texts",
 )
 Markdown(findings.sentence(F24_published))
-
-# %% [markdown]
-# The same 100 problems, with the thought and with the thought closed by the prompt:
-
-# %%
-problems = texts.published("math500_think_or_not")
-thinking, unthinking = (problems[problems["closed_prompt"] == value].sort_index() for value in (0, 1))
-assert (thinking.index == unthinking.index).all(), "the same problems"
-
-
-def with_and_without(column: str) -> dict[str, str]:
-    """One count with the thought, without it, and the difference."""
-    return {
-        "with its thought": f"{stats.bootstrap(thinking[column]):.2f}",
-        "thought closed by the prompt": f"{stats.bootstrap(unthinking[column]):.2f}",
-        "difference, paired": f"{stats.paired(thinking[column], unthinking[column]):.2f}",
-    }
-
-
-compared_columns = {"words": "words", "right answers": "right", "waits": "waits"}
-pd.DataFrame({label: with_and_without(column) for label, column in compared_columns.items()})
-
-# %% [markdown]
-# ## The grid of endings
-#
-# **Question.** Which parts of an ending decide, alone and together? All combinations of `<think>`, thought (none, the answer, a real one), `</think>`, gap (none, space, one or two new lines), answer (sentence, without period, word with and without period, wrong, another question's) and answer tags, plain form, both models. Metric: logit of P(stop), a linear model of its main effects and two-way interactions for each question, then mean and bootstrap over questions.
-
-
-# %%
-def p_each(member, jobs: list[tuple[Ending, str]], form: str, rows: list[int]) -> np.ndarray:
-    """P(stop) after each ending with its mark, [question, ending]; a question's endings share its text."""
-    found = []
-    for question, material in zip(take(questions, rows), take(materials, rows), strict=True):
-        prompts = [
-            with_ending(member, [question], [material], ending, form=form, mark=mark)[0]
-            for ending, mark in jobs
-        ]
-        found.append(p_stop(member, last_hidden_shared(member, prompts)))
-    return np.stack(found)
-
-
-grid = endings_grid()
-
-
-def read_grid(rows: list[int]) -> dict:
-    """P(stop) of both models after every ending, [question, ending]."""
-    jobs = [(ending, "</think>") for ending in grid]
-    return {role: p_each(member, jobs, "plain", rows) for role, member in members.items()}
-
-
-# %% [markdown]
-# The eight endings after which the distilled model is surest to stop:
-
-# %%
-p_grid = kept(pair, "07_grid", read_grid, min(N_GRID, len(questions)), fresh=RECOMPUTE)
-columns = {role: f"P(stop) {role}" for role in members}
-table = pd.DataFrame([vars(ending) for ending in grid])
-table = table.assign(**{column: p_grid[role].mean(0) for role, column in columns.items()})
-write_text(data_dir(pair.name) / "07_grid.csv", table.to_csv(index=False, float_format="%.4f"))
-table.sort_values("P(stop) distilled", ascending=False).head(8).round(3)
-
-# %% [markdown]
-# The mean over all other parts, by tags and kind of answer:
-
-# %%
-kinds = ["sentence", "open", "word.", "word", "wrong", "other"]
-tag_names = {
-    (False, False): "no tag",
-    (True, False): "<think>",
-    (False, True): "</think>",
-    (True, True): "<think>…</think>",
-}
-tagged = table.assign(shown=[tag_names[ending.think, ending.close] for ending in grid])
-maps = {
-    role: tagged.pivot_table(column, "shown", "answer").loc[list(tag_names.values()), kinds]
-    for role, column in columns.items()
-}
-
-# %%
-closes = table["close"].to_numpy()
-gain = p_grid["distilled"][:, closes].mean() - p_grid["distilled"][:, ~closes].mean()
-fig = figures.heat_maps(
-    maps,
-    title=f"</think> anywhere in an ending changes the distilled model's P(stop) by {gain:+.2f}",
-    xlabel="answer",
-    ylabel="tags",
-    unit="P(stop)",
-    columns=kinds,
-    names=list(tag_names.values()),
-    diverging=False,
-    written=True,
-)
-note = f"n = {len(p_grid['base'])} questions x {len(grid)} endings, confirm, plain"
-figures.save_figure(fig, "07_grid", pair=pair.name, size=(9, 3.2), note=note)
-
-# %% [markdown]
-# **Figure 4: P(stop) by tags and kind of answer.** Means over thoughts, gaps and answer tags. "open" and "word" lack the period; "wrong" and "other" end in one.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# The parts averaged over; they follow.
-#
-# </details>
-
-# %% [markdown]
-# Each part is coded as there or not, less its mean. Two parts cross where they vary apart: one thought excludes another, and wrong answers always are sentences with a period.
-
-# %%
-coded = pd.DataFrame(
-    {
-        "<think>": table["think"],
-        "</think>": table["close"],
-        "thought: answer": table["thought"] == "answer",
-        "thought: real": table["thought"] == "real",
-        "blank line": table["gap"] == "\n\n",
-        "period": ~table["answer"].isin(["open", "word"]),
-        "full sentence": ~table["answer"].isin(["word.", "word"]),
-        "right answer": ~table["answer"].isin(["wrong", "other"]),
-        "answer tags": table["tags"],
-    }
-).astype(float)
-coded -= coded.mean()
-
-# %% [markdown]
-# What two parts do together, beyond their sum:
-
-
-# %%
-def vary_apart(first: str, second: str) -> bool:
-    """Whether the grid tells the interaction of two parts."""
-    if first.startswith("thought") and second.startswith("thought"):
-        return False
-    return second != "right answer" or first not in ("period", "full sentence")
-
-
-crossed = {
-    f"{first} x {second}": coded[first] * coded[second] * 2
-    for first, second in itertools.combinations(coded, 2)
-    if vary_apart(first, second)
-}
-design = pd.concat([coded, pd.DataFrame(crossed)], axis=1)
-
-# %% [markdown]
-# One linear model a question, then the mean of its coefficients over questions:
-
-# %%
-effects = {}
-for role, values in p_grid.items():
-    fitted = [LinearRegression().fit(design, y).coef_ for y in np.log(values / (1 - values))]
-    effects[role] = dict(zip(design, stats.bands(np.stack(fitted)), strict=True))
-by_size = sorted(design, key=lambda name: -abs(effects["distilled"][name].estimate))
-lead = next(name for name in by_size if name in coded)
-strongest = [name for name in by_size if name in crossed][:8]
-
-# %% jupyter={"outputs_hidden": true}
-panels = {
-    heading: [(name, effects[role][name], figures.ROLE[role]) for name in names for role in members]
-    for heading, names in (("main effects", coded), ("strongest interactions", strongest))
-}
-size = effects["distilled"][lead].estimate
-title = f"On the distilled model “{lead}” moves the log-odds of stopping most ({size:+.1f} nats)"
-unit = "change of the log-odds of stopping (nats)"
-fig = figures.interval_rows(panels, title=title, unit=unit, zero=True)
-key = {"base": figures.BASE, "distilled": figures.DISTILLED}
-note = f"n = {len(p_grid['base'])} questions, confirm, plain"
-figures.save_figure(fig, "07_effects", pair=pair.name, size=(11, 4.4), key=key, note=note)
-
-# %% [markdown]
-# **Figure A (output folded): what each part does to the log-odds of stopping.** Blue the base, orange the distilled model; 95 % bootstrap over questions. Left, a part there against not there, at the average of all others (least squares); right, how far two parts together go beyond their sum (half the difference of differences). Whether wrong answers would do without a period cannot be told: they all have one.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# More than this many questions: each carries the whole grid, and their number is what the intervals know about.
-#
-# </details>
-
-# %% [markdown]
-# ## F21 and F22 · Which endings suffice?
-#
-# **Question.** `<think></think> <answer>answer</answer>` against `<answer>answer</answer>` alone; the ending block, `</think>`, two new lines and the answer with its period; and `</think> Paris.`. Metric: P(stop) right after, plain form as in the notes; beside it the chat template after a real thought.
-
-# %% [markdown]
-# **Controls.** The same without the tag, with a nonsense tag of as many tokens, and with as many plain words. The rules use the nonsense tag. **Rules, that of F22 made stricter after a first look at the result.** F21 holds if on the distilled model (a) P(stop) after both tags is above 0.5 and (b) it is more than 0.25 above `<answer>` alone, which itself stays below 0.5, and (c) above the nonsense tags. F22 holds if (a) P(stop) after the block is above 0.5, (b) it is more than 0.25 above the same with a nonsense tag, and (c) P(stop) after `</think> Paris.` is above 0.5 and above the same with a nonsense tag.
-
-# %%
-both_tags, answer_tags = "<think></think> <answer>A.</answer>", "<answer>A.</answer>"
-ending_block, short_block, with_thought = "</think>¶¶A.", "</think> word.", "thought </think>¶¶A."
-endings = {
-    both_tags: Ending(think=True, close=True, gap=" ", tags=True),
-    answer_tags: Ending(gap=" ", tags=True),
-    ending_block: block,
-    short_block: Ending(close=True, gap=" ", answer="word."),
-    "</think> word": Ending(close=True, gap=" ", answer="word"),
-    with_thought: Ending(thought="real", close=True, gap="\n\n"),
-    "A.": Ending(gap=" "),
-}
-forms = ("plain", "template")
-
-# %% [markdown]
-# Each is read with four marks, on both models, in both forms:
-
-
-# %%
-def jobs_of(role: str) -> dict:
-    """Every ending with `</think>`, with the nonsense tag, with plain words and with nothing in its place."""
-    return {
-        (name, kind): (ending, mark) for name, ending in endings.items() for kind, mark in marks[role].items()
-    }
-
-
-def read_endings(rows: list[int]) -> dict:
-    """P(stop) of both models in both forms, [question, ending and mark]."""
-    return {
-        f"{role} {form}": p_each(member, list(jobs_of(role).values()), form, rows)
-        for role, member in members.items()
-        for form in forms
-    }
-
-
-# %%
-p_endings = kept(pair, "07_endings", read_endings, len(questions), fresh=RECOMPUTE)
-p_of = {
-    (role, form, *job): column
-    for role, form in itertools.product(members, forms)
-    for job, column in zip(jobs_of(role), p_endings[f"{role} {form}"].T, strict=True)
-}
-
-
-def p_after(name: str, kind: str = "tag", form: str = "plain", role: str = "distilled") -> stats.Interval:
-    """P(stop) after one ending."""
-    return stats.bootstrap(p_of[role, form, name, kind])
-
-
-def beyond_nonsense(name: str) -> stats.Interval:
-    """P(stop) of the distilled model with `</think>` minus that with the nonsense tag, plain."""
-    return stats.paired(*(p_of["distilled", "plain", name, kind] for kind in ("tag", "nonsense")))
-
-
-# %% [markdown]
-# F21, its parts and what stands beside them:
-
-# %%
-beyond_answer = stats.paired(
-    p_of["distilled", "plain", both_tags, "tag"], p_of["distilled", "plain", answer_tags, "none"]
-)
-rules = [
-    findings.Part("(a) after both tags", p_after(both_tags), half),
-    findings.Part("(b) minus <answer> alone", beyond_answer, quarter),
-    findings.Part("(b) <answer> alone", p_after(answer_tags, "none"), findings.Rule("below", 0.5)),
-    findings.Part("(c) beyond the nonsense tag", beyond_nonsense(both_tags), positive),
-]
-details = {
-    "both tags, template": p_after(both_tags, form="template"),
-    "<answer> alone, template": p_after(answer_tags, "none", "template"),
-    "both tags, the base": p_after(both_tags, role="base"),
-    "<answer> alone, the base": p_after(answer_tags, "none", role="base"),
-}
-
-# %%
-F21 = findings.record(
-    pair,
-    "F21",
-    notebook="07_think_tags",
-    quantity="P(stop) of the distilled model after <think></think> <answer>A.</answer>",
-    unit="probability",
-    rules=rules,
-    control=("the same with a nonsense tag for </think>", p_after(both_tags, "nonsense")),
-    sample="questions",
-    details=details,
-)
-Markdown(findings.sentence(F21))
-
-# %% [markdown]
-# F22 likewise; beside it the same block after a real thought, in the template:
-
-# %%
-rules = [
-    findings.Part("(a) after the block", p_after(ending_block), half),
-    findings.Part("(b) beyond the nonsense tag", beyond_nonsense(ending_block), quarter),
-    findings.Part("(c) after `</think> word.`", p_after(short_block), half),
-    findings.Part("(c) beyond the nonsense tag, `</think> word.`", beyond_nonsense(short_block), positive),
-]
-details = {
-    "without any tag": p_after(ending_block, "none"),
-    "`</think> word`, no period": p_after("</think> word"),
-}
-spelled = {"tag": "</think>", "nonsense": "nonsense tag", "words": "plain words", "none": "nothing"}
-for kind, mark in spelled.items():
-    details[f"after a real thought, template, {mark}"] = p_after(with_thought, kind, "template")
-
-# %% [markdown]
-# Where `</think>` and the nonsense tag are single tokens: how near are their embeddings?
-
-# %%
-tag_ids = distilled.groups.end_think, single_id(distilled.tokenizer, marks["distilled"]["nonsense"])
-if None not in tag_ids:
-    embeddings = distilled.model.get_input_embeddings().weight[[*tag_ids, *distilled.groups.control]]
-    tag, nonsense, *words = torch.nn.functional.normalize(embeddings.float(), dim=-1)
-    details["cosine of </think> and the nonsense tag"] = float(tag @ nonsense)
-    cosines = (torch.stack(words) @ tag).tolist()
-    details["cosine of </think> and plain words"] = stats.bootstrap(cosines)
-
-# %%
-F22 = findings.record(
-    pair,
-    "F22",
-    notebook="07_think_tags",
-    quantity="P(stop) of the distilled model after </think>, two new lines, and the answer with its period",
-    unit="probability",
-    rules=rules,
-    control=("the same with a nonsense tag for </think>", p_after(ending_block, "nonsense")),
-    sample="questions",
-    details=details,
-)
-Markdown(findings.sentence(F22))
-
-# %% [markdown]
-# The endings side by side; those without a tag once:
-
-# %%
-mark_colours = {"nonsense": figures.CONTROL, "words": figures.PALE, "none": figures.THIRD}
-
-
-def ending_rows(role: str, form: str) -> list[tuple]:
-    """P(stop) of one model in one form: four endings with each mark, two that have none."""
-    colours = {"tag": figures.ROLE[role]} | mark_colours
-    with_marks = itertools.product((with_thought, ending_block, short_block, both_tags), colours)
-    shown = [*with_marks, (answer_tags, "none"), ("A.", "none")]
-    return [(name, p_after(name, kind, form, role), colours[kind]) for name, kind in shown]
-
-
-# %% [markdown]
-# How far the nonsense tag stands in for `</think>` after a thought:
-
-# %%
-thought = [p_of["distilled", "plain", with_thought, kind].mean() for kind in ("nonsense", "tag")]
-change = round(float(thought[0] - thought[1]), 2) + 0.0
-title = f"After a thought a nonsense tag for </think> changes P(stop) by {change:+.2f}"
-shown = (("distilled", "plain"), ("distilled", "template"), ("base", "plain"))
-panels = {f"{role}, {form}": ending_rows(role, form) for role, form in shown}
-fig = figures.interval_rows(panels, title=title, unit="P(stop)", span=(-0.03, 1.03))
-key = {"</think>, distilled": figures.DISTILLED, "</think>, base": figures.BASE}
-key |= {"nonsense tag": figures.CONTROL, "plain words": figures.PALE, "no tag": figures.THIRD}
-note = f"n = {len(questions)} questions, confirm"
-figures.save_figure(fig, "07_endings", pair=pair.name, size=(12, 4.8), key=key, note=note)
-
-# %% [markdown]
-# **Figure 5: P(stop) right after each ending.** Round: with `</think>`; grey squares: a nonsense tag of as many tokens in its place; pink: as many plain words; triangles: nothing in its place. ¶ is a new line, A. the answer with its period. In the template the distilled model's thought is open already. The base in the template and the word without its period are in `07_endings.safetensors` and in F22's details.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# What a model does where it does not stop: next. And the nonsense tag of a model for which `</think>` is one token is a reserved token of its vocabulary: where such tokens were hardly trained they may lie close to each other, so that one stands in for another. F22's detail prints how near their embeddings are; plain words and nothing are the other controls (nothing after a real thought leaves one new line fewer, see figure 6).
-#
-# </details>
 
 # %% [markdown]
 # ### What follows, greedily
@@ -1128,9 +1162,9 @@ jobs = [
     for kind in ("tag", "nonsense")
     if kind == "tag" or endings[name].close
 ]
+continued = dict(max_new_tokens=MAX_ENDED, fresh=RECOMPUTE)
 few = questions[:N_WRITTEN]
 few_materials = materials[: len(few)]
-continued = dict(max_new_tokens=MAX_ENDED, fresh=RECOMPUTE)
 
 
 def prompts_of(member) -> list[str]:
@@ -1176,198 +1210,183 @@ figures.save_figure(fig, "07_behaviour", pair=pair.name, size=(9.5, 5.6), key=co
 
 # %% [markdown]
 # **Figure 6: greedy continuations after each ending.** One bar an ending, base and distilled, with `</think>`; of the distilled model also with the nonsense tag in its place.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
 #
-# Whether a second answer is the first one again: what follows a second tag may be any answer. Reasoning is told by a tag with words before it, by `<think>`, or by words of doubt, alternatives and openings.
+# <details><summary>What it does not show</summary>Whether a second answer is the first one again: what follows a second tag may be any answer. Reasoning is told by a tag with words before it, by `<think>`, or by words of doubt, alternatives and openings.</details>
+
+# %% [markdown]
+# ## Which heads and MLPs choose the mark?
 #
-# </details>
-
-# %% [markdown]
-# ## Where does the tag act?
-#
-# **Question.** After a real thought, the tag, a blank line and the answer (plain form): from the answer's last token, which heads look at `</think>`? And is it looked at to stop: what becomes of P(stop) if no later token can attend to the tag? **Controls.** Attention to the nonsense tag at the same place; hiding as many random other tokens (not the first) instead.
+# **Question.** F26's choice, at the token where it falls: the log-odds of one new line against a blank line (where a blank line is two tokens: after the first, against a second one). Each node's value at that token is replaced: at an end of a sentence in the middle of a thought by that of the same thought's own end (*early ← own end*); and at its own end by that of the base on the same text (*distilled ← base*). Chosen on `explore` by the estimate (attribution patching), told on `confirm`, run for run. **Control.** 20 draws of as many random heads and MLPs; no rule was written for this part.
 
 # %%
-pair = pair.float()  # attention, hidden tokens and lens in float32
-tagged_prompts = {
-    kind: with_ending(
-        distilled,
-        questions,
-        materials,
-        endings[with_thought],
-        form="plain",
-        mark=marks["distilled"][kind],
-    )
-    for kind in ("tag", "nonsense", "none")
-}
-unclosed = Ending(thought="real", answer="none")
-before_tag = with_ending(distilled, questions, materials, unclosed, form="plain")
-width = len(ids_of(distilled, "</think>"))
-
-# %% [markdown]
-# Where the tag begins in each prompt, in tokens:
+pair = pair.float()  # gradients in float32
+odds = {role: fork.mark_odds(member) for role, member in members.items()}
+reads, opened = {"early": distilled, "late": distilled, "base": base}, "<think>\n"
+PUT = {"early ← own end": ("early", "late"), "distilled ← base": ("late", "base")}
 
 
-# %%
-def encoded(text: str) -> torch.Tensor:
-    """A text's tokens as the distilled model gets them."""
-    return distilled.encode([text])["input_ids"][0]
-
-
-def tag_place(prompt: str, before: str) -> int:
-    """Position of the tag's first token: the first whose left side holds all that stands before it."""
-    ids = encoded(prompt)
-    return next(k for k in range(len(ids)) if len(distilled.tokenizer.decode(ids[:k])) >= len(before))
-
-
-places = {
-    kind: [tag_place(*both) for both in zip(tagged_prompts[kind], before_tag, strict=True)]
-    for kind in ("tag", "nonsense")
-}
+def choice_texts(question) -> dict[str, str] | None:
+    """Of one thought: up to the choice nearest its middle, to its own end, and that as the base reads it."""
+    done = Completion(**greedy.loc[question.id, fields].to_dict())
+    ends = fork.choices(distilled, done)
+    own, middle = ends[ends["closes"]], ends[~ends["closes"] & ends["depth"].between(1 / 3, 0.999)]
+    if not len(own) or not len(middle):
+        return None
+    late, start = own["prompt"].iloc[0], ask(base, [question], form="template")[0]
+    early = middle.loc[(middle["depth"] - 0.5).abs().idxmin(), "prompt"]
+    as_base = start.removesuffix(opened) + opened + late.removeprefix(done.prompt)
+    return {"early": early, "late": late, "base": as_base}
 
 
 # %% [markdown]
-# What is hidden from all later tokens: the tag, or as many random other tokens, in several draws.
-
-
-# %%
-def random_places(rng: np.random.Generator) -> list[int]:
-    """In each prompt a random place that does not touch the tag or the first token."""
-    drawn = []
-    for prompt, place in zip(tagged_prompts["tag"], places["tag"], strict=True):
-        ends = len(encoded(prompt)) - width
-        drawn.append(int(rng.choice([k for k in range(1, ends) if abs(k - place) >= width])))
-    return drawn
-
-
-rng = np.random.default_rng(SEED)
-hidden_spans = [
-    [list(range(k, k + width)) for k in at]
-    for at in (places["tag"], *(random_places(rng) for _ in range(N_HIDDEN)))
-]
-
+# The texts of both halves; every head and MLP is a node:
 
 # %%
-def hide(rows: list[int]) -> dict:
-    """P(stop) as the prompts stand, with the tag hidden, and with as many random tokens hidden."""
-    prompts = {kind: take(every, rows) for kind, every in tagged_prompts.items()}
-    found = {kind: p_stop(distilled, last_hidden(distilled, some)) for kind, some in prompts.items()}
-    few = prompts["tag"][:3]
-    unhidden = p_stop(distilled, last_hidden(distilled, few, hide=[[]] * len(few)))
-    assert np.allclose(unhidden, found["tag"][: len(few)], atol=1e-4), "hiding nothing changes nothing"
-    found["hidden"], *random = (
-        p_stop(distilled, last_hidden(distilled, prompts["tag"], hide=take(span, rows)))
-        for span in hidden_spans
-    )
-    return found | {"random": np.stack(random, axis=1)}
-
-
-p_hidden = kept(pair, "07_hidden", hide, len(questions), fresh=RECOMPUTE)
+choice_of = {}
+for split in ("explore", "confirm"):
+    found = (choice_texts(q) for q in load_questions(N_PROMPTS) if q.split == split)
+    some = [*itertools.islice(filter(None, found), N_CHOICES)]
+    choice_of[split] = pd.DataFrame(some, columns=["early", "late", "base"])
+layers = range(distilled.n_layers)
+nodes = [patching.Node("mlp", layer) for layer in layers]
+heads = range(distilled.config.num_attention_heads)
+nodes += [patching.Node("head", layer, head) for layer in layers for head in heads]
 
 # %% [markdown]
-# What is left when the tag cannot be read:
-
-# %%
-p_mean = {kind: values.mean() for kind, values in p_hidden.items()}
-Markdown(
-    f"P(stop) is {p_mean['tag']:.2f} with the tag seen, {p_mean['hidden']:.2f} with the tag hidden, "
-    f"{p_mean['none']:.2f} without it. What later tokens can still see when it is hidden: the new line "
-    "before it, its place, and the two new lines after it."
-)
-
-# %%
-bars = [
-    ("</think> seen", p_hidden["tag"], figures.DISTILLED),
-    ("</think> hidden from later tokens", p_hidden["hidden"], figures.DISTILLED),
-    ("random token hidden", p_hidden["random"].mean(1), figures.CONTROL),
-    ("nonsense tag", p_hidden["nonsense"], figures.CONTROL),
-    ("no tag", p_hidden["none"], figures.THIRD),
-]
-rows = [(name, stats.bootstrap(values), colour) for name, values, colour in bars]
-change = p_mean["hidden"] - p_mean["tag"]
-title = f"Hiding </think> from every later token changes P(stop) by {change:+.2f}"
-fig = figures.interval_rows({"": rows}, title=title, unit="P(stop)", span=(-0.03, 1.03))
-note = f"n = {len(questions)} questions, confirm, plain, distilled; random: mean of {N_HIDDEN} draws"
-figures.save_figure(fig, "07_hidden", pair=pair.name, note=note)
-
-# %% [markdown]
-# **Figure 7: P(stop) after a thought and the ending block, with the tag hidden.** All later tokens, in all heads and layers, cannot attend to it; the tag itself still stands in the text. Grey: a random other token hidden instead, and the nonsense tag.
-
-# %% [markdown]
-# **What it does not show.** A hidden tag is not an absent one: a new line stands before it and two after it, and without the tag only two are left, since three in a row would be other tokens. Where P(stop) hardly falls with the tag hidden, but is low without it, no later token needs to read the tag, and the new lines around it may carry what it seems to do; the triangles of figure 5 share that flaw. Nor does it show which head is needed: all are cut at once.
-
-# %% [markdown]
-# ### Which heads look at it, and from which depth on it tells
-#
-# Two figures whose outputs are folded.
-
-# %%
-shape = distilled.n_layers, distilled.config.num_attention_heads
-heads = list(itertools.product(*map(range, shape)))
-
-
-def looks(prompt: str, place: int) -> torch.Tensor:
-    """Share of its attention that each head gives to the tag, from the answer's last token."""
-    return attention_pattern(distilled, prompt, heads)[1][:, place : place + width].sum(1)
-
-
-maps = {}
-for kind, name in (("tag", "to </think>"), ("nonsense", "to the nonsense tag")):
-    some = zip(tagged_prompts[kind][:N_PATTERNS], places[kind], strict=False)
-    looked = torch.stack([looks(*both) for both in some])
-    maps[name] = looked.numpy().mean(0).reshape(shape)
-
-# %% jupyter={"outputs_hidden": true}
-most = maps["to </think>"].max()
-title = f"The head that looks most at </think> gives it {most:.0%} of its attention"
-unit = "share of attention"
-fig = figures.heat_maps(maps, title=title, xlabel="head", ylabel="layer", unit=unit, diverging=False)
-note = f"n = {len(looked)} prompts, confirm, plain, distilled, from the answer's last token"
-figures.save_figure(fig, "07_attention", pair=pair.name, note=note)
-
-# %% [markdown]
-# **Figure B (output folded): attention from the answer's last token to the tag, by layer and head.** Distilled model, a real thought and the ending block in plain form; right, the same place holding a nonsense tag. What is done with what is seen it does not show: attention is not effect.
+# The estimate for every head and MLP, and the log-odds themselves, of both sides of each replacement:
 
 
 # %%
-def read_depths(rows: list[int]) -> dict:
-    """log P of all stop tokens through the lens, [question, point]."""
-    stop = distilled.groups.stop
+def estimate_choices(rows: list[int]) -> dict:
+    """Estimated effects by run and half, [thought, node]; and the metric by text, [thought]."""
+    found = {}
+    for split, chosen in choice_of.items():
+        some = {text: take(list(chosen[text]), rows) for text in chosen}
+        for text, member in reads.items():
+            values = measure(member, some[text], odds[member.role]) if some[text] else torch.zeros(0)
+            found[f"{split} {text}"] = values
+        for run, (into, source) in PUT.items():
+            effect = torch.zeros(0, len(nodes))
+            if some[into]:
+                given = activations(reads[source], some[source])
+                every = patching.attribution_patching(distilled, some[into], given, odds["distilled"])
+                effect = every.of(nodes)
+            found[f"{split} {run}"] = effect
+    return found
+
+
+n_each = [len(chosen) for chosen in choice_of.values()]
+estimated = kept(pair, "07_choice_estimate", estimate_choices, *n_each, fresh=RECOMPUTE)
+
+# %% [markdown]
+# Run for run: the nodes of largest estimate, random ones, and the whole stream at each depth.
+
+# %%
+rng, picked, drawn = np.random.default_rng(SEED), {}, {}
+for run in PUT:
+    order = np.argsort(-np.abs(estimated[f"explore {run}"].sum(0)))
+    picked[run] = [nodes[k] for k in order[:N_TOP]]
+    drawn[run] = [nodes[k] for k in rng.permutation(order[N_TOP:])[:N_NODES]]
+points = [patching.Node("stream", point) for point in range(distilled.n_layers + 1)]
+
+
+def patch_choices(rows: list[int]) -> dict:
+    """Exact effects by run, [thought, node]."""
+    found = {}
+    for run, (into, source) in PUT.items():
+        some = {text: take(list(choice_of["confirm"][text]), rows) for text in (into, source)}
+        every = [*picked[run], *drawn[run], *points]
+        found[run] = torch.zeros(0, len(every))
+        if some[into]:
+            given = activations(reads[source], some[source])
+            found[run] = patching.exact_patching(distilled, some[into], given, every, odds["distilled"])
+    return found
+
+
+exact = kept(pair, "07_choice_exact", patch_choices, n_each[1], fresh=RECOMPUTE)
+
+# %% [markdown]
+# What parts the two sides of each run, and how much of it a node makes:
+
+
+# %%
+def mean_or_none(values: np.ndarray) -> stats.Interval:
+    """Mean over thoughts; none where fewer than two have both ends."""
+    return stats.bootstrap(values) if len(values) > 1 else texts.NOTHING
+
+
+def of_choice(run: str) -> dict:
+    """What is told of one run: gap, effects of its nodes, random ones by draw, correlation, depth."""
+    into, source = PUT[run]
+    gap = estimated[f"confirm {source}"] - estimated[f"confirm {into}"]
+    top, rest, stream = np.split(exact[run], np.cumsum([len(picked[run]), len(drawn[run])]), axis=1)
+    both = [nodes.index(node) for node in (*picked[run], *drawn[run])]
+    about = estimated[f"confirm {run}"][:, both].sum(0)
+    sizes, size = np.abs(rest.sum(0)) / max(1, len(rest)), min(N_TOP, rest.shape[1])
+    draws = [np.random.default_rng(k).choice(sizes, size, replace=False).mean() for k in range(20)]
     return {
-        kind: lens(distilled, take(prompts, rows), stop).logprobs.logsumexp(-1)
-        for kind, prompts in tagged_prompts.items()
+        "gap": mean_or_none(gap),
+        "nodes": [mean_or_none(column) for column in top.T],
+        "draws": stats.Interval(float(np.mean(draws)), float(min(draws)), float(max(draws)), len(draws)),
+        "agreement": stats.correlation(about, np.hstack([top, rest]).sum(0)),
+        "depth": round(float(stats.settled_at(stream.sum(0)[None])[0]) * distilled.n_layers),
     }
 
 
-depths = kept(pair, "07_depths", read_depths, len(questions), fresh=RECOMPUTE)
-gained = depths["tag"].mean(0) - depths["none"].mean(0)
-depth = int(stats.settled_at(gained[None])[0] * distilled.n_layers)
-
-# %% jupyter={"outputs_hidden": true}
-drawn = (
-    ("tag", "</think>", figures.DISTILLED),
-    ("nonsense", "nonsense tag", figures.CONTROL),
-    ("none", "no tag", figures.THIRD),
-)
-fig = figures.lines(
-    {"": {name: (stats.bands(depths[kind][:, 1:]), colour) for kind, name, colour in drawn}},
-    range(1, distilled.n_layers + 1),
-    title=f"Half of what the tag adds to log P(stop) is there from depth {depth} of {distilled.n_layers} on",
-    xlabel="depth (layers passed)",
-    ylabel="log P(stop) through the lens",
-)
-note = f"n = {len(questions)} questions, confirm, plain, distilled"
-figures.save_figure(fig, "07_lens", pair=pair.name, size=(8, 3.8), note=note)
+chosen_by = {run: of_choice(run) for run in PUT}
 
 # %% [markdown]
-# **Figure C (output folded): the lens at the answer's last token.** log P of all stop tokens at each depth from the first layer on, after a real thought and the ending block with the tag, a nonsense tag, or none; bands are 95 % bootstrap over questions. Early depths, where the lens is unreliable (Belrose et al. 2023), it does not show.
+# In words:
+
+
+# %%
+def in_words(run: str) -> str:
+    """The finding of one run."""
+    about, gap = chosen_by[run], chosen_by[run]["gap"]
+    if np.isnan(gap.estimate):
+        return f"*{run}*: fewer than two thoughts have both ends, so nothing was measured."
+    by_size = sorted(zip(about["nodes"], picked[run], strict=True), key=lambda one: -abs(one[0].estimate))
+    largest = "; ".join(f"{node} {effect:.1f}" for effect, node in by_size[:5])
+    draws, depth = about["draws"], about["depth"]
+    return (
+        f"*{run}*: the two sides are {gap:.1f} nats apart (n = {gap.n}). One node alone moves the choice by: "
+        f"{largest}. The mean size over {N_TOP} random nodes is {draws.estimate:.2f} ({draws.low:.2f} to "
+        f"{draws.high:.2f} over {draws.n} draws). Estimate and exact effect correlate by "
+        f"{about['agreement']}. Half of what the whole stream moves is there from depth {depth} of "
+        f"{distilled.n_layers} on; below it stands at other tokens."
+    )
+
+
+Markdown("\n\n".join(map(in_words, PUT)))
+
+# %%
+panels, estimates = {}, {}
+for run, about in chosen_by.items():
+    columns = [nodes.index(node) for node in picked[run]]
+    estimates = [mean_or_none(column) for column in estimated[f"confirm {run}"][:, columns].T]
+    rows = []
+    for node, effect, guess in zip(picked[run], about["nodes"], estimates, strict=True):
+        rows += [(str(node), effect, figures.DISTILLED), (str(node), guess, figures.THIRD)]
+    panels[run] = [*rows, ("random nodes, mean size", about["draws"], figures.CONTROL)]
+about = chosen_by["early ← own end"]
+most, node = max(zip(about["nodes"], picked["early ← own end"], strict=True), key=lambda one: one[0].estimate)
+share = most.estimate / about["gap"].estimate if about["gap"].estimate else 0
+title = "Which node chooses between one new line and a blank line"
+if most.low > about["draws"].high:
+    title = f"{node} alone makes {share:.0%} of what parts a thought's own end from its middle"
+unit = "effect on the log-odds of one new line (nats)"
+fig = figures.interval_rows(panels, title=title, unit=unit, zero=True)
+key = {"exact": figures.DISTILLED, "estimate": figures.THIRD, "random, 20 draws": figures.CONTROL}
+note = f"n = {n_each[1]} thoughts, confirm, template, distilled"
+figures.save_figure(fig, "07_choice", pair=pair.name, note=note, key=key, size=(10, 4.6))
+
+# %% [markdown]
+# **Figure 7: heads and MLPs that choose the mark.** One node replaced at a time at the token where the choice falls: orange run for run, triangles the first-order estimate; 95 % bootstrap over thoughts. Left, a middle end of a sentence gets the value of the thought's own end; right, the own end gets the base's value. Nodes in the order of their estimates on `explore`; grey, the mean size over as many random nodes (range of 20 draws). Effects overlap: a late MLP passes on what others wrote, the last one most of all, so that where the choice is made is told by the depth from which the whole stream carries it. What several nodes do together, and what earlier tokens bring, it does not show.
 
 # %% [markdown]
 # ## How early is the stop settled?
 #
-# **Question.** Along a real answer: P(stop) at every token, with the tag marked; and P(stop) *if the thought were cut here*: `</think>`, two new lines and the answer put after the first eighth, quarter, ... of a real thought. **Control.** The nonsense tag at the same cuts.
+# **Question.** P(stop) *if the thought were cut here*: `</think>`, two new lines and the answer put after the first eighth, quarter, ... of a real thought. **Control.** The nonsense tag at the same cuts.
 
 # %%
 cuts = [0, 0.125, 0.25, 0.5, 0.75, 1]
@@ -1382,26 +1401,23 @@ def cut_prompts(prompt: str, material) -> list[str]:
 
 
 def read_traces(rows: list[int]) -> dict:
-    """P(stop) if each thought is cut, [question, mark and cut]."""
+    """Log-odds of stopping if each thought is cut, [question, mark and cut]."""
     prompts = ask(distilled, take(questions, rows), form="template")
     every = [cut_prompts(*both) for both in zip(prompts, take(materials, rows), strict=True)]
-    return {"if cut": np.stack([p_stop(distilled, last_hidden_shared(distilled, some)) for some in every])}
+    hidden = [last_hidden_shared(distilled, some) for some in every]
+    return {"if cut": np.stack([odds_of_stopping(distilled, states) for states in hidden])}
 
 
 # %% [markdown]
 # Each thought cut at six places, the same places with the nonsense tag:
 
 # %%
-p_cut = kept(pair, "07_traces", read_traces, len(questions), fresh=RECOMPUTE)["if cut"]
+p_cut = expit(kept(pair, "07_traces", read_traces, len(questions), fresh=RECOMPUTE)["if cut"])
 with_tag, with_nonsense = (stats.bands(part) for part in np.split(p_cut, 2, axis=1))
-
-# %% [markdown]
-# No thought, a piece of it, and the whole:
-
-# %%
 none, eighth, whole = (with_tag[k].estimate for k in (0, 1, -1))
-lead = "A piece of a thought is worse than none: " if eighth < min(none, whole) else ""
-title = f"{lead}P(stop) is {none:.2f} without one, {eighth:.2f} after an eighth, {whole:.2f} after all of it"
+title = f"P(stop) rises from {none:.2f} without a thought to {whole:.2f} after all of it"
+if eighth < min(none, whole):
+    title = f"A thought cut short keeps it from stopping: P(stop) is {eighth:.2f} after an eighth of it"
 curves = {"</think>": (with_tag, figures.DISTILLED), "nonsense tag": (with_nonsense, figures.CONTROL)}
 fig = figures.lines(
     {"": curves},
@@ -1416,147 +1432,8 @@ figures.save_figure(fig, "07_cut", pair=pair.name, size=(7.5, 3.4), note=note)
 
 # %% [markdown]
 # **Figure 8: P(stop) after `</think>`, two new lines and the answer, if the thought is cut.** Orange with the tag, dashed grey with the nonsense tag; 95 % bootstrap over questions.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
 #
-# Whether the model would have given this answer itself: it is the base's.
-#
-# </details>
-
-# %% [markdown]
-# Along up to four real answers, at every token:
-
-# %%
-ended_ids = [q.id for q in questions if greedy.loc[q.id, "closed"] and greedy.loc[q.id, "stopped"]][:4]
-traces = greedy.loc[ended_ids or [questions[0].id]]
-streams = streams_at_all_positions(distilled, list(traces["prompt"] + traces["text"]))
-along, closed_at = [], []
-for trace, stream in zip(traces.itertuples(), streams, strict=True):
-    start = len(encoded(trace.prompt))
-    logprobs = read_stream(distilled, stream[start:, -1], distilled.groups.stop).logprobs
-    along.append(logprobs.logsumexp(-1).exp().numpy())
-    thought, tag, _ = (trace.prompt + trace.text).partition("</think>")
-    if tag and len(along[-1]) > 1:
-        closed_at.append((len(encoded(thought + tag)) - start - 1) / (len(along[-1]) - 1))
-
-# %% jupyter={"outputs_hidden": true}
-steps = np.linspace(0, 1, 101)
-rows = np.array([np.interp(steps, np.linspace(0, 1, len(row)), row) for row in along])
-highest = max([float(row[:-1].max()) for row in along if len(row) > 1], default=0.0)
-fig = figures.lines(
-    {"": {"": (rows, figures.LINE)}},
-    steps,
-    title=f"P(stop) along real answers: at most {highest:.3f} before the last token",
-    xlabel="share of the answer written",
-    ylabel="P(stop), log scale",
-    log_rows=(0,),
-)
-for place in closed_at:
-    fig.axes[0].axvline(place, color=figures.WAIT, linewidth=0.8, linestyle=":")
-fig.axes[0].set_xlim(0, 1.02)
-note = f"{len(along)} greedy answers, confirm, template, distilled"
-figures.save_figure(fig, "07_along", pair=pair.name, size=(7.5, 3.4), note=note)
-
-# %% [markdown]
-# **Figure D (output folded): P(stop) at every token of real answers.** One line an answer, dotted wine its `</think>`. The right end is the token after which it stopped. It shows no averages: up to four answers, in fixed order.
-
-# %% [markdown]
-# ## Budget forcing
-#
-# **Question.** Muennighoff et al. (2025) lengthen thoughts by putting "Wait" in the place of the end, and shorten them by a maximum. Does it work here, and what happens to right answers? `</think>` (or the stop) is replaced by "Wait" once to three times; and the thought is cut at a number of tokens, `</think>` and two new lines put after it. **Control.** "So" in the place of "Wait". Each continuation has at most `MAX_FORCED` tokens; a thought that does not close by then has no answer.
-
-# %%
-forced = [q for q in load_questions(N_PROMPTS) if q.split == "confirm"][:N_FORCED]
-starts = ask(distilled, forced, form="template")
-forcing = dict(name="07_forced", max_new_tokens=MAX_FORCED, fresh=RECOMPUTE)
-
-
-def force(said: dict[str, list[str]]) -> dict[str, list[str]]:
-    """What is said if the end of each thought is replaced by the word, [word][question]."""
-    grown = {
-        word: [f"{text.split('</think>')[0].rstrip()}\n\n{word}" for text in every]
-        for word, every in said.items()
-    }
-    prompts = [start + text for every in grown.values() for start, text in zip(starts, every, strict=True)]
-    written = iter(stored_completions(pair, distilled, prompts, **forcing))
-    return {word: [text + next(written).text for text in every] for word, every in grown.items()}
-
-
-rounds = [{word: list(greedy.loc[[q.id for q in forced], "text"]) for word in ("Wait", "So")}]
-for _ in range(3):
-    rounds.append(force(rounds[-1]))
-
-# %% [markdown]
-# What the rounds change: length, and right answers.
-
-
-# %%
-def thought_tokens(said: list[str]) -> np.ndarray:
-    """Tokens of each thought."""
-    return np.array([len(ids_of(distilled, text.split("</think>")[0])) for text in said], dtype=float)
-
-
-def right(said: list[str]) -> np.ndarray:
-    """Whether each final answer is right."""
-    pairs = zip(said, forced, strict=True)
-    return np.array([is_right(final_answer(text, opened=True), q.answers) for text, q in pairs], dtype=float)
-
-
-measured = {
-    name: {word: [measure(said[word]) for said in rounds] for word in ("Wait", "So")}
-    for name, measure in (("tokens of thought", thought_tokens), ("right answers", right))
-}
-
-
-# %% [markdown]
-# The other way round, the thought cut at a number of tokens and closed:
-
-
-# %%
-def right_if_cut(budget: int) -> stats.Interval:
-    """Right answers if each thought is closed after so many tokens."""
-    begun = [distilled.tokenizer.decode(ids_of(distilled, thought_of(q))[:budget]) for q in forced]
-    prompts = [f"{start}{text}\n</think>\n\n" for start, text in zip(starts, begun, strict=True)]
-    written = stored_completions(pair, distilled, prompts, name="07_budget", **continued)
-    said = zip(written, forced, strict=True)
-    return stats.bootstrap([float(is_right(c.text, q.answers)) for c, q in said])
-
-
-if_cut = ", ".join(f"{budget} tokens {right_if_cut(budget)}" for budget in BUDGETS)
-Markdown(f"Right answers with the thought cut at {if_cut}.")
-
-# %%
-word_colours = {"Wait": figures.WAIT, "So": figures.CONTROL}
-panels = {
-    name: {word: (stats.bands(np.stack(rows, axis=1)), word_colours[word]) for word, rows in by_word.items()}
-    for name, by_word in measured.items()
-}
-longer, better = (stats.paired(rows["Wait"][3], rows["Wait"][0]) for rows in measured.values())
-gain = "with" if better.low > 0 else "without"
-title = (
-    f"Three forced waits lengthen the thought by {longer.estimate:.0f} tokens, {gain} a gain in right answers"
-)
-fig = figures.lines(
-    panels,
-    range(4),
-    title=title,
-    xlabel="times the end was replaced",
-    ylabel=("tokens", "share of questions"),
-    rows=2,
-)
-note = f"n = {len(forced)} questions, confirm, template, greedy"
-figures.save_figure(fig, "07_budget", pair=pair.name, size=(6.5, 5), note=note)
-
-# %% [markdown]
-# **Figure 9: budget forcing.** Above, tokens of thought; below, right answers, with "Wait" (wine) or "So" (dashed grey) in the place of the thought's end, zero to three times; 95 % bootstrap over questions.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Gains that a larger model may have: this one's thoughts are often circular.
-#
-# </details>
+# <details><summary>What it does not show</summary>Whether the model would have given this answer itself: it is the base's.</details>
 
 # %% [markdown]
 # ## F25 · Traces of the R1-Zero template
@@ -1616,32 +1493,10 @@ F25 = findings.record(
 )
 Markdown(findings.sentence(F25))
 
-# %% jupyter={"outputs_hidden": true}
-labels = {
-    "open think": "opens the thought: R1-Zero names",
-    "open plan": "opens the thought: other names",
-    "answer think": "opens the answer: R1-Zero names",
-    "answer plan": "opens the answer: other names",
-}
-rows = [
-    (label, stats.bootstrap(zero[f"{role} {tag}"]), figures.ROLE[role])
-    for tag, label in labels.items()
-    for role in members
-]
-gained = inherited["answer"].estimate
-title = f"From base to distilled R1-Zero's <answer> gains {gained:+.1f} nats over another name"
-fig = figures.interval_rows({"": rows}, title=title, unit="log P of the tag (nats)")
-key = {"base": figures.BASE, "distilled": figures.DISTILLED}
-note = f"n = {len(questions)} questions, confirm"
-figures.save_figure(fig, "07_r1_zero", pair=pair.name, key=key, note=note)
-
-# %% [markdown]
-# **Figure E (output folded): tags under R1-Zero's template and under the same template with other names.** Blue the base, orange the distilled model. The two names differ in tokens and frequency, so only the difference between the models counts. Where a habit comes from it does not show: a model trained on `<think>` in any template can like it here.
-
 # %% [markdown]
 # ## Try it
 #
-# Build an ending from its parts: P(stop), the next token and the continuation of both models. Figures 4, 5 and 6 are the same for readers without a kernel.
+# Build an ending from its parts: P(stop), the next token and the continuation of both models. Figures 3, 4 and 6 are the same for readers without a kernel.
 
 # %%
 explorers.endings_explorer(pair, questions[0], materials[0])
@@ -1653,22 +1508,36 @@ explorers.endings_explorer(pair, questions[0], materials[0])
 
 
 # %%
-def hundred(value: dict) -> str:
-    """A stored share as so many of a hundred."""
-    return "unknown" if np.isnan(value["estimate"]) else f"{100 * value['estimate']:.0f}"
+def hundred(value) -> str:
+    """A share as so many of a hundred."""
+    number = value["estimate"] if isinstance(value, dict) else value.estimate
+    return "unknown" if np.isnan(number) else f"{100 * number:.0f}"
 
 
 lowest, *_, highest = sorted((entry["estimate"], hundred(entry)) for entry in published.values())
-stops = [hundred(F22["details"][f"after a real thought, template, {mark}"]) for mark in spelled.values()]
+
+# %% [markdown]
+# In three sentences:
+
+# %%
+stops = {name: hundred(p_arms[name, "template"]) for name in shown}
+arm, kept_from = f"one new line {min(PUSHES):+g} nats", "This model has no closing tag to be kept from."
+if has_tag:
+    on, gained = effects_of_push[f"tokens more, {arm}"], rights[f"right answers more, {arm}"]
+    shut = arms[arm]["closes its thought"].mean()
+    kept_from = f"Kept from that new line, the model writes {on:.0f} tokens more, closes {shut:.0%} of its "
+    kept_from += f"thoughts in {MAX_NEW_TOKENS} tokens, and its share of right answers changes by {gained}."
+early = "The end is chosen one token early" if F26["verdict"] == "holds" else "When it is chosen stays open"
+makes = {"holds": "`</think>` makes", "does not hold": "A closing mark, not `</think>` alone, makes"}
+mark = makes.get(F22["verdict"], "It is open what makes")
+if of_arms["template, nats: tag over the same new lines"].low < 1.1:
+    mark = "No closing mark is what makes"
 Markdown(
-    f"Where R1's published texts close a thought, they do it right after a single new line "
-    f"{lowest[1]} to {highest[1]} times in a hundred (this pair: {hundred(F26)} times), so the end can be "
-    f"seen one token ahead.\n\n"
-    f"After its own thought, the closing tag and the answer the distilled model stops {stops[0]} times in a "
-    f"hundred; with a meaningless tag instead {stops[1]} times, with plain words {stops[2]}, "
-    f"with nothing {stops[3]}.\n\n"
-    f"Put after an answer without a thought, the same tag makes it open a new thought "
-    f"{hundred(F23['details']['opens a new thought'])} times in a hundred."
+    f"{early}: R1's published thoughts close right after a single new line {lowest[1]} to {highest[1]} "
+    f"times in a hundred, those of this pair {hundred(F26)} times.\n\n{kept_from}\n\n"
+    f"{mark} the model stop: after its thought, `</think>` and the answer it stops {stops['all seen']} "
+    f"times in a hundred, with a tag that means nothing {stops['nonsense tag']}, where the answer cannot see "
+    f"the tag {stops['tag hidden']}, with the same new lines and no tag {stops['no tag, three new lines']}."
 )
 
 # %% [markdown]

@@ -11,6 +11,7 @@ import torch
 
 from helpers import fork
 from helpers.generation import Change, Completion, complete
+from helpers.readouts import measure
 from helpers.store import UserError
 from helpers.texts import GAPS
 
@@ -90,3 +91,20 @@ def test_a_push_moves_its_tokens_at_its_steps_alone(qwen, monkeypatch, whole, to
 def test_a_model_without_the_tag_has_no_fork(qwen, done):
     with pytest.raises(UserError, match="no token for </think>"):
         fork.read_fork(qwen.base, done)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_choices_and_their_odds_are_what_plain_transformers_says(qwen, done, monkeypatch, whole):
+    member = qwen.distilled
+    marks = replace(fork.line_marks(member.tokenizer), whole=whole)
+    monkeypatch.setattr(fork, "line_marks", lambda tokenizer: marks)
+    frame, forks = fork.choices(member, done), fork.read_fork(member, done)
+    columns = ["place", "depth", "closes"]
+    assert frame[columns].equals(forks[columns].loc[frame.index]) and len(frame) == len(forks)
+    found = measure(member, list(frame["prompt"]), fork.mark_odds(member))
+    asked = member.encode([done.prompt])["input_ids"][0].tolist()
+    for place, odds in zip(frame["place"], found.tolist(), strict=True):
+        shares = plain(member, asked + done.tokens[: place + (not whole)])
+        one, blank = (float(shares[list(ids)].sum()) for ids in (marks.one, marks.blank))
+        expected = one / blank if whole else (1 - one - blank) / (one + blank)
+        assert odds == pytest.approx(np.log(expected), abs=1e-4)
