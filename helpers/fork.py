@@ -116,9 +116,9 @@ def read_fork(member: Member, done: Completion) -> pd.DataFrame:
 
 
 def choices(member: Member, done: Completion) -> pd.DataFrame:
-    """The text up to each choice between one new line and a blank line, for what takes texts: `prompt`, `place`, `depth`
-    and `closes` as in `read_fork`, one row a sentence's end. Where a blank line is two tokens, up to the first new line.
-    Left out are ends whose text would not come back as the model's own tokens. Used in notebook 07."""
+    """The text up to each choice between one new line and a blank line, one row a sentence's end: `prompt`, `place`,
+    `depth` and `closes` as in `read_fork`. Where a blank line is two tokens, up to the first new line. Left out are
+    ends whose text would not come back as the model's own tokens. Used in notebook 07."""
     places, marks, rows = sentence_ends(member, done), line_marks(member.tokenizer), []
     asked = member.encode([done.prompt])["input_ids"][0].tolist()
     for place in places:

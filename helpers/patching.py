@@ -182,7 +182,7 @@ class Effects:
 def attribution_patching(member: Member, prompts: list[str], source: Activations, metric: Metric) -> Effects:
     """First-order estimate of `exact_patching` for every node: (source - own) times the gradient (Nanda 2023; Kramár
     et al. 2024). `source`: activations of the other model on the same prompts, or of this one on others. Used in
-    notebooks 05 and 06."""
+    notebooks 05 to 07."""
     _check_source(member, prompts, source)
     own = activations(member, prompts)
     slopes = gradients(member, prompts, metric)[1]
@@ -203,8 +203,8 @@ def exact_patching(
     member: Member, prompts: list[str], source: Activations, nodes: Sequence[Node], metric: Metric
 ) -> Float[Tensor, "prompt node"]:
     """What replacing each node by `source` at the last position does to the metric, run for run. Behind the rest of the
-    prompt its last token stands once as it is and once for each node, and none sees another. Used in notebooks 05 and
-    06."""
+    prompt its last token stands once as it is and once for each node, and none sees another. Used in
+    notebooks 03 to 07."""
     _check_nodes(member, nodes)
     _check_source(member, prompts, source)
     effects = []

@@ -105,7 +105,7 @@ def shuffle_words(text: str, seed: int) -> str:
 
 
 def neutral_sentences(n: int | None = None) -> list[str]:
-    """Plain statements that ask and answer nothing, each ending in a period. Used in notebooks 02 and 03."""
+    """Plain statements that ask and answer nothing, each ending in a period. Used in notebooks 02 to 04."""
     lines = (ROOT / "data" / "neutral.txt").read_text(encoding="utf-8-sig").splitlines()
     return [line for line in lines if line.strip()][:n]
 

@@ -93,7 +93,7 @@ def as_one_row(member: Member, tokens: list[int], parents: list[int]) -> dict[st
 
 def last_hidden_shared(member: Member, prompts: list[str]) -> Float[Tensor, "prompt d_model"]:
     """`last_hidden` of prompts that begin alike, in which every common beginning is run once: the fewer tokens they
-    differ in, the faster. Used in notebook 07."""
+    differ in, the faster. Used in notebooks 02 and 07."""
     member.check(prompts)
     every = [member.encode([prompt])["input_ids"][0].tolist() for prompt in prompts]
 
@@ -216,7 +216,7 @@ def next_logits(member: Member, prompts: list[str], token_ids: Ids) -> Float[Ten
 
 
 def next_logprobs(member: Member, prompts: list[str], token_ids: Ids) -> Float[Tensor, "prompt token"]:
-    """Natural log-probabilities of chosen next tokens, in nats. Used in notebook 02."""
+    """Natural log-probabilities of chosen next tokens, in nats."""
     return logprobs_of(member, last_hidden(member, prompts), token_ids)
 
 
@@ -232,7 +232,7 @@ def kl_nats(first: Float[Tensor, "prompt vocab"], second: Float[Tensor, "prompt 
 
 def stop_parts(member: Member, prompts: list[str], *, lm: object = None) -> pd.DataFrame:
     """P(next token), split into parts that sum to one, one row a prompt: `stop` (all stop tokens; each also in a column
-    of its own name), `</think>`, `<think>`, the Wait set, a new line, and the rest. Used in notebooks 02 and 06."""
+    of its own name), `</think>`, `<think>`, the Wait set, a new line, and the rest. Used in notebook 06."""
     groups = member.groups
     parts = {
         "stop": groups.stop,
@@ -322,7 +322,7 @@ def read_stream(
 ) -> Lens:
     """Points of the residual stream through the final norm and head of a model: its own, or the other one's of the
     pair. `norm`: `full`, its `scale` only (divided by its root mean square, the learned weight left out), or `none`.
-    Logit lens: nostalgebraist 2020; unreliable in early layers (Belrose et al. 2023). Used in notebooks 03, 05, 07."""
+    Logit lens: nostalgebraist 2020; unreliable in early layers (Belrose et al. 2023). Used in notebook 03."""
     head.check_ids(token_ids)
     check_choice(norm, "norm", get_args(Norm))
     return Lens(**head.at_weights(_chosen, stream, norm, list(token_ids), ranked))
@@ -379,7 +379,7 @@ def stacked(found: Iterable[tuple[str, Tensor]], device: torch.device) -> dict[s
 
 
 def activations(member: Member, prompts: list[str], *, batch_size: int = 64) -> Activations:
-    """The last position's activations at every site. Used in notebooks 04, 05 and 06."""
+    """The last position's activations at every site. Used in notebooks 03 to 07."""
     member.check(prompts)
     device = member.device
 
@@ -394,7 +394,7 @@ def vocabulary_scores(
     head: Member, directions: Float[Tensor, "row d_model"], token_ids: Ids
 ) -> Float[Tensor, "row token"]:
     """How far each direction writes towards chosen tokens: the logit without a norm's scale (its weight folded
-    in), as a z-score over the vocabulary, so that the direction's length drops out. Used in notebook 03."""
+    in), as a z-score over the vocabulary, so that the direction's length drops out. Used in notebooks 03 and 04."""
     head.check_ids(token_ids)
     head.check_width(directions, "directions")
     chosen = list(token_ids)
@@ -418,7 +418,7 @@ def attention_pattern(
     member: Member, prompt: str, heads: Sequence[tuple[int, int]]
 ) -> tuple[list[str], Float[Tensor, "head position"]]:
     """One prompt's tokens, and what its last token attends to in chosen (layer, head) pairs; rows sum to one.
-    Used in notebooks 03 and 07."""
+    Used in notebook 03."""
     member.check_heads(heads)
     batch, before = member.encode([prompt]), member.config._attn_implementation
 

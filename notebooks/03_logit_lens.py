@@ -288,6 +288,10 @@ def exchange(rows: list[int]) -> dict:
     return found
 
 
+# %% [markdown]
+# As shares of the difference, by depth:
+
+# %%
 exchanged = kept(pair, "03_exchanged", exchange, n_patched, fresh=RECOMPUTE)
 difference = exchanged["base"] - exchanged["distilled"]
 carried = {
@@ -307,16 +311,17 @@ start = n_layers - n_layers // 3
 fed = {role: carried[role][start] for role in members}
 alike = all(share.low > 0.5 for share in fed.values())
 story = (
-    "So the upper layers of both models read a stream much alike: **what differs is what they are fed**, though the "
-    "lens shows it only at the end."
+    "So the upper layers of both models read a stream much alike: **what differs is what they are fed**, "
+    "though the lens shows it only at the end."
     if alike
     else "So the upper layers themselves are part of the difference, too."
 )
 Markdown(
-    f"Through the lens the log-odds part at {parted_odds['plain'].estimate:.0%} of the depth; by exchange, half of "
-    f"the difference is carried from {half_carried['distilled']:.0%} of the depth on (base's stream into the "
-    f"distilled model) and {half_carried['base']:.0%} (the reverse). Exchanged at {start / n_layers:.0%} of the "
-    f"depth, the stream carries {fed['distilled']:.0%} and {fed['base']:.0%} of it. {story}"
+    f"Through the lens the log-odds part at {parted_odds['plain'].estimate:.0%} of the depth; by exchange, "
+    f"half of the difference is carried from {half_carried['distilled']:.0%} of the depth on (base's stream "
+    f"into the distilled model) and {half_carried['base']:.0%} (the reverse). Exchanged at "
+    f"{start / n_layers:.0%} of the depth, the stream carries {fed['distilled']:.0%} and {fed['base']:.0%} "
+    f"of it. {story}"
 )
 
 # %% [markdown]
@@ -335,6 +340,10 @@ def by_role(curves: dict, form: str = "plain", *, with_control: bool = True) -> 
     return drawn
 
 
+# %% [markdown]
+# The lens in both forms, and the exchange:
+
+# %%
 shares = {f"into the {role}": (carried[role], figures.ROLE[role]) for role in members}
 panels = {
     "through the lens, plain": by_role(odds),
@@ -434,7 +443,8 @@ def trajectory_panels(form: str) -> dict:
 
 
 # %%
-title = f"The base's stop token is among the thousand likeliest at {len(depths) - is_far['plain'].sum()} of {len(depths)} depths"
+near = len(depths) - is_far["plain"].sum()
+title = f"The base's stop token is among the thousand likeliest at {near} of {len(depths)} depths"
 fig = figures.lines(
     trajectory_panels("plain"),
     depths,
@@ -620,8 +630,8 @@ def parts_of(member, prompts: list[str], metric) -> dict:
 
 # %%
 def read_rise(rows: list[int]) -> dict:
-    """What each layer's attention and MLP write towards the stop token, [prompt, layer]; on the base also towards the
-    log-odds of stopping, along their gradient at each prompt."""
+    """What each layer's attention and MLP write towards the stop token, [prompt, layer]; on the base also
+    towards the log-odds of stopping, along their gradient at each prompt."""
     found = {}
     for role, form in keys:
         member, prompts = members[role], take(texts[role, form], rows)
@@ -1024,12 +1034,11 @@ sums = {
 compared = {"chosen": top, "random": random_heads}
 move = {what: np.mean([abs(mean_shift[at]) for at in heads]) for what, heads in compared.items()}
 Markdown(
-    f"From base to distilled the log-odds of stopping fall by {fall} nats. Along their gradients attention layers "
-    f"write {sums['attention']} nats of change, MLPs {sums['mlp']} (a gradient is local: the sum need not be the "
-    f"fall). {np.mean(p < 0.05):.0%} of {p.size} heads differ (corrected "
-    f"p < 0.05), most by little: the median size is {np.median(np.abs(mean_shift)):.3f} nats. The "
-    f"{len(top)} heads chosen on explore move by {move['chosen']:.2f} nats each, random ones by "
-    f"{move['random']:.2f}."
+    f"From base to distilled the log-odds of stopping fall by {fall} nats. Along their gradients attention "
+    f"layers write {sums['attention']} nats of change, MLPs {sums['mlp']} (a gradient is local: the sum need "
+    f"not be the fall). {np.mean(p < 0.05):.0%} of {p.size} heads differ (corrected p < 0.05), most by little: "
+    f"the median size is {np.median(np.abs(mean_shift)):.3f} nats. The {len(top)} heads chosen on explore move "
+    f"by {move['chosen']:.2f} nats each, random ones by {move['random']:.2f}."
 )
 
 # %% [markdown]
@@ -1164,11 +1173,11 @@ reader = (
     else "differ in what they feed their upper layers and in those"
 )
 Markdown(
-    f"Read through the lens the models part about stopping only at {parted_odds['plain'].estimate:.0%} of the "
-    f"depth, because the last layer alone brings {step:.0%} of the stop token's late rise. Put into the other "
-    f"model, the stream carries half of the difference from {half_carried['distilled']:.0%} of the depth on: the "
-    f"two models {reader}. What the fine-tuning added to the activations points to reasoning words, but {how} "
-    "after sentences that answer nothing."
+    f"Read through the lens the models part about stopping only at {parted_odds['plain'].estimate:.0%} of "
+    f"the depth; the last layer alone brings {step:.0%} of the stop token's late rise. Put into the "
+    f"other model, the stream carries half of the difference from {half_carried['distilled']:.0%} of the depth "
+    f"on: the two models {reader}. What the fine-tuning added to the activations points to reasoning words, "
+    f"but {how} after sentences that answer nothing."
 )
 
 # %% [markdown]

@@ -85,6 +85,9 @@ combined = load_combined(pair, n_combined=N_COMBINED, max_answer=MAX_ANSWER, fre
 members = {member.role: member for member in pair.members}
 questions, asked = load_questions(N_PROMPTS), combined["confirm"].questions
 
+# %% [markdown]
+# Each question, then what either model wrote:
+
 # %%
 replies = {
     role: answers(pair, m, questions, form="template", max_new_tokens=MAX_NEW_TOKENS)["text"]
@@ -174,6 +177,9 @@ details = {
 }
 if pair.name == "smol":
     details["trained embeddings on smol"] = "the two think tags' alone"
+
+# %% [markdown]
+# The verdict:
 
 # %%
 F12 = findings.record(
@@ -294,6 +300,10 @@ pd.DataFrame(rows).round(3)
 chosen = {key: weights.closest(cosines, N_NEURONS) for key, cosines in near.items()}
 
 
+# %% [markdown]
+# Of random words and draws, the middle 95 %:
+
+
 # %%
 def middle(values: np.ndarray) -> stats.Interval:
     """Median and middle 95 % of what random words or draws give."""
@@ -333,6 +343,10 @@ written = {
 }
 # the base is pushed towards waiting, the distilled towards stopping
 toward = {"base": -1.0, "distilled": 1.0}
+
+
+# %% [markdown]
+# The neurons in the order of what they write, and random ones that match them:
 
 
 # %%
@@ -378,6 +392,10 @@ def placed(edits: list[tuple[NeuronEdit, ...]], start: int) -> dict[int, dict]:
     return {layer: found[layer] for layer in sorted(found)}
 
 
+# %% [markdown]
+# Many edits stand in one row, each in a copy of the last token, as `exact_patching` has it:
+
+
 # %%
 def in_one_row(m, prompt: str, edits: list, read_by: list) -> torch.Tensor:
     """Metrics at the last position, [1 + edit, metric]: unedited, then with each edit made there."""
@@ -398,6 +416,10 @@ def in_one_row(m, prompt: str, edits: list, read_by: list) -> torch.Tensor:
         return torch.stack([metric(lm._module, states) for metric in read_by], dim=1)
 
     return m.traced(row, read).cpu()
+
+
+# %% [markdown]
+# Silenced, more and more of them, in either model:
 
 
 # %%
@@ -450,6 +472,9 @@ for role in members:
     spread[role] = [over_draws([shares_of(role, draw, metric) for draw in draws]) for metric in (0, 1)]
     spread[role].append(over_draws([chances(role, draw) for draw in draws]))
 
+# %% [markdown]
+# What is left, as shares of the difference and as P(stop):
+
 # %%
 what, table = ("share in L", "share in c", "P(stop)"), {}
 for role, (name, place) in itertools.product(members, zip(what, range(3), strict=True)):
@@ -459,6 +484,9 @@ display(
     Markdown(f"Before: P(stop) {p_before['base']} in the base, {p_before['distilled']} in the distilled.")
 )
 pd.DataFrame(table, index=pd.Index(COUNTS, name="silenced")).map(format).T
+
+# %% [markdown]
+# The leaders, and the rule for one neuron: does its fall lie beyond the draws?
 
 # %%
 leaders = rivals["base", "by L"][:3]
@@ -519,6 +547,9 @@ def firing(m, text: str) -> torch.Tensor:
     return m.traced(m.encode([text]), read).float().cpu()
 
 
+# %% [markdown]
+# Where in the texts does each fire most?
+
 # %%
 sign = {role: [float(active[role, "explore"][:, *at].mean().sign()) for at in leaders] for role in members}
 
@@ -534,6 +565,10 @@ def highest(rows: list[int]) -> dict:
 
 
 tops = kept(pair, "04_reads", highest, len(texts), fresh=RECOMPUTE)
+
+
+# %% [markdown]
+# A place is shown with its token in brackets:
 
 
 # %%
@@ -584,6 +619,10 @@ def places(role: str, rows: list[int]) -> dict[str, list[str]]:
     }
 
 
+# %% [markdown]
+# How strongly after an answer, before one, on statements, and in mid-sentence?
+
+
 # %%
 def fire(rows: list[int]) -> dict:
     """Activation of the three at the last position of each kind of place, [text, neuron]."""
@@ -597,6 +636,9 @@ def fire(rows: list[int]) -> dict:
 
 
 fires = kept(pair, "04_fires", fire, len(asked), len(statements), fresh=RECOMPUTE)
+
+# %% [markdown]
+# Side by side in both models:
 
 # %%
 panels = {}
@@ -634,6 +676,9 @@ def kl_from_first(model, states: torch.Tensor) -> torch.Tensor:
     return kl_nats(every[:1].expand_as(every), every)
 
 
+# %% [markdown]
+# From silence to twice as strong, on answers and on statements:
+
 # %%
 doses_of = {first: leaders[:1], "first three": leaders}
 doses_of |= {f"draw {draw}": rivals["base", f"draw {draw}"][:3] for draw in range(N_DRAWS)}
@@ -658,6 +703,9 @@ def dosed(rows: list[int]) -> dict:
 curves = kept(pair, "04_factors", dosed, len(asked), len(statements), fresh=RECOMPUTE)
 dosage = {name: values[:, 1:].reshape(len(values), -1, len(FACTORS), 2) for name, values in curves.items()}
 
+# %% [markdown]
+# The dose in numbers:
+
 # %%
 table = {}
 for role, (k, name) in itertools.product(members, enumerate(list(doses_of)[:2])):
@@ -667,6 +715,9 @@ for role, (k, name) in itertools.product(members, enumerate(list(doses_of)[:2]))
     table[role, name, "P(stop), template"] = stats.bands(expit(inside))
     table[role, name, "harm (KL, nats)"] = stats.bands(dosage[f"{role} statements"][:, k, :, 1])
 pd.DataFrame(table, index=pd.Index(FACTORS, name="factor")).map(format).T
+
+# %% [markdown]
+# And as curves:
 
 # %%
 panels, kinds = {}, (("answers", 0, expit), ("statements", 1, np.asarray))
@@ -724,6 +775,9 @@ def exchange(rows: list[int]) -> dict:
 
 
 exchanged = kept(pair, "04_across", exchange, len(gap), fresh=RECOMPUTE)
+
+# %% [markdown]
+# As shares of what lies between the models:
 
 # %%
 rows, carried = [], {}
@@ -863,6 +917,9 @@ display(pd.DataFrame(table).T.map(format))
 lines = [f"{by}, {role}: {interval}" for (by, role), interval in by_draw.items()]
 Markdown(f"Share made by a draw of random neurons, median and middle 95 % of {N_DRAWS}: {'; '.join(lines)}.")
 
+# %% [markdown]
+# The controls of the picture:
+
 # %%
 colours = {
     "nearest columns": ("nearest columns", figures.WAIT),
@@ -911,10 +968,10 @@ states |= {("base", name): (NeuronEdit(neurons, factor=0.0),) for name, neurons 
 
 def edited_answers(m, name: str, edits: tuple[NeuronEdit, ...]) -> pd.DataFrame:
     """Answers of a model with some neurons edited at every step."""
-    change = Change(f"{m.role}: {[(edit.factor, sorted(edit.neurons)) for edit in edits]}")
+    description = f"{m.role}: {[(edit.factor, sorted(edit.neurons)) for edit in edits]}"
+    change = Change(description, with_neurons(m, *edits))
     stored = f"04_{m.role}_{name.removesuffix(' × 0').replace(' ', '_')}"
-    with weights.edited_weights(m, *edits):
-        return answers(pair, m, asked, max_new_tokens=MAX_AFTER, change=change, name=stored, **how)
+    return answers(pair, m, asked, max_new_tokens=MAX_AFTER, change=change, name=stored, **how)
 
 
 answered = {}
@@ -946,6 +1003,9 @@ for role in members:
     longer[role] = stats.paired(*lengths)
 one_off = answered["base", f"{first} × 0"]
 stops = stats.share(one_off["stopped"])
+
+# %% [markdown]
+# The colours, and one panel a measure:
 
 # %%
 colours = {"before": figures.BASE, f"{first} × 0": figures.WAIT, "first three × 0": figures.THIRD}
@@ -1011,6 +1071,9 @@ rules += [
     findings.Part("(c) tokens longer than with random neurons, base", longer["base"], above_0),
     findings.Part("(c) the same, distilled", longer["distilled"], below_0),
 ]
+
+# %% [markdown]
+# What stands beside the rule:
 
 # %%
 details = {}
@@ -1111,6 +1174,9 @@ F14 = findings.record(
     details=details,
 )
 Markdown(findings.sentence(F14))
+
+# %% [markdown]
+# The picture:
 
 # %%
 panels = {}

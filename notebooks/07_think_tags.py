@@ -385,15 +385,87 @@ figures.save_figure(fig, "07_fork_exchanged", pair=pair.name, note=note, key=key
 # <details><summary>What it does not show</summary>Why the mark decides, and nothing about R1 itself: its texts have the same form, its probabilities were not read.</details>
 
 # %% [markdown]
-# **Aside.** Every text that this model learned from has one new line before the tag. Was the fork put there by that form? The pair `qwen-1.5b`, read once on a GPU ([data/qwen-1.5b](../data/qwen-1.5b/README.md)), beside the same base trained on texts with a *blank* line there. Limits: one training each, and the second had no second stage, so that more than the mark differs between the two.
+# ### Was it put there by the data, and is it the reasoning?
+#
+# **Question.** Every text that this model learned from has one new line before the tag. Do the fork, the length and the lost stop come from that form, from reasoning, or from any fine-tuning? The same base, trained alike (first stage, same settings) on changed texts: *answers* without thoughts; *no-waits*, every sentence of doubt removed; *shuffled*, each thought under another question; a *blank* line or none (*joined*) before the tag; and the whole texts with other seeds. Measured alike on confirm questions (`python -m helpers trainings`, minutes on a GPU). The last rows cut the pair's own change of each matrix to its largest directions.
 
 # %%
-trainings = {"one new line in the texts": "fork.csv", "a blank line in the texts": "fork_blank.csv"}
-of_qwen = {}
-for name, file in trainings.items():
-    seen = [ends for _, ends in pd.read_csv(data_dir("qwen-1.5b") / file).groupby("question")]
-    of_qwen[f"{name} (n = {len(seen)} texts)"] = after_each_mark(stacked(seen))
-pd.DataFrame(of_qwen).map(format)
+EFFECTS = {
+    "length, tokens": "length (tokens)",
+    "waits": "texts with a wait",
+    "log-odds of stopping, minus the base's, plain": "log-odds of stopping,\nminus the base's (nats)",
+    "P(</think> after one new line), mid-thought": "mid-thought, one new line:\nP(</think>)",
+    "P(</think> after blank line), its own end": "own end, blank line:\nP(</think>)",
+}
+KINDS = ["whole", "shuffled", "no-waits", "blank", "joined", "answers"]
+table = data_dir(pair.name) / "trainings.csv"
+trained = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=["training", "seed", "measure"])
+order = {name: place for place, name in enumerate(KINDS)}
+trained["place"] = trained["training"].map(order).fillna(len(order))  # the pair's own and its cuts come last
+trained = trained.sort_values(["place", "training", "seed"], kind="stable")
+
+# %% [markdown]
+# One panel an effect, one row a training (of the whole texts, one a seed); bars are intervals over questions:
+
+
+# %%
+def training_rows(measure: str) -> list[tuple[str, stats.Interval, str]]:
+    """A row a training: label, interval over questions, colour; without such a place a gap."""
+    own = trained[trained["measure"] == measure].set_index(["training", "seed"])
+    rows = []
+    for name, seed in trained[["training", "seed"]].drop_duplicates().itertuples(index=False):
+        label = f"{name}, seed {seed}" if name == "whole" else name
+        numbers = (
+            own.loc[(name, seed), ["estimate", "low", "high", "n"]] if (name, seed) in own.index else None
+        )
+        value = texts.NOTHING if numbers is None else stats.Interval(*map(float, numbers))
+        colour = figures.DISTILLED if name == "whole" else figures.CONTROL if name in KINDS else figures.THIRD
+        rows.append((label, value, colour))
+    return rows
+
+
+# %% [markdown]
+# Side by side:
+
+# %%
+if len(trained):
+    by_kind = trained[trained["measure"] == "length, tokens"].groupby("training")["estimate"].mean()
+    kinds = [kind for kind in ("shuffled", "no-waits") if by_kind[kind] > by_kind["whole"] / 2]
+    title = (
+        f"As long without reasoning: {' and '.join(kinds)} texts" if kinds else "Only whole texts lengthen"
+    )
+    panels = {name: training_rows(measure) for measure, name in EFFECTS.items()}
+    key = {"whole": figures.DISTILLED, "changed texts": figures.CONTROL, "the pair's own": figures.THIRD}
+    fig = figures.interval_rows(panels, title=title, unit="mean over confirm questions, or share")
+    note = f"{trained['n'].max():.0f} confirm questions, {pair.name}"
+    display(figures.save_figure(fig, "07_trainings", pair=pair.name, size=(13, 4.2), note=note, key=key))
+
+# %% [markdown]
+# **Figure 3: the same effects after other trainings.** Orange the whole texts (a row a seed), grey squares changed texts, indigo the pair's own adapter (two stages) and its cuts. No row: the texts have no such place. One training a row but for the seeds: what lies within their spread says nothing.
+
+# %% [markdown]
+# Which effect does which control training show? *Shows*: at least half of what the whole texts (mean of seeds) make of it; the rule was written after a first look at the table.
+
+
+# %%
+def shown_by(measure: str) -> list[str]:
+    """Control trainings that make at least half of what the whole texts make."""
+    means = trained[trained["measure"] == measure].groupby("training")["estimate"].mean()
+    return [kind for kind in KINDS[1:] if kind in means and abs(means[kind]) >= 0.5 * abs(means["whole"])]
+
+
+def told(measure: str) -> str:
+    """One effect, and what makes it."""
+    kinds = shown_by(measure)
+    cause = "only the whole texts" if not kinds else f"also {', '.join(kinds)}"
+    if set(kinds) >= {"answers"}:
+        cause = "any fine-tuning"
+    return f"- {EFFECTS[measure]}: {cause}".replace("\n", " ")
+
+
+effects = list(EFFECTS)[:4]
+lines = [told(measure) for measure in effects] if len(trained) else ["No trainings of this pair are stored."]
+Markdown("\n".join(lines))
 
 # %% [markdown]
 # ### And if it is pushed, beside the known ways?
@@ -691,9 +763,9 @@ note = f"n = {len(questions)} questions, confirm"
 figures.save_figure(fig, "07_endings", pair=pair.name, size=(11, 2.8), key=key, note=note)
 
 # %% [markdown]
-# **Figure 3: P(stop) right after `</think>`, a blank line and the answer, by what stands in the tag's place.** Round: `</think>`; grey squares: a nonsense tag of as many tokens; pink: as many plain words; triangles: nothing. In the template the distilled model's thought is open already. All other endings are in `07_endings.safetensors` and in the details of F21 and F22.
+# **Figure 4: P(stop) right after `</think>`, a blank line and the answer, by what stands in the tag's place.** Round: `</think>`; grey squares: a nonsense tag of as many tokens; pink: as many plain words; triangles: nothing. In the template the distilled model's thought is open already. All other endings are in `07_endings.safetensors` and in the details of F21 and F22.
 #
-# <details><summary>What it does not show</summary>What a model does where it does not stop: below. And the nonsense tag of a model for which `</think>` is one token is a reserved token of its vocabulary: where such tokens were hardly trained they may lie close to each other, so that one stands in for another. F22's detail prints how near their embeddings are; plain words and nothing are the other controls (nothing after a real thought leaves one new line fewer: figure 4).</details>
+# <details><summary>What it does not show</summary>What a model does where it does not stop: below. And the nonsense tag of a model for which `</think>` is one token is a reserved token of its vocabulary: where such tokens were hardly trained they may lie close to each other, so that one stands in for another. F22's detail prints how near their embeddings are; plain words and nothing are the other controls (nothing after a real thought leaves one new line fewer: figure 5).</details>
 
 # %% [markdown]
 # F22 likewise; beside it the template, without a thought and after a real one:
@@ -871,7 +943,7 @@ note = f"n = {len(questions)} questions, confirm, distilled; random: mean of {N_
 figures.save_figure(fig, "07_hidden", pair=pair.name, note=note, size=(9, 3.4))
 
 # %% [markdown]
-# **Figure 4: the tag and the new lines around it.** After a real thought, `</think>`, a blank line and the answer. Orange: all seen, or the tag, the new lines, or both hidden from all that stands behind the thought; grey squares: a nonsense tag, or as many random tokens of question and thought hidden; triangles: no tag, one to three new lines as single tokens. 95 % bootstrap over questions. Which head reads the tag it does not show: all are cut at once; and a hidden token leaves its place empty, which no text does.
+# **Figure 5: the tag and the new lines around it.** After a real thought, `</think>`, a blank line and the answer. Orange: all seen, or the tag, the new lines, or both hidden from all that stands behind the thought; grey squares: a nonsense tag, or as many random tokens of question and thought hidden; triangles: no tag, one to three new lines as single tokens. 95 % bootstrap over questions. Which head reads the tag it does not show: all are cut at once; and a hidden token leaves its place empty, which no text does.
 
 # %% [markdown]
 # F22, with these beside it:
@@ -1094,7 +1166,7 @@ note += f"temperature {TEMPERATURE}, top-p {TOP_P}"
 figures.save_figure(fig, "07_samples", pair=pair.name, size=(11, 3.2), note=note)
 
 # %% [markdown]
-# **Figure 5: what samples do around `</think>`.** Orange with the tag, grey squares with the nonsense tag (left) and in greedy decoding (right); 95 % bootstrap over questions.
+# **Figure 6: what samples do around `</think>`.** Orange with the tag, grey squares with the nonsense tag (left) and in greedy decoding (right); 95 % bootstrap over questions.
 #
 # <details><summary>What it does not show</summary>Whether it reasons again where it is led to: F23 puts `</think>` into a text without a thought, F24 counts whole answers from the template. Long answers: samples end at `MAX_SAMPLED` tokens, and those cut there count as neither finished nor untagged.</details>
 
@@ -1209,7 +1281,7 @@ note = f"n = {len(few)} questions, confirm, plain, greedy"
 figures.save_figure(fig, "07_behaviour", pair=pair.name, size=(9.5, 5.6), key=colours, note=note)
 
 # %% [markdown]
-# **Figure 6: greedy continuations after each ending.** One bar an ending, base and distilled, with `</think>`; of the distilled model also with the nonsense tag in its place.
+# **Figure 7: greedy continuations after each ending.** One bar an ending, base and distilled, with `</think>`; of the distilled model also with the nonsense tag in its place.
 #
 # <details><summary>What it does not show</summary>Whether a second answer is the first one again: what follows a second tag may be any answer. Reasoning is told by a tag with words before it, by `<think>`, or by words of doubt, alternatives and openings.</details>
 
@@ -1381,7 +1453,7 @@ note = f"n = {n_each[1]} thoughts, confirm, template, distilled"
 figures.save_figure(fig, "07_choice", pair=pair.name, note=note, key=key, size=(10, 4.6))
 
 # %% [markdown]
-# **Figure 7: heads and MLPs that choose the mark.** One node replaced at a time at the token where the choice falls: orange run for run, triangles the first-order estimate; 95 % bootstrap over thoughts. Left, a middle end of a sentence gets the value of the thought's own end; right, the own end gets the base's value. Nodes in the order of their estimates on `explore`; grey, the mean size over as many random nodes (range of 20 draws). Effects overlap: a late MLP passes on what others wrote, the last one most of all, so that where the choice is made is told by the depth from which the whole stream carries it. What several nodes do together, and what earlier tokens bring, it does not show.
+# **Figure 8: heads and MLPs that choose the mark.** One node replaced at a time at the token where the choice falls: orange run for run, triangles the first-order estimate; 95 % bootstrap over thoughts. Left, a middle end of a sentence gets the value of the thought's own end; right, the own end gets the base's value. Nodes in the order of their estimates on `explore`; grey, the mean size over as many random nodes (range of 20 draws). Effects overlap: a late MLP passes on what others wrote, the last one most of all, so that where the choice is made is told by the depth from which the whole stream carries it. What several nodes do together, and what earlier tokens bring, it does not show.
 
 # %% [markdown]
 # ## How early is the stop settled?
@@ -1431,7 +1503,7 @@ note = f"n = {len(questions)} questions, confirm, template, distilled"
 figures.save_figure(fig, "07_cut", pair=pair.name, size=(7.5, 3.4), note=note)
 
 # %% [markdown]
-# **Figure 8: P(stop) after `</think>`, two new lines and the answer, if the thought is cut.** Orange with the tag, dashed grey with the nonsense tag; 95 % bootstrap over questions.
+# **Figure 9: P(stop) after `</think>`, two new lines and the answer, if the thought is cut.** Orange with the tag, dashed grey with the nonsense tag; 95 % bootstrap over questions.
 #
 # <details><summary>What it does not show</summary>Whether the model would have given this answer itself: it is the base's.</details>
 
@@ -1496,7 +1568,7 @@ Markdown(findings.sentence(F25))
 # %% [markdown]
 # ## Try it
 #
-# Build an ending from its parts: P(stop), the next token and the continuation of both models. Figures 3, 4 and 6 are the same for readers without a kernel.
+# Build an ending from its parts: P(stop), the next token and the continuation of both models. Figures 4, 4 and 6 are the same for readers without a kernel.
 
 # %%
 explorers.endings_explorer(pair, questions[0], materials[0])
