@@ -1036,9 +1036,10 @@ move = {what: np.mean([abs(mean_shift[at]) for at in heads]) for what, heads in 
 Markdown(
     f"From base to distilled the log-odds of stopping fall by {fall} nats. Along their gradients attention "
     f"layers write {sums['attention']} nats of change, MLPs {sums['mlp']} (a gradient is local: the sum need "
-    f"not be the fall). {np.mean(p < 0.05):.0%} of {p.size} heads differ (corrected p < 0.05), most by little: "
-    f"the median size is {np.median(np.abs(mean_shift)):.3f} nats. The {len(top)} heads chosen on explore move "
-    f"by {move['chosen']:.2f} nats each, random ones by {move['random']:.2f}."
+    f"not be the fall). {np.mean(p < 0.05):.0%} of {p.size} heads differ (corrected p < 0.05), most by "
+    f"little: "
+    f"the median size is {np.median(np.abs(mean_shift)):.3f} nats. The {len(top)} heads chosen on explore "
+    f"move by {move['chosen']:.2f} nats each, random ones by {move['random']:.2f}."
 )
 
 # %% [markdown]
@@ -1175,7 +1176,8 @@ reader = (
 Markdown(
     f"Read through the lens the models part about stopping only at {parted_odds['plain'].estimate:.0%} of "
     f"the depth; the last layer alone brings {step:.0%} of the stop token's late rise. Put into the "
-    f"other model, the stream carries half of the difference from {half_carried['distilled']:.0%} of the depth "
+    f"other model, the stream carries half of the difference from "
+    f"{half_carried['distilled']:.0%} of the depth "
     f"on: the two models {reader}. What the fine-tuning added to the activations points to reasoning words, "
     f"but {how} after sentences that answer nothing."
 )
