@@ -71,7 +71,7 @@ from helpers.generation import answers, cut_short, judged, load_combined, stored
 from helpers.pairs import load_pair
 from helpers.patching import Node, attribution_patching, exact_patching
 from helpers.prompts import ask, load_questions
-from helpers.readouts import activations, promoted, stop_parts
+from helpers.readouts import activations, log_odds, promoted, stop_parts
 from helpers.steering import NOTHING, Steering, steered
 from helpers.store import kept, take
 from helpers.tokens import KEYWORDS, count_keywords
@@ -492,26 +492,27 @@ Markdown(
 # %% [markdown]
 # ### Heads by their causal effect
 #
-# **Question.** Which heads, given their mean output before a wait (or before the stop), move $c = z(\text{stop}) - \overline{z(\text{Wait})}$ at the end of a combined prompt? All are ranked by the first-order estimate on `explore` (05 holds it against exact patching); the best are patched exactly, and their agreement is printed.
+# **Question.** Which heads, given their mean output before a wait (or before the stop), move the log-odds of waiting (or of stopping) at the end of a combined prompt? These are $\log P - \log(1 - P)$ of the Wait set, or of all stop tokens. All are ranked by the first-order estimate on `explore` (05 holds it against exact patching); the best are patched exactly, and their agreement is printed.
 
 # %%
 wait, n_heads = list(pair.base.groups.wait), pair.base.config.num_attention_heads
 plain = {(role, part): combined[part].prompts(m, "plain") for role, m in members.items() for part in combined}
-sides = {  # whose prompts, whose places, tokens that should rise, tokens that should fall
-    "wait": ("distilled", "doubting", wait, stop["distilled"][:1]),
-    "stop": ("base", "stop", stop["base"][:1], wait),
+sides = {  # whose prompts, whose places, the tokens whose log-odds should rise
+    "wait": ("distilled", "doubting", wait),
+    "stop": ("base", "stop", stop["base"]),
 }
 
 
-def head_effects(role: str, source: str, plus: list, minus: list) -> tuple:
+def head_effects(role: str, source: str, wanted: list) -> tuple:
     """The estimated effect of every head's mean output; the best of them, and their exact effects."""
     m, prompts, mean = members[role], plain[role, "explore"][:N_MAP], head_means[source]
     seen = activations(m, prompts)
     given = replace(seen, z=mean.to(m.device).expand(seen.z.shape))
-    estimate = attribution_patching(m, prompts, given, plus, minus).head.mean(0)
+    metric = log_odds(m, wanted)
+    estimate = attribution_patching(m, prompts, given, metric).head.mean(0)
     best = estimate.flatten().argsort(descending=True)[: 2 * N_HEADS].tolist()
     nodes = [Node("head", *divmod(k, n_heads)) for k in best]
-    return estimate, nodes, exact_patching(m, prompts, given, nodes, plus, minus).mean(0)
+    return estimate, nodes, exact_patching(m, prompts, given, nodes, metric).mean(0)
 
 
 head_scores = {name: head_effects(*side) for name, side in sides.items()}
@@ -553,7 +554,7 @@ figures.save_figure(fig, "06_heads", pair=pair.name, note=note)
 # %% [markdown]
 # ### Layer and strength
 #
-# **Question.** Where and how strongly must a vector be added? Readout on `explore`, plain form: the change of log P(Wait set), or of log P(stop), at the end of combined prompts, with the vector added at all positions to one layer's output. The setting with the largest effect is kept. There are six uses: two kinds of vector, for waiting on both models and for stopping on the distilled.
+# **Question.** Where and how strongly must a vector be added? Readout on `explore`, plain form: the change of log P(Wait set), or of log P(stop), at the end of combined prompts, with the vector added at all positions to one layer's output. The setting with the largest effect is kept, **the last layer left out**: behind it only the norm and the unembedding follow, so a vector added there is nearly a bias on logits, and F18 tries that plainly. (An earlier version let the last layer compete, and it won most uses.) There are six uses: two kinds of vector, for waiting on both models and for stopping on the distilled.
 
 # %%
 Use = namedtuple("Use", "role vector target name")
@@ -578,10 +579,11 @@ def added(role: str, name: str, layer: int, strength: float, where: str = "all")
 
 
 def read(role: str, part: str, target: str, steerings: list, n: int, rows=range(10**6)) -> np.ndarray:
-    """Log-probability of the target at the end of combined prompts, [prompt, steering]."""
+    """Log P of a target set at the end of combined prompts, or the log-odds of stopping, [prompt, steering]."""
     ids = wait if target == "wait" else stop[role]
     prompts = take(plain[role, part][:n], rows)
-    return steering.steered_logprobs(members[role], prompts, steerings, ids).logsumexp(2).numpy().T
+    log_p = steering.steered_logprobs(members[role], prompts, steerings, ids).logsumexp(2).double().numpy().T
+    return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-7))) if target == "odds" else log_p
 
 
 layers = list(range(LAYER_STEP - 1, n_layers, LAYER_STEP) if n_layers > LAYER_STEP else range(n_layers))
@@ -603,7 +605,7 @@ n_map = min(N_MAP, len(combined["explore"].questions))
 read_maps = kept(pair, "06_map", read_map, n_map, fresh=RECOMPUTE)
 
 # %% [markdown]
-# One row a use: the setting that is kept, and what is lost if the last layer is left out. Behind the last layer only the norm and the unembedding follow, so **a vector added there is nearly a bias on logits**: an effect at that layer says that the direction points at the token, not that the model makes anything of it.
+# One row a use: the setting that is kept, and what the last layer would give.
 
 # %%
 maps = {}
@@ -612,10 +614,10 @@ for role, target in dict.fromkeys((use.role, use.target) for use in uses):
     nothing, *change = read_maps[f"{role} {target}"].mean(0)
     shape = len(some), len(layers), len(STRENGTHS)
     maps |= dict(zip(some, np.reshape(change, shape) - nothing, strict=True))
-setting = {use: grid[int(changed.argmax())] for use, changed in maps.items()}
 earlier = [k for k, layer in enumerate(layers) if layer < n_layers - 1] or [0]
-rows = {use.name: [*setting[use], changed.max(), changed[earlier].max()] for use, changed in maps.items()}
-columns = ["layer", "strength", "change on explore (nats)", "largest below the last layer"]
+setting = {use: grid[int(changed[earlier].argmax())] for use, changed in maps.items()}
+rows = {use.name: [*setting[use], changed[earlier].max(), changed[-1].max()] for use, changed in maps.items()}
+columns = ["layer", "strength", "change on explore (nats)", f"in layer {layers[-1]}"]
 pd.DataFrame(rows, index=columns).T.astype({"layer": int}).round(2)
 
 # %%
@@ -625,9 +627,10 @@ panels = {
     }
     for use, changed in maps.items()
 }
-most = max(maps, key=lambda use: maps[use].max())
+strongest_use = max(maps, key=lambda use: maps[use][earlier].max())
 title = (
-    f"Of six uses the {most.name.split(': ')[1]} on the {most.role} acts most: {maps[most].max():+.1f} nats"
+    f"Of six uses the {strongest_use.name.split(': ')[1]} on the {strongest_use.role} acts most: "
+    f"{maps[strongest_use][earlier].max():+.1f} nats"
 )
 labels = dict(xlabel="layer", ylabel="change of log P (nats)")
 fig = figures.lines(panels, layers, title=title, zero=True, rows=2, **labels)
@@ -650,15 +653,16 @@ figures.save_figure(fig, "06_layer_and_strength", pair=pair.name, size=(10, 5.2)
 # **Question.** At the chosen layers, how does log P grow with the strength, prompt by prompt, and in reverse? **Controls**: random directions of the same length at the chosen strength; shuffled labels or random heads; another family's vector.
 
 # %% [markdown]
-# **Rule for F19, made stricter after a first look at the result**: it holds if for each of the six uses (two kinds of vector, waiting on both models, stopping on the distilled) (a) log P rises on `confirm` by more than 1 nat, with its interval, and (b) the share of random directions with a smaller mean effect is above 0.9, with its interval over directions; it does not hold where an interval of one use lies below.
+# **Rule for F19, made stricter after a first look at the result**: it holds if for each of the six uses (two kinds of vector, waiting on both models, stopping on the distilled) (a) log P rises on `confirm` by more than 1 nat, with its interval, and (b) the share of random directions with a smaller mean effect is above 0.9, with its interval over directions; it does not hold where an interval of one use lies below. By the log-odds of stopping the same two parts, set before they were read: (a) they fall by more than 1 nat where waiting is wanted and rise by as much where stopping is, (b) beyond more than 0.9 of the random directions.
 
 # %%
 doses = [-STRENGTHS[-1], 0.0, *STRENGTHS]
 few = min(len(plain["base", "confirm"]), N_MAP)
 
 
-def read_use(use: tuple, rows: list[int]) -> tuple[np.ndarray, ...]:
-    """The target's log-probability at every dose, under random directions, under two other vectors."""
+def read_use(use: tuple, rows: list[int]) -> dict[str, np.ndarray]:
+    """The target's log-probability at every dose, under random directions, under two other vectors; and the log-odds of
+    stopping as it is, under the vector, under random directions."""
     (role, name, target, _), (layer, strength) = use, setting[use]
     other = name.replace(", function", ", random heads") if "function" in name else f"{name}, shuffled"
     family = "ordering" if target == "wait" else "doubting"
@@ -666,18 +670,17 @@ def read_use(use: tuple, rows: list[int]) -> tuple[np.ndarray, ...]:
     random = [Steering("random", {layer: vector}, strength) for vector in drawn]
     tried = [added(role, name, layer, dose) for dose in doses]
     others = [added(role, kind, layer, strength) for kind in (other, family)]
-    sizes = ((tried, N_COMBINED), (random, few), (others, N_COMBINED))
-    return tuple(read(role, "confirm", target, some, n, rows) for some, n in sizes)
+    sizes = (("own", tried, N_COMBINED), ("random", random, few), ("other", others, N_COMBINED))
+    found = {kind: read(role, "confirm", target, some, n, rows) for kind, some, n in sizes}
+    chosen = [NOTHING, added(role, name, layer, strength)]
+    found["odds"] = read(role, "confirm", "odds", chosen, N_COMBINED, rows)
+    return found | {"odds, random": read(role, "confirm", "odds", random, few, rows)}
 
 
 # %%
 def read_each(rows: list[int]) -> dict:
     """Doses and controls of every use, [prompt, steering]."""
-    kinds, found = ("own", "random", "other"), {}
-    for use in uses:
-        read_out = zip(kinds, read_use(use, rows), strict=True)
-        found |= {f"{use.name}, {kind}": values for kind, values in read_out}
-    return found
+    return {f"{use.name}, {kind}": values for use in uses for kind, values in read_use(use, rows).items()}
 
 
 n_confirm = len(combined["confirm"].questions)
@@ -704,6 +707,18 @@ def effect(use: Use) -> Effect:
 
 effects = {use: effect(use) for use in uses}
 
+
+def odds_effect(use: Use) -> tuple[stats.Interval, stats.Interval]:
+    """How far a vector moves the log-odds of stopping the wanted way, and the share of random directions that do less."""
+    sign = -1 if use.target == "wait" else 1
+    before, after = read_doses[f"{use.name}, odds"].T
+    random = sign * (read_doses[f"{use.name}, odds, random"] - before[:few, None]).mean(0)
+    moved = sign * (after - before)
+    return stats.bootstrap(moved), stats.share(random < moved[:few].mean())
+
+
+odds = {use: odds_effect(use) for use in uses}
+
 # %% [markdown]
 # One row a use, on `confirm`: how far it moves the wanted token, and how its controls compare.
 
@@ -718,6 +733,7 @@ def use_row(use: Use) -> dict:
     row |= {"random directions below": f"{seen.below}", "their mean": f"{seen.random.mean():+.1f}"}
     row |= {"shuffled labels or random heads": f"{seen.shuffled.mean():+.1f}"}
     row |= {"other family": f"{seen.family.mean():+.1f}"}
+    row |= {"log-odds of stopping, the wanted way": f"{odds[use][0]}", "random below": f"{odds[use][1]}"}
     return row | {"prompts reversed": f"{(seen.chosen < 0).mean():.0%}"}
 
 
@@ -881,6 +897,8 @@ rise_rule, rank_rule = findings.Rule("above", 1.0), findings.Rule("above", 0.9)
 seen = effects.items()
 rules = [findings.Part(f"(a) {use.name}", one.rise, rise_rule) for use, one in seen]
 rules += [findings.Part(f"(b) random below, {use.name}", one.below, rank_rule) for use, one in seen]
+by_odds = [findings.Part(f"(a) the wanted way, {use.name}", odds[use][0], rise_rule) for use in uses]
+by_odds += [findings.Part(f"(b) random directions less, {use.name}", odds[use][1], rank_rule) for use in uses]
 details = {f"another family's vector, {use.name}": stats.bootstrap(one.family) for use, one in seen}
 noun = {"base": "reasoning answers", "distilled": "stop rate"}
 details |= {
@@ -900,6 +918,7 @@ F19 = findings.record(
     unit="nats",
     interval=effects[weakest].rise,
     rules=rules,
+    stopping=by_odds,
     control=(f"{N_CONTROLS} random directions, same length", stats.bootstrap(random_means)),
     details=details,
 )
@@ -1275,13 +1294,15 @@ explorers.steering_explorer(pair, offered, reach)
 # %%
 reasoning = {"base": strongest, "distilled": as_is["distilled"]}
 reasoning = {role: f"{measured(texts, 'reasons').mean():.0%}" for role, texts in reasoning.items()}
+n_move = sum(part["verdict"] == "holds" for part in F19["stopping"]["rules"][: len(uses)])
 by_latent = f", a single latent {np.exp(F20['estimate']):.1f} times" if coder else ""
 Markdown(f"""
 - The distilled model's first word brings the base {F17["estimate"]:.0%} of the way to its length, beyond what
   neutral words do. Kept from stopping, the base reasons in {reasoning["base"]} of its answers, the distilled
   model as it is in {reasoning["distilled"]}.
 - A vector in the stream makes the wanted token likelier: the weakest of six uses
-  {np.exp(F19["estimate"]):.1f} times as likely{by_latent}.
+  {np.exp(F19["estimate"]):.1f} times as likely{by_latent}. On the log-odds of stopping {n_move} of the six act
+  by more than a nat, the wanted way.
 - To move a token is not to move a text: in whole answers the best method leads its control by
   {most_beyond("base")} in making the base reason, and by {most_beyond("distilled")} in making
   the distilled model stop.
