@@ -11,13 +11,13 @@
 # %% [markdown]
 # # 06 · Can the base be made to wait, and the distilled model to stop?
 #
-# **Claim.** Under test: the distilled model's first word, a lowered stop logit, a vector added to the stream, or one latent of a sparse autoencoder is enough to turn one model into the other's behaviour. What holds on this pair is printed below the set-up.
+# **Claim.** Under test: the distilled model's first word, a lowered stop logit, a vector added to the stream, one latent of a sparse autoencoder, or (on a pair of R1's shape) R1's own published direction is enough to turn one model into the other's behaviour. What holds on this pair is printed below the set-up.
 #
-# **Evidence.** Each prompt as a line under a vector (figure 4); every method beside its control of the same size, with right answers and repetition beside the effect (figures 6 and 7).
+# **Evidence.** Each prompt as a line under a vector (figure 3); every method beside its control of the same size, with right answers and repetition beside the effect (figures 6 and 7).
 #
 # **Caveat.** A text that says "Wait" need not reason: a vector strong enough puts any word into any mouth. So a *reasoning* answer here must hold a word of doubt or of alternatives without looping, and what happens to right answers stands beside it. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
 #
-# **Reads** stored completions where they match (else computes them), a sparse autoencoder. **Writes** `data/<pair>/06_*.json` (steered texts), findings F17 to F20, figures `06_*`.
+# **Reads** stored completions where they match (else computes them), a sparse autoencoder, R1's mean activations (`data/published/README.md`). **Writes** `data/<pair>/06_*` (steered texts, readouts), findings F17 to F20 and F27, figures `06_*`.
 
 # %% jupyter={"source_hidden": true}
 import pathlib, subprocess, sys
@@ -55,35 +55,44 @@ STRENGTHS = [0.1, 0.25, 0.5]  # quick: [0.25, 0.5]; shares of the stream's mean 
 N_HEADS = 10  # heads of a function vector
 N_CONTROLS = 60  # quick: 10; random directions, random latents
 AUTOENCODER = None  # (folder or hub id, hookpoint); None: the pair's own
+R1_MEANS = (
+    ""  # folder or file of R1's published mean activations (data/published/README.md); empty: what is stored
+)
+N_R1 = 24  # quick: 4; thoughts of each split, and answers, under R1's directions
+R1_STEP = 1  # quick: 9; every layer in their map
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
+import os, re
 from collections import namedtuple
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
+from safetensors.torch import load_file
 from torch.nn.functional import cosine_similarity, normalize
 
-from helpers import explorers, figures, findings, stats, steering, weights
-from helpers.generation import answers, cut_short, judged, load_combined, stored_completions
+from helpers import explorers, figures, findings, stats, steering
+from helpers.generation import Completion, answers, cut_short, judged, load_combined, stored_completions
 from helpers.pairs import load_pair
 from helpers.patching import Node, attribution_patching, exact_patching
 from helpers.prompts import ask, load_questions
 from helpers.readouts import activations, log_odds, promoted, stop_parts
+from helpers.readouts import streams_at_all_positions, vocabulary_scores
 from helpers.steering import NOTHING, Steering, steered
-from helpers.store import kept, take
+from helpers.store import UserError, data_dir, kept, read_json, sha256, take
 from helpers.tokens import KEYWORDS, count_keywords
 
 pd.set_option("display.max_colwidth", None)
 pair = load_pair(PAIR)
-Markdown(findings.claim(pair.name, "F17", "F18", "F19", "F20"))
+Markdown(findings.claim(pair.name, "F17", "F18", "F19", "F20", "F27"))
 
 # %% [markdown]
 # ## What counts as an effect
 #
-# Four ways are tried, from the outside inwards: a word put into the model's mouth (F17), the logit of a token (F18), a vector in the stream (F19), one latent of an autoencoder (F20). Texts are answers in the chat template to questions of the `confirm` half; whatever is chosen (layer, strength, heads, latents) is chosen on `explore`.
+# Five ways are tried, from the outside inwards: a word put into the model's mouth (F17), the logit of a token (F18), a vector in the stream (F19), one latent of an autoencoder (F20), R1's own direction (F27). Texts are answers in the chat template to questions of the `confirm` half; whatever is chosen (layer, strength, heads, latents) is chosen on `explore`.
 
 # %%
 knobs = dict(n_prompts=N_PROMPTS, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
@@ -270,13 +279,6 @@ figures.save_figure(fig, "06_first_words", pair=pair.name, size=(10, 4.6), key=k
 
 # %% [markdown]
 # **Figure 1: what follows a forced first word.** Blue the base, orange the distilled model, grey squares neutral words (upper mark the base); "none" is each model's own answer. Bars are 95 % bootstrap over questions; lengths are censored at the limit, and a forced "Wait" is not itself counted.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Whether another form of prompt, or a whole first sentence, would do more.
-#
-# </details>
 
 # %% [markdown]
 # ## F18 · Lowering the stop token's logit
@@ -541,17 +543,6 @@ for name, (estimate, nodes, exact) in head_scores.items():
     display(Markdown(f"{said} over these {len(nodes)}."))
 
 # %% [markdown]
-# The map of all heads (folded; open the output below to see it). Left: mean outputs before a wait, put into the distilled model at the end of an answer; red moves it towards waiting. Right: mean outputs before the stop, in the base; red towards stopping. It does not show effects of heads together: the function vector is their sum, tested below.
-
-# %% jupyter={"outputs_hidden": true}
-maps = {f"{name}: {sides[name][0]}": estimate for name, (estimate, *_) in head_scores.items()}
-title = f"The largest effect of one head's mean output is {max(map(torch.max, maps.values())):.2f} nats"
-labels = dict(xlabel="head", ylabel="layer", unit="nats towards the token")
-fig = figures.heat_maps(maps, title=title, **labels)
-note = f"n = {N_MAP} combined prompts, explore"
-figures.save_figure(fig, "06_heads", pair=pair.name, note=note)
-
-# %% [markdown]
 # ### Layer and strength
 #
 # **Question.** Where and how strongly must a vector be added? Readout on `explore`, plain form: the change of log P(Wait set), or of log P(stop), at the end of combined prompts, with the vector added at all positions to one layer's output. The setting with the largest effect is kept, **the last layer left out**: behind it only the norm and the unembedding follow, so a vector added there is nearly a bias on logits, and F18 tries that plainly. (An earlier version let the last layer compete, and it won most uses.) There are six uses: two kinds of vector, for waiting on both models and for stopping on the distilled.
@@ -619,33 +610,6 @@ setting = {use: grid[int(changed[earlier].argmax())] for use, changed in maps.it
 rows = {use.name: [*setting[use], changed[earlier].max(), changed[-1].max()] for use, changed in maps.items()}
 columns = ["layer", "strength", "change on explore (nats)", f"in layer {layers[-1]}"]
 pd.DataFrame(rows, index=columns).T.astype({"layer": int}).round(2)
-
-# %%
-panels = {
-    use.name: {
-        f"{strength:g}": (changed[:, k], figures.ROLE[use.role]) for k, strength in enumerate(STRENGTHS)
-    }
-    for use, changed in maps.items()
-}
-strongest_use = max(maps, key=lambda use: maps[use][earlier].max())
-title = (
-    f"Of six uses the {strongest_use.name.split(': ')[1]} on the {strongest_use.role} acts most: "
-    f"{maps[strongest_use][earlier].max():+.1f} nats"
-)
-labels = dict(xlabel="layer", ylabel="change of log P (nats)")
-fig = figures.lines(panels, layers, title=title, zero=True, rows=2, **labels)
-note = f"n = {n_map} combined prompts, explore, plain"
-figures.save_figure(fig, "06_layer_and_strength", pair=pair.name, size=(10, 5.2), note=note)
-
-# %% [markdown]
-# **Figure 3: the change of log P by layer and strength.** Above zero the wanted token becomes likelier; a line a strength, as a share of the stream's mean length. These are on `explore`, where the setting is chosen; effects are told on `confirm` below.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# What the model then writes: a large readout at a large strength may be a broken model.
-#
-# </details>
 
 # %% [markdown]
 # ### The dose, on held-out prompts
@@ -765,14 +729,7 @@ note = f"n = {n_confirm} combined prompts, confirm, plain; band: {N_CONTROLS} ra
 figures.save_figure(fig, "06_dose", pair=pair.name, size=(10, 5.4), note=note)
 
 # %% [markdown]
-# **Figure 4: dose and response, each prompt a pale line.** Thick: the mean with 95 % bootstrap. Dashed grey: the mean and middle 95 % of random directions of the same length at the chosen strength. Left of zero the vector is subtracted.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Texts; those come next.
-#
-# </details>
+# **Figure 3: dose and response, each prompt a pale line.** Thick: the mean with 95 % bootstrap. Dashed grey: the mean and middle 95 % of random directions of the same length at the chosen strength. Left of zero the vector is subtracted.
 
 # %% [markdown]
 # ### The vectors in texts
@@ -925,57 +882,18 @@ F19 = findings.record(
 Markdown(findings.sentence(F19))
 
 # %% [markdown]
-# ### Two asides: positions, and what the vectors resemble
+# ### An aside: positions
 #
-# **Question.** The same vectors at the chosen setting, added at other positions, or spread over three neighbouring layers at a third of the strength each. Metric: mean change of log P on `confirm`.
-
+# **Question.** The same vectors at the chosen setting, added at other positions. Metric: mean change of log P on `confirm`.
 
 # %%
-def spread(use: Use) -> Steering:
-    """A third of a vector at its layer and at both neighbours."""
-    layer, strength = setting[use]
-    near = [k for k in (layer - 1, layer, layer + 1) if 0 <= k < n_layers]
-    each = [added(use.role, use.vector, k, strength).vectors[k] / len(near) for k in near]
-    return Steering(use.vector, dict(zip(near, each, strict=True)), strength)
-
-
 rows, positions = {}, ("all", "prompt", "last", "generated")
 for use in uses:
-    tried = {where: added(use.role, use.vector, *setting[use], where) for where in positions}
-    tried["three layers, a third each"] = spread(use)
-    nothing, *change = read(use.role, "confirm", use.target, [NOTHING, *tried.values()], N_MAP).T
-    rows[use.name] = dict(zip(tried, np.mean(change - nothing, axis=1), strict=True))
+    tried = [added(use.role, use.vector, *setting[use], where) for where in positions]
+    nothing, *change = read(use.role, "confirm", use.target, [NOTHING, *tried], N_MAP).T
+    rows[use.name] = dict(zip(positions, np.mean(change - nothing, axis=1), strict=True))
 assert all(abs(row["generated"]) < 1e-3 for row in rows.values()), "nothing is generated yet"
 pd.DataFrame(rows).T.round(2)
-
-# %% [markdown]
-# **Question.** Cosine of the keyword vector, layer by layer, with directions that other notebooks found: the Wait set's writing direction (04: unembedding, centred, final norm folded in), the difference of the two models' streams at the end of combined prompts (03), the most aligned value vector of that layer (04), and the function vector. **Control**: two random directions have a cosine within $\pm 1.96/\sqrt{d}$ in 95 of 100 cases.
-
-# %%
-doubt = vectors["doubting"]
-ends = [activations(m, plain[role, "explore"]).stream for role, m in members.items()]
-difference = (ends[1] - ends[0]).mean(0)[1:].cpu()
-columns = weights.value_vector_cosines(pair.distilled, doubt).abs()
-known = {
-    "Wait unembedding": (weights.writing_direction(pair.distilled, wait).cpu()[None], figures.WAIT),
-    "model difference": (difference, figures.DISTILLED),
-    "function vector": (vectors["wait, function"], figures.THIRD),
-    "stop vector (base)": (vectors["stop"], figures.STOP),
-}
-cosines = {name: (cosine_similarity(doubt, other, dim=1), colour) for name, (other, colour) in known.items()}
-
-# %% [markdown]
-# The curves (folded; open the output below to see them). Dashed grey and its band: random directions. The nearest value vector is the largest of a layer's neurons in size, so it lies above the band partly by selection. And none of it shows cause: a direction can resemble another and act through neither.
-
-# %% jupyter={"outputs_hidden": true}
-bound, closest = 1.96 / width**0.5, max(float(values.abs().max()) for values, _ in cosines.values())
-nearest = torch.stack([columns[layer, layer].max() for layer in range(n_layers)])
-panel = cosines | {"nearest value vector": (nearest, figures.LINE)}
-panel["random"] = [stats.Interval(0.0, -bound, bound, 1)] * n_layers, figures.CONTROL
-title = f"Single value vectors aside, nothing known resembles the doubt vector by more than {closest:.2f}"
-fig = figures.lines({"": panel}, range(n_layers), title=title, xlabel="layer", ylabel="cosine", zero=True)
-note = f"{counted['doubting']} places before words of doubt, explore"
-figures.save_figure(fig, "06_cosines", pair=pair.name, size=(8.5, 4), note=note)
 
 # %% [markdown]
 # ## F20 · A latent of a sparse autoencoder
@@ -1199,7 +1117,7 @@ if coder:
     display(figures.save_figure(fig, "06_latent", pair=pair.name, note=note))
 
 # %% [markdown]
-# **Figure 5: one latent's decoder row added to the stream.** Coloured: the chosen latent with 95 % bootstrap over prompts. Dashed grey: mean and middle 95 % of random live latents at the same length, at the chosen strength.
+# **Figure 4: one latent's decoder row added to the stream.** Coloured: the chosen latent with 95 % bootstrap over prompts. Dashed grey: mean and middle 95 % of random live latents at the same length, at the chosen strength.
 
 # %% [markdown]
 # <details><summary>What it does not show</summary>
@@ -1207,6 +1125,223 @@ if coder:
 # That the latent *means* doubt: its top contexts above are for the reader to judge.
 #
 # </details>
+
+# %% [markdown]
+# ## F27 · R1's own direction
+#
+# **Question.** Venhoff et al. (2025) published mean activations of DeepSeek-R1-Distill-Qwen-1.5B by kind of sentence, after each layer. The mean over *backtracking* minus the overall mean is a direction of R1's own. Does it make another model of R1's shape and ancestor wait? It is added at all positions of the distilled model's own thoughts, one a question, cut behind a sentence and its blank line, the middle one of such places; the base reads them in its own template. Measured are log P(Wait set) and the log-odds of the *end*: of stopping on the base, of `</think>` on the distilled.
+#
+# **Rule for F27, written before the result.** It holds if on the base, on `confirm`, (a) log P(Wait set) rises by more than 1 nat, (b) by more than under the largest of the other five kinds, prompt by prompt, and (c) the share of random directions that do less is above 0.9, all with their whole interval.
+
+# %%
+R1_SHAPE, R1_SHA256 = (28, 1536), "56bf70ecf5f8a2289d70c5d5f0520f601d2810bad259f79cb7815d9f6e74b7ca"
+KINDS = ["backtracking", "uncertainty_estimation", "deduction", "adding_knowledge"]
+KINDS += ["example_testing", "initializing"]
+ending = {role: [m.groups.end_think] if m.thinks else stop[role] for role, m in members.items()}
+drawn = steering.random_directions(max(N_CONTROLS, N_R1), width, seed=SEED + 3)
+
+
+def begun(text: str) -> str:
+    """A thought up to a blank line behind a sentence, or nothing."""
+    places = [found.end() for found in re.finditer(r"[.!?]\n\n(?=\S)", text.partition("</think>")[0])]
+    return text[: places[len(places) // 2]] if places else ""
+
+
+thoughts, cut = {}, {q: begun(own["distilled"]["text"][q.id]) for q in questions}
+for half, some in (("explore", explore), ("confirm", confirm)):
+    used = [q for q in some if cut[q]][:N_R1]
+    for role, m in members.items():
+        starts = ask(m, used, form="template")
+        thoughts[role, half] = [start + cut[q] for start, q in zip(starts, used, strict=True)]
+
+# %% [markdown]
+# R1's file, where it is given, is read here, and none but that of this hash. What is read with it is stored by the hash, so that all below runs without the file, too.
+
+# %%
+n_mapped, n_told = min(N_MAP, len(thoughts["base", "explore"])), len(thoughts["base", "confirm"])
+fits = (n_layers, width) == R1_SHAPE and min(n_mapped, n_told) > 1
+path = pathlib.Path(R1_MEANS or os.environ.get("R1_MEANS", ""))
+path = path / "r1_mean_activations.safetensors" if path.is_dir() else path
+fits = fits and path.is_file() and sha256(path) == R1_SHA256
+r1 = SimpleNamespace(means=load_file(path) if fits else {})  # readouts are not kept by what is in a namespace
+
+
+def r1_added(role: str, kind: str | int, layer: int, share: float) -> Steering:
+    """R1's direction of a kind, an own vector or a random one (a number), at a share of the stream's mean length."""
+    if kind in KINDS and not r1.means:
+        needed = f"{R1_SHAPE[0]} layers of {R1_SHAPE[1]}, thoughts with a blank line"
+        raise UserError(
+            f"it takes {needed}, and R1_MEANS with sha256 {R1_SHA256[:8]} or what is stored of it"
+        )
+    vector = drawn[kind] if isinstance(kind, int) else (vectors | r1.means)[kind][layer]
+    vector = vector - r1.means["overall"][layer] if kind in KINDS else vector
+    return Steering(str(kind), {layer: normalize(vector, dim=0) * reach[role][layer]}, share)
+
+
+# %% [markdown]
+# On `explore` every layer is tried. Layer and share of largest effect on the base are kept, the last layer left out; there six kinds, this pair's own doubt vector and random directions are read on `confirm`.
+
+# %%
+r1_layers, r1_share = list(range(R1_STEP - 1, n_layers, R1_STEP)), STRENGTHS[len(STRENGTHS) // 2]
+r1_grid = [(layer, share) for layer in r1_layers if layer < n_layers - 1 for share in STRENGTHS]
+MAPPED, TOLD = [*KINDS, 0, 1, 2], [*KINDS, "doubting", *range(N_CONTROLS)]
+
+
+def read_ends(role: str, half: str, some: list, rows: list[int]) -> np.ndarray:
+    """Log P(Wait set) and the log-odds of the end, in nats, [prompt, steering, 2]."""
+    prompts, ids = take(thoughts[role, half], rows), [*wait, *ending[role]]
+    log_p = steering.steered_logprobs(members[role], prompts, some, ids).double().transpose(0, 1)
+    waits, ends = log_p[..., : len(wait)].logsumexp(2), log_p[..., len(wait) :].logsumexp(2)
+    return torch.stack([waits, ends - torch.log(-torch.expm1(ends.clamp(max=-1e-7)))], dim=2).numpy()
+
+
+def read_r1(rows: list[int]) -> dict:
+    """Under each direction, on explore by layer, on confirm at the chosen place; what it resembles; and as it is. Where
+    package versions differ only this last is checked: it needs no file."""
+    found, first = {}, rows[:n_mapped]
+    if len(rows) == n_layers:
+        found["grid"] = read_ends(
+            "base", "explore", [r1_added("base", KINDS[0], *at) for at in r1_grid], first
+        )
+        at = r1_grid[int(found["grid"][..., 0].mean(0).argmax())]
+        for role in members:
+            tried = [r1_added(role, kind, layer, r1_share) for kind in MAPPED for layer in r1_layers]
+            found[f"{role}, layers"] = read_ends(role, "explore", tried, first)
+            found[role] = read_ends(role, "confirm", [r1_added(role, kind, *at) for kind in TOLD], rows)
+        found |= resembling()
+    return found | {f"{role}, {half}": read_ends(role, half, [NOTHING], rows) for role, half in thoughts}
+
+
+# %% [markdown]
+# What it resembles, by layer: its cosines with the doubt vector, the stop vector, and the models' difference at these ends (distilled minus base). Streams are long in few directions, so two vectors from them may be close by chance; beside it stand random mixtures of the stream's centred states.
+
+
+# %%
+def resembling() -> dict:
+    """By layer: cosines of R1's direction and of mixtures with this pair's vectors, and tokens it writes towards."""
+    texts = streams_at_all_positions(pair.distilled, thoughts["distilled", "explore"][:N_MAP])
+    states = torch.cat([text[4:, 1:] for text in texts])  # the first tokens' states are massive
+    amounts = torch.randn(200, len(states), generator=torch.Generator().manual_seed(SEED))
+    mixed = torch.einsum("ds,slw->dlw", amounts, states - states.mean(0))
+    base, distilled = (activations(m, thoughts[m.role, "explore"]).stream.cpu() for m in pair.members)
+    alike = {"doubt": vectors["doubting"], "stop": vectors["stop"], "models": (distilled - base).mean(0)[1:]}
+    one = torch.stack([r1_added("base", KINDS[0], k, 1.0).vectors[k] for k in range(n_layers)])
+    scores = vocabulary_scores(pair.base, one, range(pair.base.n_vocab))
+    found = {f"{name}, mixtures": cosine_similarity(mixed, v, dim=2).T for name, v in alike.items()}
+    found |= {name: cosine_similarity(one, v, dim=1) for name, v in alike.items()}
+    return found | {"tokens": scores.topk(6).indices.int()}
+
+
+# %% [markdown]
+# In texts: held at half of the chosen share through whole answers, beside a random direction for each question.
+
+
+# %%
+def held(role: str) -> dict[str, pd.DataFrame]:
+    """Answers as they are, with R1's direction held, with random ones; without R1's file those that are stored."""
+    m, some, (layer, share) = members[role], confirm[:N_R1], (r1_at[0], r1_at[1] / 2)
+    kinds, prompts = ("R1's direction", "random direction"), 2 * ask(m, some, form="template")
+    about = f"layer {layer} x{share:g} {float(reach[role][layer]):.2g} {MAX_NEW_TOKENS} {R1_SHA256[:8]}"
+    names = tuple(f"{kind} {about}" for kind in kinds for _ in some)
+    if r1.means:
+        tried = [r1_added(role, kind, layer, share) for kind in KINDS[:1] * len(some) + [*range(len(some))]]
+        how = dict(change=replace(steered(m, tried), names=names), name=f"06_r1_{role}", fresh=RECOMPUTE)
+        stored_completions(pair, m, prompts, max_new_tokens=MAX_NEW_TOKENS, **how)
+    rows = read_json(data_dir(pair.name) / f"06_r1_{role}.json")
+    stored = {(row["prompt"], row["change"]): Completion(**row) for row in rows}
+    done = judged([stored[job] for job in zip(prompts, names, strict=True)], some * 2, opened=m.thinks)
+    return {"nothing": own[role].loc[[q.id for q in some]]} | by_condition(done, kinds)
+
+
+try:
+    r1_read = kept(pair, "06_r1", read_r1, n_mapped, n_told, n_layers, fresh=RECOMPUTE)
+    r1_at = r1_grid[int(r1_read["grid"][..., 0].mean(0).argmax())]
+    r1_texts = {role: held(role) for role in members}
+except (UserError, KeyError) as why:
+    r1_at = print(f"F27 is left out: {str(why)[:200]}")
+
+# %% [markdown]
+# The parts of the rule, and every kind on both models:
+
+
+# %%
+def r1_moved(role: str, what: int) -> dict:
+    """Changes of log P(Wait set) (0) or of the log-odds of the end (1), by prompt; of random directions their means."""
+    moved = dict(zip(TOLD, (r1_read[role] - r1_read[f"{role}, confirm"])[..., what].T, strict=True))
+    return {"random": np.array([moved.pop(number).mean() for number in range(N_CONTROLS)])} | moved
+
+
+def r1_parts(role: str) -> list[findings.Part]:
+    """The rule's three parts on one model."""
+    seen, least = r1_moved(role, 0), findings.Rule("above", 0)
+    ours, other = seen[KINDS[0]], max(KINDS[1:], key=lambda kind: seen[kind].mean())
+    less = stats.share(seen["random"] < ours.mean())
+    return [
+        findings.Part(f"(a) rise, {role}", stats.bootstrap(ours), rise_rule),
+        findings.Part(f"(b) beyond {other}, {role}", stats.paired(ours, seen[other]), least),
+        findings.Part(f"(c) random directions less, {role}", less, rank_rule),
+    ]
+
+
+# %%
+if r1_at:
+    table, details = {}, {part.name: part.interval for part in r1_parts("distilled")}
+    for role, end in (("base", "stopping"), ("distilled", "</think>")):
+        for k, what in enumerate(("log P(Wait set)", f"log-odds of {end}")):
+            moved = {kind: stats.bootstrap(values) for kind, values in r1_moved(role, k).items()}
+            table[f"{role}: {what}"] = {kind: f"{value}" for kind, value in moved.items()}
+            details |= {f"{what}, {kind}, {role}": moved[kind] for kind in (KINDS[0], "doubting")[1 - k :]}
+        texts = (measured(r1_texts[role][name], "waits") for name in ("R1's direction", "random direction"))
+        details[f"answers that wait beyond random directions, {role}"] = stats.paired(*texts)
+    F27 = findings.record(
+        pair,
+        "F27",
+        notebook="06_steering",
+        quantity=f"change of log P(Wait set) on the base, R1's backtracking x{r1_at[1]:g} in layer {r1_at[0]}",
+        unit="nats",
+        rules=r1_parts("base"),
+        control=(f"{N_CONTROLS} random directions", stats.bootstrap(r1_moved("base", 0)["random"])),
+        details=details,
+    )
+    display(pd.DataFrame(table).rename({"doubting": "own doubt vector"}), Markdown(findings.sentence(F27)))
+
+# %% [markdown]
+# Read through the base's norm and head; in texts; and layer by layer:
+
+# %%
+if r1_at:
+    rows, decode = {}, pair.base.tokenizer.decode
+    for k in sorted({*range(3, n_layers, 4), r1_at[0]}):
+        rows[k] = {f"cosine, {name}": f"{r1_read[name][k]:+.2f}" for name in ("doubt", "stop", "models")}
+        rows[k]["writes towards"] = " ".join(repr(decode([token])) for token in r1_read["tokens"][k])
+    display(pd.DataFrame(rows).T)
+    for role, texts in r1_texts.items():
+        rows = {name: {"waits": some["waits"].mean()} | means(some) for name, some in texts.items()}
+        display(Markdown(f"**{role}**"), pd.DataFrame(rows).T.round(2), pd.DataFrame({"": quoted(texts, 0)}))
+
+# %%
+if r1_at:
+    above, below = {}, {}
+    for role, name in (("base", "stop"), ("distilled", "doubt")):
+        moved = (r1_read[f"{role}, layers"] - r1_read[f"{role}, explore"][:n_mapped])[..., 0]
+        ours, *others = moved.reshape(n_mapped, len(MAPPED), -1).transpose(1, 0, 2)
+        chance = np.quantile(r1_read[f"{name}, mixtures"][r1_layers], [0.025, 0.975], axis=1)
+        above[role] = {"backtracking": (stats.bands(ours), figures.ROLE[role])}
+        above[role] |= {"other kinds": (np.mean(others[:5], axis=1), figures.LINE)}
+        above[role] |= {"random": (np.mean(others[5:], axis=1), figures.CONTROL)}
+        below[role, 1] = {f"{name} vector": (r1_read[name][r1_layers], figures.ROLE[role])}
+        below[role, 1] |= {"models": (r1_read["models"][r1_layers], figures.THIRD)}
+        below[role, 1] |= {"mixtures": (chance, figures.CONTROL)}
+    title = f"R1's backtracking direction moves log P(Wait set) on the base by {F27['estimate']:+.1f} nats"
+    labels = dict(xlabel="layer", ylabel=["change of log P (nats)", "cosine"], zero=True, rows=2)
+    fig = figures.lines(above | below, r1_layers, title=title, **labels)
+    note = f"above: share {r1_share:g}, n = {n_mapped} thoughts, explore"
+    display(figures.save_figure(fig, "06_r1", pair=pair.name, size=(10, 5.4), note=note))
+
+# %% [markdown]
+# **Figure 5: R1's backtracking direction, layer by layer.** Above: its effect at one share (band: 95 % bootstrap over prompts) beside R1's other kinds and random directions. Below: its cosine with this pair's stop or doubt vector and with the models' difference; dashed the middle 95 % of random mixtures of the distilled model's centred states (random directions: within ±0.05).
+#
+# **What it does not show.** The direction is R1's, but the models are its siblings: their common ancestor, one step of training away, may be all that they share. And *backtracking* is what a language model labelled so, in 790 tokens.
 
 # %% [markdown]
 # ## All methods side by side
@@ -1278,10 +1413,10 @@ for role in members:
 # %% [markdown]
 # ## Try it
 #
-# Choose a method, a layer, a strength and the positions: the next token at once, the text before and after on the button. Figures 4, 6 and 7 are the same for readers without a kernel.
+# Choose a method, a layer, a strength and the positions: the next token at once, the text before and after on the button. Figures 3, 6 and 7 are the same for readers without a kernel.
 
 # %%
-offered = {"keyword (doubt)": doubt, "function vector (wait)": vectors["wait, function"]}
+offered = {"keyword (doubt)": vectors["doubting"], "function vector (wait)": vectors["wait, function"]}
 offered |= {"stop vector": vectors["stop"]}
 offered |= {"random direction": steering.random_directions(n_layers, width, seed=SEED)}
 if coder:
@@ -1296,6 +1431,7 @@ reasoning = {"base": strongest, "distilled": as_is["distilled"]}
 reasoning = {role: f"{measured(texts, 'reasons').mean():.0%}" for role, texts in reasoning.items()}
 n_move = sum(part["verdict"] == "holds" for part in F19["stopping"]["rules"][: len(uses)])
 by_latent = f", a single latent {np.exp(F20['estimate']):.1f} times" if coder else ""
+by_latent += f", R1's own direction {np.exp(F27['estimate']):.1f} times on the base" if r1_at else ""
 Markdown(f"""
 - The distilled model's first word brings the base {F17["estimate"]:.0%} of the way to its length, beyond what
   neutral words do. Kept from stopping, the base reasons in {reasoning["base"]} of its answers, the distilled
