@@ -13,7 +13,7 @@
 #
 # **Claim.** Under test: the distilled model's first word, a lowered stop logit, a vector added to the stream, one latent of a sparse autoencoder, or (on a pair of R1's shape) R1's own published direction is enough to turn one model into the other's behaviour. What holds on this pair is printed below the set-up.
 #
-# **Evidence.** Each prompt as a line under a vector (figure 3); every method beside its control of the same size, with right answers and repetition beside the effect (figures 6 and 7).
+# **Evidence.** Each prompt as a line under a vector (figure 3); every method beside its control of the same size, with right answers and repetition beside the effect (figures 5 and 6).
 #
 # **Caveat.** A text that says "Wait" need not reason: a vector strong enough puts any word into any mouth. So a *reasoning* answer here must hold a word of doubt or of alternatives without looping, and what happens to right answers stands beside it. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
 #
@@ -39,7 +39,7 @@ SEED = 0
 RECOMPUTE = False
 MAX_NEW_TOKENS = 400
 MAX_ANSWER = 30  # the base's answer has at most this many tokens
-N_COMBINED = 24  # quick: 6; combined prompts of each split, for readouts
+N_COMBINED = 24  # quick: 6; combined prompts (F27: thoughts) of each split, for readouts
 N_FORCED = 20  # quick: 6; confirm questions with a forced first word
 MAX_FORCED = 120  # new tokens after it
 N_TUNE = 8  # quick: 2; explore questions on which a strength is chosen
@@ -58,14 +58,11 @@ AUTOENCODER = None  # (folder or hub id, hookpoint); None: the pair's own
 R1_MEANS = (
     ""  # folder or file of R1's published mean activations (data/published/README.md); empty: what is stored
 )
-N_R1 = 24  # quick: 4; thoughts of each split, and answers, under R1's directions
-R1_STEP = 1  # quick: 9; every layer in their map
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
-import os, re
+import os, re, types
 from collections import namedtuple
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -74,13 +71,12 @@ from IPython.display import Markdown, display
 from safetensors.torch import load_file
 from torch.nn.functional import cosine_similarity, normalize
 
-from helpers import explorers, figures, findings, stats, steering
+from helpers import explorers, figures, findings, readouts, stats, steering
 from helpers.generation import Completion, answers, cut_short, judged, load_combined, stored_completions
 from helpers.pairs import load_pair
 from helpers.patching import Node, attribution_patching, exact_patching
 from helpers.prompts import ask, load_questions
 from helpers.readouts import activations, log_odds, promoted, stop_parts
-from helpers.readouts import streams_at_all_positions, vocabulary_scores
 from helpers.steering import NOTHING, Steering, steered
 from helpers.store import UserError, data_dir, kept, read_json, sha256, take
 from helpers.tokens import KEYWORDS, count_keywords
@@ -399,7 +395,6 @@ panels = {
     for what, heading in headings.items()
 }
 
-# %%
 title = f"Kept from stopping, the base reasons in {measured(strongest, 'reasons').mean():.0%} of its answers"
 labels = dict(xlabel="logit lowered by (nats)", ylabel="mean over questions")
 fig = figures.lines(panels, [-bias for bias in BIASES], title=title, **labels)
@@ -410,11 +405,7 @@ figures.save_figure(fig, "06_stop_lowered", pair=pair.name, size=(11, 3.2), note
 # **Figure 2: the base with its stop token held down.** Black: all stop tokens lowered; dashed grey: as many of the base's most frequent tokens; orange: the distilled model as it is, in the same number of tokens. Bands are 95 % bootstrap over questions.
 
 # %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Longer texts: with more room a repeating text repeats more. And the share of reasoning answers counts words, not thoughts.
-#
-# </details>
+# <details><summary>What it does not show</summary> Longer texts: with more room a repeating text repeats more. And the share of reasoning answers counts words, not thoughts.</details>
 
 # %% [markdown]
 # ## F19 · Vectors: where they come from
@@ -533,7 +524,6 @@ for name, (_, nodes, exact) in head_scores.items():
         vector = steering.function_vector(members[role], head_means[source], some)
         vectors[f"{name}, {kind}"] = vector.expand(n_layers, -1)
 
-# %%
 for name, (estimate, nodes, exact) in head_scores.items():
     order = exact.argsort(descending=True)[: min(6, N_HEADS)].tolist()
     best = ", ".join(f"{nodes[k]} {exact[k]:+.2f}" for k in order)
@@ -671,7 +661,11 @@ def effect(use: Use) -> Effect:
 
 effects = {use: effect(use) for use in uses}
 
+# %% [markdown]
+# And to the log-odds of stopping:
 
+
+# %%
 def odds_effect(use: Use) -> tuple[stats.Interval, stats.Interval]:
     """How far a vector moves the log-odds of stopping the wanted way, and the share of random directions that do less."""
     sign = -1 if use.target == "wait" else 1
@@ -718,7 +712,6 @@ def dose_panel(use: Use) -> dict:
     return lines | {"random": ([random] * len(doses), figures.CONTROL)}
 
 
-# %%
 panels = {use.name: dose_panel(use) for use in uses}
 title = f"The weakest of six uses, the {weakest.name.split(': ')[1]} on the {weakest.role}, "
 title += f"moves its token by {effects[weakest].rise.estimate:+.1f} nats"
@@ -880,20 +873,6 @@ F19 = findings.record(
     details=details,
 )
 Markdown(findings.sentence(F19))
-
-# %% [markdown]
-# ### An aside: positions
-#
-# **Question.** The same vectors at the chosen setting, added at other positions. Metric: mean change of log P on `confirm`.
-
-# %%
-rows, positions = {}, ("all", "prompt", "last", "generated")
-for use in uses:
-    tried = [added(use.role, use.vector, *setting[use], where) for where in positions]
-    nothing, *change = read(use.role, "confirm", use.target, [NOTHING, *tried], N_MAP).T
-    rows[use.name] = dict(zip(positions, np.mean(change - nothing, axis=1), strict=True))
-assert all(abs(row["generated"]) < 1e-3 for row in rows.values()), "nothing is generated yet"
-pd.DataFrame(rows).T.round(2)
 
 # %% [markdown]
 # ## F20 · A latent of a sparse autoencoder
@@ -1094,42 +1073,12 @@ if coder:
     display(Markdown(findings.sentence(F20)))
 
 # %% [markdown]
-# Dose by dose, beside the random latents:
-
-
-# %%
-def latent_panel(role: str) -> dict:
-    """The latent by dose, and the middle 95 % of random latents."""
-    seen = by_role[role]
-    low, high = np.quantile(seen.random, [0.025, 0.975])
-    random = stats.Interval(float(seen.random.mean()), float(low), float(high), len(random_latents))
-    lines = {"latent": (stats.bands(seen.doses), figures.ROLE[role])}
-    return lines | {"random latents": ([random] * seen.doses.shape[1], figures.CONTROL)}
-
-
-if coder:
-    panels = {role: latent_panel(role) for role in members}
-    title = f"The latent moves log P(Wait set) on the base by {by_role['base'].rise.estimate:+.1f} nats"
-    labels = dict(xlabel="strength (share of the stream's length)", ylabel="change of log P (nats)")
-    ticks = [f"{dose:g}" for dose in (0, *STRENGTHS)]
-    fig = figures.lines(panels, [0.0, *STRENGTHS], title=title, zero=True, ticks=ticks, **labels)
-    note = f"n = {n_confirm} combined prompts, confirm; band: {len(random_latents)} random latents"
-    display(figures.save_figure(fig, "06_latent", pair=pair.name, note=note))
-
-# %% [markdown]
-# **Figure 4: one latent's decoder row added to the stream.** Coloured: the chosen latent with 95 % bootstrap over prompts. Dashed grey: mean and middle 95 % of random live latents at the same length, at the chosen strength.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# That the latent *means* doubt: its top contexts above are for the reader to judge.
-#
-# </details>
+# <details><summary>What it does not show</summary> That the latent means doubt: its top contexts above are for the reader to judge.</details>
 
 # %% [markdown]
 # ## F27 · R1's own direction
 #
-# **Question.** Venhoff et al. (2025) published mean activations of DeepSeek-R1-Distill-Qwen-1.5B by kind of sentence, after each layer. The mean over *backtracking* minus the overall mean is a direction of R1's own. Does it make another model of R1's shape and ancestor wait? It is added at all positions of the distilled model's own thoughts, one a question, cut behind a sentence and its blank line, the middle one of such places; the base reads them in its own template. Measured are log P(Wait set) and the log-odds of the *end*: of stopping on the base, of `</think>` on the distilled.
+# **Question.** Venhoff et al. (2025) published mean activations of DeepSeek-R1-Distill-Qwen-1.5B by kind of sentence, after each layer. The mean over *backtracking* minus the overall mean is a direction of R1's own. Does it make another model of R1's shape and ancestor wait? It is added at all positions of the distilled model's own thoughts, one a question, cut behind the first sentence that a blank line follows; the base reads them in its own template. Measured are log P(Wait set) and the log-odds of the *end*: of stopping on the base, of `</think>` on the distilled.
 #
 # **Rule for F27, written before the result.** It holds if on the base, on `confirm`, (a) log P(Wait set) rises by more than 1 nat, (b) by more than under the largest of the other five kinds, prompt by prompt, and (c) the share of random directions that do less is above 0.9, all with their whole interval.
 
@@ -1137,72 +1086,58 @@ if coder:
 R1_SHAPE, R1_SHA256 = (28, 1536), "56bf70ecf5f8a2289d70c5d5f0520f601d2810bad259f79cb7815d9f6e74b7ca"
 KINDS = ["backtracking", "uncertainty_estimation", "deduction", "adding_knowledge"]
 KINDS += ["example_testing", "initializing"]
-ending = {role: [m.groups.end_think] if m.thinks else stop[role] for role, m in members.items()}
-drawn = steering.random_directions(max(N_CONTROLS, N_R1), width, seed=SEED + 3)
-
-
-def begun(text: str) -> str:
-    """A thought up to a blank line behind a sentence, or nothing."""
-    places = [found.end() for found in re.finditer(r"[.!?]\n\n(?=\S)", text.partition("</think>")[0])]
-    return text[: places[len(places) // 2]] if places else ""
-
-
-thoughts, cut = {}, {q: begun(own["distilled"]["text"][q.id]) for q in questions}
+drawn, thoughts = steering.random_directions(max(N_CONTROLS, N_COMBINED), width, seed=SEED + 3), {}
+begins = {q: re.match(r"(?s).*?[.!?]\n\n(?=\S.*</think>)", own["distilled"]["text"][q.id]) for q in questions}
 for half, some in (("explore", explore), ("confirm", confirm)):
-    used = [q for q in some if cut[q]][:N_R1]
+    used = [q for q in some if begins[q]][:N_COMBINED]
     for role, m in members.items():
-        starts = ask(m, used, form="template")
-        thoughts[role, half] = [start + cut[q] for start, q in zip(starts, used, strict=True)]
+        starts = zip(ask(m, used, form="template"), used, strict=True)
+        thoughts[role, half] = [start + begins[q].group() for start, q in starts]
+n_mapped, n_told = min(N_MAP, len(thoughts["base", "explore"])), len(thoughts["base", "confirm"])
 
 # %% [markdown]
-# R1's file, where it is given, is read here, and none but that of this hash. What is read with it is stored by the hash, so that all below runs without the file, too.
+# R1's file is read here, where there is one, and none but that of this hash. Results are stored by the hash, so that all below runs without the file, too.
 
 # %%
-n_mapped, n_told = min(N_MAP, len(thoughts["base", "explore"])), len(thoughts["base", "confirm"])
-fits = (n_layers, width) == R1_SHAPE and min(n_mapped, n_told) > 1
 path = pathlib.Path(R1_MEANS or os.environ.get("R1_MEANS", ""))
 path = path / "r1_mean_activations.safetensors" if path.is_dir() else path
-fits = fits and path.is_file() and sha256(path) == R1_SHA256
-r1 = SimpleNamespace(means=load_file(path) if fits else {})  # readouts are not kept by what is in a namespace
+known = path.is_file() and sha256(path) == R1_SHA256 and (n_layers, width) == R1_SHAPE and n_told > 1
+r1 = types.SimpleNamespace(means=load_file(path) if known else {})  # `kept` does not look into a namespace
 
 
 def r1_added(role: str, kind: str | int, layer: int, share: float) -> Steering:
     """R1's direction of a kind, an own vector or a random one (a number), at a share of the stream's mean length."""
     if kind in KINDS and not r1.means:
-        needed = f"{R1_SHAPE[0]} layers of {R1_SHAPE[1]}, thoughts with a blank line"
-        raise UserError(
-            f"it takes {needed}, and R1_MEANS with sha256 {R1_SHA256[:8]} or what is stored of it"
-        )
+        raise UserError(f"it takes {R1_SHAPE} layers and width, and R1_MEANS or what is stored of it")
     vector = drawn[kind] if isinstance(kind, int) else (vectors | r1.means)[kind][layer]
     vector = vector - r1.means["overall"][layer] if kind in KINDS else vector
     return Steering(str(kind), {layer: normalize(vector, dim=0) * reach[role][layer]}, share)
+
+
+def read_ends(role: str, half: str, some: list, rows: list[int]) -> np.ndarray:
+    """Log P(Wait set) and the log-odds of the end, in nats, [prompt, steering, 2]."""
+    m, prompts = members[role], take(thoughts[role, half], rows)
+    ids = [*wait, *([m.groups.end_think] if m.thinks else stop[role])]
+    log_p = steering.steered_logprobs(m, prompts, some, ids).double().transpose(0, 1)
+    waits, ends = log_p[..., : len(wait)].logsumexp(2), log_p[..., len(wait) :].logsumexp(2)
+    return torch.stack([waits, ends - torch.log(-torch.expm1(ends.clamp(max=-1e-7)))], dim=2).numpy()
 
 
 # %% [markdown]
 # On `explore` every layer is tried. Layer and share of largest effect on the base are kept, the last layer left out; there six kinds, this pair's own doubt vector and random directions are read on `confirm`.
 
 # %%
-r1_layers, r1_share = list(range(R1_STEP - 1, n_layers, R1_STEP)), STRENGTHS[len(STRENGTHS) // 2]
+r1_layers, r1_share = layers if LAYER_STEP > 5 else [*range(n_layers)], STRENGTHS[len(STRENGTHS) // 2]
 r1_grid = [(layer, share) for layer in r1_layers if layer < n_layers - 1 for share in STRENGTHS]
 MAPPED, TOLD = [*KINDS, 0, 1, 2], [*KINDS, "doubting", *range(N_CONTROLS)]
 
 
-def read_ends(role: str, half: str, some: list, rows: list[int]) -> np.ndarray:
-    """Log P(Wait set) and the log-odds of the end, in nats, [prompt, steering, 2]."""
-    prompts, ids = take(thoughts[role, half], rows), [*wait, *ending[role]]
-    log_p = steering.steered_logprobs(members[role], prompts, some, ids).double().transpose(0, 1)
-    waits, ends = log_p[..., : len(wait)].logsumexp(2), log_p[..., len(wait) :].logsumexp(2)
-    return torch.stack([waits, ends - torch.log(-torch.expm1(ends.clamp(max=-1e-7)))], dim=2).numpy()
-
-
 def read_r1(rows: list[int]) -> dict:
-    """Under each direction, on explore by layer, on confirm at the chosen place; what it resembles; and as it is. Where
-    package versions differ only this last is checked: it needs no file."""
+    """Under each direction, what it resembles, and as it is: all that a check of a few rows reads, without the file."""
     found, first = {}, rows[:n_mapped]
     if len(rows) == n_layers:
-        found["grid"] = read_ends(
-            "base", "explore", [r1_added("base", KINDS[0], *at) for at in r1_grid], first
-        )
+        tried = [r1_added("base", KINDS[0], *at) for at in r1_grid]
+        found["grid"] = read_ends("base", "explore", tried, first)
         at = r1_grid[int(found["grid"][..., 0].mean(0).argmax())]
         for role in members:
             tried = [r1_added(role, kind, layer, r1_share) for kind in MAPPED for layer in r1_layers]
@@ -1213,75 +1148,79 @@ def read_r1(rows: list[int]) -> dict:
 
 
 # %% [markdown]
-# What it resembles, by layer: its cosines with the doubt vector, the stop vector, and the models' difference at these ends (distilled minus base). Streams are long in few directions, so two vectors from them may be close by chance; beside it stand random mixtures of the stream's centred states.
+# By layer, its cosines with the doubt vector, the stop vector, and the models' difference at these ends (distilled minus base). Streams are long in few directions, so two vectors from them may be close by chance; beside it stand random mixtures of the stream's centred states.
 
 
 # %%
 def resembling() -> dict:
     """By layer: cosines of R1's direction and of mixtures with this pair's vectors, and tokens it writes towards."""
-    texts = streams_at_all_positions(pair.distilled, thoughts["distilled", "explore"][:N_MAP])
+    texts = readouts.streams_at_all_positions(pair.distilled, thoughts["distilled", "explore"][:N_MAP])
     states = torch.cat([text[4:, 1:] for text in texts])  # the first tokens' states are massive
     amounts = torch.randn(200, len(states), generator=torch.Generator().manual_seed(SEED))
     mixed = torch.einsum("ds,slw->dlw", amounts, states - states.mean(0))
     base, distilled = (activations(m, thoughts[m.role, "explore"]).stream.cpu() for m in pair.members)
     alike = {"doubt": vectors["doubting"], "stop": vectors["stop"], "models": (distilled - base).mean(0)[1:]}
     one = torch.stack([r1_added("base", KINDS[0], k, 1.0).vectors[k] for k in range(n_layers)])
-    scores = vocabulary_scores(pair.base, one, range(pair.base.n_vocab))
     found = {f"{name}, mixtures": cosine_similarity(mixed, v, dim=2).T for name, v in alike.items()}
     found |= {name: cosine_similarity(one, v, dim=1) for name, v in alike.items()}
+    scores = readouts.vocabulary_scores(pair.base, one, range(pair.base.n_vocab))
     return found | {"tokens": scores.topk(6).indices.int()}
 
 
 # %% [markdown]
-# In texts: held at half of the chosen share through whole answers, beside a random direction for each question.
+# In texts it is held at half of the chosen share, beside a random direction for each question.
 
 
 # %%
 def held(role: str) -> dict[str, pd.DataFrame]:
     """Answers as they are, with R1's direction held, with random ones; without R1's file those that are stored."""
-    m, some, (layer, share) = members[role], confirm[:N_R1], (r1_at[0], r1_at[1] / 2)
+    m, some, (layer, share) = members[role], confirm[:N_COMBINED], (r1_at[0], r1_at[1] / 2)
     kinds, prompts = ("R1's direction", "random direction"), 2 * ask(m, some, form="template")
     about = f"layer {layer} x{share:g} {float(reach[role][layer]):.2g} {MAX_NEW_TOKENS} {R1_SHA256[:8]}"
     names = tuple(f"{kind} {about}" for kind in kinds for _ in some)
     if r1.means:
         tried = [r1_added(role, kind, layer, share) for kind in KINDS[:1] * len(some) + [*range(len(some))]]
         how = dict(change=replace(steered(m, tried), names=names), name=f"06_r1_{role}", fresh=RECOMPUTE)
-        stored_completions(pair, m, prompts, max_new_tokens=MAX_NEW_TOKENS, **how)
-    rows = read_json(data_dir(pair.name) / f"06_r1_{role}.json")
-    stored = {(row["prompt"], row["change"]): Completion(**row) for row in rows}
-    done = judged([stored[job] for job in zip(prompts, names, strict=True)], some * 2, opened=m.thinks)
-    return {"nothing": own[role].loc[[q.id for q in some]]} | by_condition(done, kinds)
+        done = stored_completions(pair, m, prompts, max_new_tokens=MAX_NEW_TOKENS, **how)
+    else:
+        rows = read_json(data_dir(pair.name) / f"06_r1_{role}.json")
+        stored = {(row["prompt"], row["change"]): Completion(**row) for row in rows}
+        done = [stored[job] for job in zip(prompts, names, strict=True)]
+    as_is = {"nothing": own[role].loc[[q.id for q in some]]}
+    return as_is | by_condition(judged(done, some * 2, opened=m.thinks), kinds)
 
 
+# %% [markdown]
+# All of it, or one line that says why not:
+
+# %%
 try:
     r1_read = kept(pair, "06_r1", read_r1, n_mapped, n_told, n_layers, fresh=RECOMPUTE)
     r1_at = r1_grid[int(r1_read["grid"][..., 0].mean(0).argmax())]
     r1_texts = {role: held(role) for role in members}
 except (UserError, KeyError) as why:
-    r1_at = print(f"F27 is left out: {str(why)[:200]}")
-
-# %% [markdown]
-# The parts of the rule, and every kind on both models:
+    r1_at = print(f"F27 is left out: {str(why).replace(str(root), '')[:200]}")
 
 
-# %%
 def r1_moved(role: str, what: int) -> dict:
     """Changes of log P(Wait set) (0) or of the log-odds of the end (1), by prompt; of random directions their means."""
     moved = dict(zip(TOLD, (r1_read[role] - r1_read[f"{role}, confirm"])[..., what].T, strict=True))
-    return {"random": np.array([moved.pop(number).mean() for number in range(N_CONTROLS)])} | moved
+    random = np.array([moved.pop(number).mean() for number in range(N_CONTROLS)])
+    return {"random": random, "own doubt": moved.pop("doubting")} | moved
 
 
 def r1_parts(role: str) -> list[findings.Part]:
     """The rule's three parts on one model."""
-    seen, least = r1_moved(role, 0), findings.Rule("above", 0)
+    seen = r1_moved(role, 0)
     ours, other = seen[KINDS[0]], max(KINDS[1:], key=lambda kind: seen[kind].mean())
-    less = stats.share(seen["random"] < ours.mean())
-    return [
-        findings.Part(f"(a) rise, {role}", stats.bootstrap(ours), rise_rule),
-        findings.Part(f"(b) beyond {other}, {role}", stats.paired(ours, seen[other]), least),
-        findings.Part(f"(c) random directions less, {role}", less, rank_rule),
-    ]
+    beyond, less = stats.paired(ours, seen[other]), stats.share(seen["random"] < ours.mean())
+    rise = findings.Part(f"(a) rise, {role}", stats.bootstrap(ours), rise_rule)
+    more = findings.Part(f"(b) beyond {other}, {role}", beyond, findings.Rule("above", 0))
+    return [rise, more, findings.Part(f"(c) random directions less, {role}", less, rank_rule)]
 
+
+# %% [markdown]
+# Every kind on both models, and the finding:
 
 # %%
 if r1_at:
@@ -1290,7 +1229,7 @@ if r1_at:
         for k, what in enumerate(("log P(Wait set)", f"log-odds of {end}")):
             moved = {kind: stats.bootstrap(values) for kind, values in r1_moved(role, k).items()}
             table[f"{role}: {what}"] = {kind: f"{value}" for kind, value in moved.items()}
-            details |= {f"{what}, {kind}, {role}": moved[kind] for kind in (KINDS[0], "doubting")[1 - k :]}
+            details |= {f"{what}, {kind}, {role}": moved[kind] for kind in (KINDS[0], "own doubt")[1 - k :]}
         texts = (measured(r1_texts[role][name], "waits") for name in ("R1's direction", "random direction"))
         details[f"answers that wait beyond random directions, {role}"] = stats.paired(*texts)
     F27 = findings.record(
@@ -1303,18 +1242,17 @@ if r1_at:
         control=(f"{N_CONTROLS} random directions", stats.bootstrap(r1_moved("base", 0)["random"])),
         details=details,
     )
-    display(pd.DataFrame(table).rename({"doubting": "own doubt vector"}), Markdown(findings.sentence(F27)))
+    display(pd.DataFrame(table), Markdown(findings.sentence(F27)))
 
 # %% [markdown]
 # Read through the base's norm and head; in texts; and layer by layer:
 
 # %%
 if r1_at:
-    rows, decode = {}, pair.base.tokenizer.decode
-    for k in sorted({*range(3, n_layers, 4), r1_at[0]}):
-        rows[k] = {f"cosine, {name}": f"{r1_read[name][k]:+.2f}" for name in ("doubt", "stop", "models")}
-        rows[k]["writes towards"] = " ".join(repr(decode([token])) for token in r1_read["tokens"][k])
-    display(pd.DataFrame(rows).T)
+    columns = {f"cosine, {name}": r1_read[name].round(2) for name in ("doubt", "stop", "models")}
+    words = [" ".join(repr(pair.base.tokenizer.decode([i])) for i in ids) for ids in r1_read["tokens"]]
+    some = sorted({*range(3, n_layers, 4), r1_at[0]})
+    display(pd.DataFrame(columns | {"writes towards": words}).iloc[some])
     for role, texts in r1_texts.items():
         rows = {name: {"waits": some["waits"].mean()} | means(some) for name, some in texts.items()}
         display(Markdown(f"**{role}**"), pd.DataFrame(rows).T.round(2), pd.DataFrame({"": quoted(texts, 0)}))
@@ -1325,23 +1263,21 @@ if r1_at:
     for role, name in (("base", "stop"), ("distilled", "doubt")):
         moved = (r1_read[f"{role}, layers"] - r1_read[f"{role}, explore"][:n_mapped])[..., 0]
         ours, *others = moved.reshape(n_mapped, len(MAPPED), -1).transpose(1, 0, 2)
+        others, seen = np.mean(others, axis=1), {key: r1_read[key][r1_layers] for key in (name, "models")}
         chance = np.quantile(r1_read[f"{name}, mixtures"][r1_layers], [0.025, 0.975], axis=1)
-        above[role] = {"backtracking": (stats.bands(ours), figures.ROLE[role])}
-        above[role] |= {"other kinds": (np.mean(others[:5], axis=1), figures.LINE)}
-        above[role] |= {"random": (np.mean(others[5:], axis=1), figures.CONTROL)}
-        below[role, 1] = {f"{name} vector": (r1_read[name][r1_layers], figures.ROLE[role])}
-        below[role, 1] |= {"models": (r1_read["models"][r1_layers], figures.THIRD)}
-        below[role, 1] |= {"mixtures": (chance, figures.CONTROL)}
-    title = f"R1's backtracking direction moves log P(Wait set) on the base by {F27['estimate']:+.1f} nats"
+        above[role] = {"other kinds": (others[:5], figures.LINE), "random": (others[5:], figures.CONTROL)}
+        above[role] |= {"backtracking": (stats.bands(ours), figures.ROLE[role])}
+        below[role, 1] = {"mixtures": (chance, figures.CONTROL), "models": (seen["models"], figures.THIRD)}
+        below[role, 1] |= {f"{name} vector": (seen[name], figures.ROLE[role])}
+    most = max(one.estimate for one in above["base"]["backtracking"][0])
+    title = f"In its best layer R1's direction moves log P(Wait set) on the base by {most:+.1f} nats"
     labels = dict(xlabel="layer", ylabel=["change of log P (nats)", "cosine"], zero=True, rows=2)
     fig = figures.lines(above | below, r1_layers, title=title, **labels)
     note = f"above: share {r1_share:g}, n = {n_mapped} thoughts, explore"
     display(figures.save_figure(fig, "06_r1", pair=pair.name, size=(10, 5.4), note=note))
 
 # %% [markdown]
-# **Figure 5: R1's backtracking direction, layer by layer.** Above: its effect at one share (band: 95 % bootstrap over prompts) beside R1's other kinds and random directions. Below: its cosine with this pair's stop or doubt vector and with the models' difference; dashed the middle 95 % of random mixtures of the distilled model's centred states (random directions: within ±0.05).
-#
-# **What it does not show.** The direction is R1's, but the models are its siblings: their common ancestor, one step of training away, may be all that they share. And *backtracking* is what a language model labelled so, in 790 tokens.
+# **Figure 4: R1's backtracking direction, layer by layer.** Above: its effect at one share (band: 95 % bootstrap over prompts) beside R1's five other kinds and three random directions. Below: its cosine with this pair's stop or doubt vector and with the models' difference; dashed: the middle 95 % of random mixtures of the distilled model's centred states, for the first of the two (random directions: within ±0.05). **What it does not show.** The direction is R1's, but the models are its siblings: their common ancestor, one step of training away, may be all that they share. And *backtracking* is what a language model labelled so, in 790 tokens.
 
 # %% [markdown]
 # ## All methods side by side
@@ -1380,22 +1316,16 @@ note = f"n = {len(held_out)} questions, confirm, template, at most {MAX_STEERED}
 look = dict(pair=pair.name, size=(10, 3.6), note=note)
 title = f"Making the base wait: the best method leads its control by {most_beyond('base')}"
 fig = summary("base", "reasoning answers", title)
-figures.save_figure(fig, "06_summary_base", key={"method": figures.BASE} | key, **look)
-
-# %%
+display(figures.save_figure(fig, "06_summary_base", key={"method": figures.BASE} | key, **look))
 title = f"Making the distilled stop: the best method leads its control by {most_beyond('distilled')}"
 fig = summary("distilled", f"stops within {MAX_STEERED} tokens", title)
 figures.save_figure(fig, "06_summary_distilled", key={"method": figures.DISTILLED} | key, **look)
 
 # %% [markdown]
-# **Figures 6 and 7: every method at its best affordable strength.** Blue and orange the method, grey squares its control of the same size, pink no intervention; 95 % bootstrap over questions. Strengths were chosen on explore under the same limits on lost right answers and added repetition; a star marks methods that kept them at no strength tried. The panels to the right show whether the limits held.
+# **Figures 5 and 6: every method at its best affordable strength.** Blue and orange the method, grey squares its control of the same size, pink no intervention; 95 % bootstrap over questions. Strengths were chosen on explore under the same limits on lost right answers and added repetition; a star marks methods that kept them at no strength tried. The panels to the right show whether the limits held.
 
 # %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# The best of each method: three strengths were tried on few questions. And right answers of the distilled model need a closed thought, which `MAX_STEERED` tokens seldom hold.
-#
-# </details>
+# <details><summary>What it does not show</summary> The best of each method: three strengths were tried on few questions. And right answers of the distilled model need a closed thought, which so few tokens seldom hold.</details>
 
 # %% [markdown]
 # ### Before and after
@@ -1413,7 +1343,7 @@ for role in members:
 # %% [markdown]
 # ## Try it
 #
-# Choose a method, a layer, a strength and the positions: the next token at once, the text before and after on the button. Figures 3, 6 and 7 are the same for readers without a kernel.
+# Choose a method, a layer, a strength and the positions: the next token at once, the text before and after on the button. Figures 3, 5 and 6 are the same for readers without a kernel.
 
 # %%
 offered = {"keyword (doubt)": vectors["doubting"], "function vector (wait)": vectors["wait, function"]}
