@@ -264,10 +264,7 @@ def word_rows(what: str) -> list:
 headings = {"length": "length (tokens)", "reasons": "reasoning answers", "right": "right answers"}
 panels = {heading: word_rows(what) for what, heading in headings.items()}
 
-# %%
-title = (
-    f"{usual!r} in the base's mouth closes {closed.estimate:.0%} of the gap in length beyond neutral words"
-)
+title = f"{usual!r} in the base's mouth closes {closed.estimate:.0%} of the gap beyond neutral words"
 fig = figures.interval_rows(panels, title=title, unit="mean over questions")
 key = {**figures.ROLE, "neutral words, both models": figures.CONTROL}
 note = f"n = {len(asked)} questions, confirm, template, at most {MAX_FORCED} tokens"
@@ -363,17 +360,12 @@ Markdown(findings.sentence(F18))
 # %% [markdown]
 # And what comes where the base would have stopped:
 
-
 # %%
-def next_word(text: str, before: str) -> str:
-    """The first word after the base's own answer."""
-    if not text.startswith(before.rstrip()):
-        return "(another answer)"
-    return text[len(before) :].strip().split(" ")[0] or "(nothing)"
-
-
-pairs_of_texts = zip(strongest["text"], as_is["base"]["text"], strict=True)
-comes = pd.Series([next_word(*both) for both in pairs_of_texts]).value_counts().head(8)
+pairs_of_texts = list(zip(strongest["text"], as_is["base"]["text"], strict=True))
+same = [after[len(before) :] for after, before in pairs_of_texts if after.startswith(before.rstrip())]
+comes = [rest.strip().split(" ")[0] or "(nothing)" for rest in same]
+comes += ["(another answer)"] * (len(pairs_of_texts) - len(same))
+comes = pd.Series(comes).value_counts().head(8)
 listed = ", ".join(f"{findings.code_span(word)} {count}" for word, count in comes.items())
 Markdown(f"The first word after the base's own answer, under the strongest bias: {listed}")
 
@@ -1086,7 +1078,7 @@ if coder:
 R1_SHAPE, R1_SHA256 = (28, 1536), "56bf70ecf5f8a2289d70c5d5f0520f601d2810bad259f79cb7815d9f6e74b7ca"
 KINDS = ["backtracking", "uncertainty_estimation", "deduction", "adding_knowledge"]
 KINDS += ["example_testing", "initializing"]
-drawn, thoughts = steering.random_directions(max(N_CONTROLS, N_COMBINED), width, seed=SEED + 3), {}
+drawn, thoughts = steering.random_directions(max(N_CONTROLS, len(confirm)), width, seed=SEED + 3), {}
 begins = {q: re.match(r"(?s).*?[.!?]\n\n(?=\S.*</think>)", own["distilled"]["text"][q.id]) for q in questions}
 for half, some in (("explore", explore), ("confirm", confirm)):
     used = [q for q in some if begins[q]][:N_COMBINED]
@@ -1101,14 +1093,14 @@ n_mapped, n_told = min(N_MAP, len(thoughts["base", "explore"])), len(thoughts["b
 # %%
 path = pathlib.Path(R1_MEANS or os.environ.get("R1_MEANS", ""))
 path = path / "r1_mean_activations.safetensors" if path.is_dir() else path
-known = path.is_file() and sha256(path) == R1_SHA256 and (n_layers, width) == R1_SHAPE and n_told > 1
+known = path.is_file() and sha256(path) == R1_SHA256
 r1 = types.SimpleNamespace(means=load_file(path) if known else {})  # `kept` does not look into a namespace
 
 
 def r1_added(role: str, kind: str | int, layer: int, share: float) -> Steering:
     """R1's direction of a kind, an own vector or a random one (a number), at a share of the stream's mean length."""
     if kind in KINDS and not r1.means:
-        raise UserError(f"it takes {R1_SHAPE} layers and width, and R1_MEANS or what is stored of it")
+        raise UserError(f"nothing fitting is stored, and R1_MEANS names no file of sha256 {R1_SHA256[:12]}")
     vector = drawn[kind] if isinstance(kind, int) else (vectors | r1.means)[kind][layer]
     vector = vector - r1.means["overall"][layer] if kind in KINDS else vector
     return Steering(str(kind), {layer: normalize(vector, dim=0) * reach[role][layer]}, share)
@@ -1135,7 +1127,7 @@ MAPPED, TOLD = [*KINDS, 0, 1, 2], [*KINDS, "doubting", *range(N_CONTROLS)]
 def read_r1(rows: list[int]) -> dict:
     """Under each direction, what it resembles, and as it is: all that a check of a few rows reads, without the file."""
     found, first = {}, rows[:n_mapped]
-    if len(rows) == n_layers:
+    if len(rows) == max(n_mapped, n_told, n_layers):
         tried = [r1_added("base", KINDS[0], *at) for at in r1_grid]
         found["grid"] = read_ends("base", "explore", tried, first)
         at = r1_grid[int(found["grid"][..., 0].mean(0).argmax())]
@@ -1186,8 +1178,8 @@ def held(role: str) -> dict[str, pd.DataFrame]:
         rows = read_json(data_dir(pair.name) / f"06_r1_{role}.json")
         stored = {(row["prompt"], row["change"]): Completion(**row) for row in rows}
         done = [stored[job] for job in zip(prompts, names, strict=True)]
-    as_is = {"nothing": own[role].loc[[q.id for q in some]]}
-    return as_is | by_condition(judged(done, some * 2, opened=m.thinks), kinds)
+    nothing = own[role].loc[[q.id for q in some]]
+    return {"nothing": nothing} | by_condition(judged(done, some * 2, opened=m.thinks), kinds)
 
 
 # %% [markdown]
@@ -1195,6 +1187,8 @@ def held(role: str) -> dict[str, pd.DataFrame]:
 
 # %%
 try:
+    if (n_layers, width) != R1_SHAPE or min(n_mapped, n_told) < 2:
+        raise UserError(f"{n_told} thoughts, {(n_layers, width)} layers and width; R1 has {R1_SHAPE}")
     r1_read = kept(pair, "06_r1", read_r1, n_mapped, n_told, n_layers, fresh=RECOMPUTE)
     r1_at = r1_grid[int(r1_read["grid"][..., 0].mean(0).argmax())]
     r1_texts = {role: held(role) for role in members}
