@@ -55,9 +55,7 @@ STRENGTHS = [0.1, 0.25, 0.5]  # quick: [0.25, 0.5]; shares of the stream's mean 
 N_HEADS = 10  # heads of a function vector
 N_CONTROLS = 60  # quick: 10; random directions, random latents
 AUTOENCODER = None  # (folder or hub id, hookpoint); None: the pair's own
-R1_MEANS = (
-    ""  # folder or file of R1's published mean activations (data/published/README.md); empty: what is stored
-)
+R1_MEANS = ""  # folder or file of R1's mean activations (data/published/README.md); empty: what is stored
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
 import os, re, types
@@ -654,7 +652,7 @@ def effect(use: Use) -> Effect:
 effects = {use: effect(use) for use in uses}
 
 # %% [markdown]
-# And to the log-odds of stopping:
+# The same for the log-odds of stopping, moved the wanted way:
 
 
 # %%
@@ -1245,8 +1243,7 @@ if r1_at:
 if r1_at:
     columns = {f"cosine, {name}": r1_read[name].round(2) for name in ("doubt", "stop", "models")}
     words = [" ".join(repr(pair.base.tokenizer.decode([i])) for i in ids) for ids in r1_read["tokens"]]
-    some = sorted({*range(3, n_layers, 4), r1_at[0]})
-    display(pd.DataFrame(columns | {"writes towards": words}).iloc[some])
+    display(pd.DataFrame(columns | {"tokens": words}).iloc[sorted({*range(3, n_layers, 4), r1_at[0]})])
     for role, texts in r1_texts.items():
         rows = {name: {"waits": some["waits"].mean()} | means(some) for name, some in texts.items()}
         display(Markdown(f"**{role}**"), pd.DataFrame(rows).T.round(2), pd.DataFrame({"": quoted(texts, 0)}))
