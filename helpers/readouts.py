@@ -394,7 +394,7 @@ def vocabulary_scores(
     head: Member, directions: Float[Tensor, "row d_model"], token_ids: Ids
 ) -> Float[Tensor, "row token"]:
     """How far each direction writes towards chosen tokens: the logit without a norm's scale (its weight folded
-    in), as a z-score over the vocabulary, so that the direction's length drops out. Used in notebooks 03 and 04."""
+    in), as a z-score over the vocabulary, so that the direction's length drops out. Used in notebooks 03, 04 and 06."""
     head.check_ids(token_ids)
     head.check_width(directions, "directions")
     chosen = list(token_ids)

@@ -11,13 +11,13 @@
 # %% [markdown]
 # # 06 · Can the base be made to wait, and the distilled model to stop?
 #
-# **Claim.** Under test: the distilled model's first word, a lowered stop logit, a vector added to the stream, or one latent of a sparse autoencoder is enough to turn one model into the other's behaviour. What holds on this pair is printed below the set-up.
+# **Claim.** Under test: the distilled model's first word, a lowered stop logit, a vector added to the stream, one latent of a sparse autoencoder, or (on a pair of R1's shape) R1's own published direction is enough to turn one model into the other's behaviour. What holds on this pair is printed below the set-up.
 #
-# **Evidence.** Each prompt as a line under a vector (figure 4); every method beside its control of the same size, with right answers and repetition beside the effect (figures 6 and 7).
+# **Evidence.** Each prompt as a line under a vector (figure 3); every method beside its control of the same size, with right answers and repetition beside the effect (figures 5 and 6).
 #
 # **Caveat.** A text that says "Wait" need not reason: a vector strong enough puts any word into any mouth. So a *reasoning* answer here must hold a word of doubt or of alternatives without looping, and what happens to right answers stands beside it. The numbers stored here are from the embedded pair `smol` and say nothing about DeepSeek-R1.
 #
-# **Reads** stored completions where they match (else computes them), a sparse autoencoder. **Writes** `data/<pair>/06_*.json` (steered texts), findings F17 to F20, figures `06_*`.
+# **Reads** stored completions where they match (else computes them), a sparse autoencoder, R1's mean activations (`data/published/README.md`). **Writes** `data/<pair>/06_*` (steered texts, readouts), findings F17 to F20 and F27, figures `06_*`.
 
 # %% jupyter={"source_hidden": true}
 import pathlib, subprocess, sys
@@ -39,7 +39,7 @@ SEED = 0
 RECOMPUTE = False
 MAX_NEW_TOKENS = 400
 MAX_ANSWER = 30  # the base's answer has at most this many tokens
-N_COMBINED = 24  # quick: 6; combined prompts of each split, for readouts
+N_COMBINED = 24  # quick: 6; combined prompts (F27: thoughts) of each split, for readouts
 N_FORCED = 20  # quick: 6; confirm questions with a forced first word
 MAX_FORCED = 120  # new tokens after it
 N_TUNE = 8  # quick: 2; explore questions on which a strength is chosen
@@ -55,8 +55,10 @@ STRENGTHS = [0.1, 0.25, 0.5]  # quick: [0.25, 0.5]; shares of the stream's mean 
 N_HEADS = 10  # heads of a function vector
 N_CONTROLS = 60  # quick: 10; random directions, random latents
 AUTOENCODER = None  # (folder or hub id, hookpoint); None: the pair's own
+R1_MEANS = ""  # folder or file of R1's mean activations (data/published/README.md); empty: what is stored
 
 # %% jupyter={"source_hidden": true} tags=["claim"]
+import os, re, types
 from collections import namedtuple
 from dataclasses import replace
 
@@ -64,26 +66,27 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
+from safetensors.torch import load_file
 from torch.nn.functional import cosine_similarity, normalize
 
-from helpers import explorers, figures, findings, stats, steering, weights
-from helpers.generation import answers, cut_short, judged, load_combined, stored_completions
+from helpers import explorers, figures, findings, readouts, stats, steering
+from helpers.generation import Completion, answers, cut_short, judged, load_combined, stored_completions
 from helpers.pairs import load_pair
 from helpers.patching import Node, attribution_patching, exact_patching
 from helpers.prompts import ask, load_questions
-from helpers.readouts import activations, promoted, stop_parts
+from helpers.readouts import activations, log_odds, promoted, stop_parts
 from helpers.steering import NOTHING, Steering, steered
-from helpers.store import kept, take
+from helpers.store import UserError, data_dir, kept, read_json, sha256, take
 from helpers.tokens import KEYWORDS, count_keywords
 
 pd.set_option("display.max_colwidth", None)
 pair = load_pair(PAIR)
-Markdown(findings.claim(pair.name, "F17", "F18", "F19", "F20"))
+Markdown(findings.claim(pair.name, "F17", "F18", "F19", "F20", "F27"))
 
 # %% [markdown]
 # ## What counts as an effect
 #
-# Four ways are tried, from the outside inwards: a word put into the model's mouth (F17), the logit of a token (F18), a vector in the stream (F19), one latent of an autoencoder (F20). Texts are answers in the chat template to questions of the `confirm` half; whatever is chosen (layer, strength, heads, latents) is chosen on `explore`.
+# Five ways are tried, from the outside inwards: a word put into the model's mouth (F17), the logit of a token (F18), a vector in the stream (F19), one latent of an autoencoder (F20), R1's own direction (F27). Texts are answers in the chat template to questions of the `confirm` half; whatever is chosen (layer, strength, heads, latents) is chosen on `explore`.
 
 # %%
 knobs = dict(n_prompts=N_PROMPTS, max_new_tokens=MAX_NEW_TOKENS, fresh=RECOMPUTE)
@@ -259,10 +262,7 @@ def word_rows(what: str) -> list:
 headings = {"length": "length (tokens)", "reasons": "reasoning answers", "right": "right answers"}
 panels = {heading: word_rows(what) for what, heading in headings.items()}
 
-# %%
-title = (
-    f"{usual!r} in the base's mouth closes {closed.estimate:.0%} of the gap in length beyond neutral words"
-)
+title = f"{usual!r} in the base's mouth closes {closed.estimate:.0%} of the gap beyond neutral words"
 fig = figures.interval_rows(panels, title=title, unit="mean over questions")
 key = {**figures.ROLE, "neutral words, both models": figures.CONTROL}
 note = f"n = {len(asked)} questions, confirm, template, at most {MAX_FORCED} tokens"
@@ -270,13 +270,6 @@ figures.save_figure(fig, "06_first_words", pair=pair.name, size=(10, 4.6), key=k
 
 # %% [markdown]
 # **Figure 1: what follows a forced first word.** Blue the base, orange the distilled model, grey squares neutral words (upper mark the base); "none" is each model's own answer. Bars are 95 % bootstrap over questions; lengths are censored at the limit, and a forced "Wait" is not itself counted.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Whether another form of prompt, or a whole first sentence, would do more.
-#
-# </details>
 
 # %% [markdown]
 # ## F18 · Lowering the stop token's logit
@@ -365,17 +358,12 @@ Markdown(findings.sentence(F18))
 # %% [markdown]
 # And what comes where the base would have stopped:
 
-
 # %%
-def next_word(text: str, before: str) -> str:
-    """The first word after the base's own answer."""
-    if not text.startswith(before.rstrip()):
-        return "(another answer)"
-    return text[len(before) :].strip().split(" ")[0] or "(nothing)"
-
-
-pairs_of_texts = zip(strongest["text"], as_is["base"]["text"], strict=True)
-comes = pd.Series([next_word(*both) for both in pairs_of_texts]).value_counts().head(8)
+pairs_of_texts = list(zip(strongest["text"], as_is["base"]["text"], strict=True))
+same = [after[len(before) :] for after, before in pairs_of_texts if after.startswith(before.rstrip())]
+comes = [rest.strip().split(" ")[0] or "(nothing)" for rest in same]
+comes += ["(another answer)"] * (len(pairs_of_texts) - len(same))
+comes = pd.Series(comes).value_counts().head(8)
 listed = ", ".join(f"{findings.code_span(word)} {count}" for word, count in comes.items())
 Markdown(f"The first word after the base's own answer, under the strongest bias: {listed}")
 
@@ -397,7 +385,6 @@ panels = {
     for what, heading in headings.items()
 }
 
-# %%
 title = f"Kept from stopping, the base reasons in {measured(strongest, 'reasons').mean():.0%} of its answers"
 labels = dict(xlabel="logit lowered by (nats)", ylabel="mean over questions")
 fig = figures.lines(panels, [-bias for bias in BIASES], title=title, **labels)
@@ -408,11 +395,7 @@ figures.save_figure(fig, "06_stop_lowered", pair=pair.name, size=(11, 3.2), note
 # **Figure 2: the base with its stop token held down.** Black: all stop tokens lowered; dashed grey: as many of the base's most frequent tokens; orange: the distilled model as it is, in the same number of tokens. Bands are 95 % bootstrap over questions.
 
 # %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Longer texts: with more room a repeating text repeats more. And the share of reasoning answers counts words, not thoughts.
-#
-# </details>
+# <details><summary>What it does not show</summary> Longer texts: with more room a repeating text repeats more. And the share of reasoning answers counts words, not thoughts.</details>
 
 # %% [markdown]
 # ## F19 · Vectors: where they come from
@@ -492,26 +475,27 @@ Markdown(
 # %% [markdown]
 # ### Heads by their causal effect
 #
-# **Question.** Which heads, given their mean output before a wait (or before the stop), move $c = z(\text{stop}) - \overline{z(\text{Wait})}$ at the end of a combined prompt? All are ranked by the first-order estimate on `explore` (05 holds it against exact patching); the best are patched exactly, and their agreement is printed.
+# **Question.** Which heads, given their mean output before a wait (or before the stop), move the log-odds of waiting (or of stopping) at the end of a combined prompt? These are $\log P - \log(1 - P)$ of the Wait set, or of all stop tokens. All are ranked by the first-order estimate on `explore` (05 holds it against exact patching); the best are patched exactly, and their agreement is printed.
 
 # %%
 wait, n_heads = list(pair.base.groups.wait), pair.base.config.num_attention_heads
 plain = {(role, part): combined[part].prompts(m, "plain") for role, m in members.items() for part in combined}
-sides = {  # whose prompts, whose places, tokens that should rise, tokens that should fall
-    "wait": ("distilled", "doubting", wait, stop["distilled"][:1]),
-    "stop": ("base", "stop", stop["base"][:1], wait),
+sides = {  # whose prompts, whose places, the tokens whose log-odds should rise
+    "wait": ("distilled", "doubting", wait),
+    "stop": ("base", "stop", stop["base"]),
 }
 
 
-def head_effects(role: str, source: str, plus: list, minus: list) -> tuple:
+def head_effects(role: str, source: str, wanted: list) -> tuple:
     """The estimated effect of every head's mean output; the best of them, and their exact effects."""
     m, prompts, mean = members[role], plain[role, "explore"][:N_MAP], head_means[source]
     seen = activations(m, prompts)
     given = replace(seen, z=mean.to(m.device).expand(seen.z.shape))
-    estimate = attribution_patching(m, prompts, given, plus, minus).head.mean(0)
+    metric = log_odds(m, wanted)
+    estimate = attribution_patching(m, prompts, given, metric).head.mean(0)
     best = estimate.flatten().argsort(descending=True)[: 2 * N_HEADS].tolist()
     nodes = [Node("head", *divmod(k, n_heads)) for k in best]
-    return estimate, nodes, exact_patching(m, prompts, given, nodes, plus, minus).mean(0)
+    return estimate, nodes, exact_patching(m, prompts, given, nodes, metric).mean(0)
 
 
 head_scores = {name: head_effects(*side) for name, side in sides.items()}
@@ -530,7 +514,6 @@ for name, (_, nodes, exact) in head_scores.items():
         vector = steering.function_vector(members[role], head_means[source], some)
         vectors[f"{name}, {kind}"] = vector.expand(n_layers, -1)
 
-# %%
 for name, (estimate, nodes, exact) in head_scores.items():
     order = exact.argsort(descending=True)[: min(6, N_HEADS)].tolist()
     best = ", ".join(f"{nodes[k]} {exact[k]:+.2f}" for k in order)
@@ -540,20 +523,9 @@ for name, (estimate, nodes, exact) in head_scores.items():
     display(Markdown(f"{said} over these {len(nodes)}."))
 
 # %% [markdown]
-# The map of all heads (folded; open the output below to see it). Left: mean outputs before a wait, put into the distilled model at the end of an answer; red moves it towards waiting. Right: mean outputs before the stop, in the base; red towards stopping. It does not show effects of heads together: the function vector is their sum, tested below.
-
-# %% jupyter={"outputs_hidden": true}
-maps = {f"{name}: {sides[name][0]}": estimate for name, (estimate, *_) in head_scores.items()}
-title = f"The largest effect of one head's mean output is {max(map(torch.max, maps.values())):.2f} nats"
-labels = dict(xlabel="head", ylabel="layer", unit="nats towards the token")
-fig = figures.heat_maps(maps, title=title, **labels)
-note = f"n = {N_MAP} combined prompts, explore"
-figures.save_figure(fig, "06_heads", pair=pair.name, note=note)
-
-# %% [markdown]
 # ### Layer and strength
 #
-# **Question.** Where and how strongly must a vector be added? Readout on `explore`, plain form: the change of log P(Wait set), or of log P(stop), at the end of combined prompts, with the vector added at all positions to one layer's output. The setting with the largest effect is kept. There are six uses: two kinds of vector, for waiting on both models and for stopping on the distilled.
+# **Question.** Where and how strongly must a vector be added? Readout on `explore`, plain form: the change of log P(Wait set), or of log P(stop), at the end of combined prompts, with the vector added at all positions to one layer's output. The setting with the largest effect is kept, **the last layer left out**: behind it only the norm and the unembedding follow, so a vector added there is nearly a bias on logits, and F18 tries that plainly. (An earlier version let the last layer compete, and it won most uses.) There are six uses: two kinds of vector, for waiting on both models and for stopping on the distilled.
 
 # %%
 Use = namedtuple("Use", "role vector target name")
@@ -578,10 +550,11 @@ def added(role: str, name: str, layer: int, strength: float, where: str = "all")
 
 
 def read(role: str, part: str, target: str, steerings: list, n: int, rows=range(10**6)) -> np.ndarray:
-    """Log-probability of the target at the end of combined prompts, [prompt, steering]."""
+    """Log P of a target set at the end of combined prompts, or the log-odds of stopping, [prompt, steering]."""
     ids = wait if target == "wait" else stop[role]
     prompts = take(plain[role, part][:n], rows)
-    return steering.steered_logprobs(members[role], prompts, steerings, ids).logsumexp(2).numpy().T
+    log_p = steering.steered_logprobs(members[role], prompts, steerings, ids).logsumexp(2).double().numpy().T
+    return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-7))) if target == "odds" else log_p
 
 
 layers = list(range(LAYER_STEP - 1, n_layers, LAYER_STEP) if n_layers > LAYER_STEP else range(n_layers))
@@ -603,7 +576,7 @@ n_map = min(N_MAP, len(combined["explore"].questions))
 read_maps = kept(pair, "06_map", read_map, n_map, fresh=RECOMPUTE)
 
 # %% [markdown]
-# One row a use: the setting that is kept, and what is lost if the last layer is left out. Behind the last layer only the norm and the unembedding follow, so **a vector added there is nearly a bias on logits**: an effect at that layer says that the direction points at the token, not that the model makes anything of it.
+# One row a use: the setting that is kept, and what the last layer would give.
 
 # %%
 maps = {}
@@ -612,37 +585,11 @@ for role, target in dict.fromkeys((use.role, use.target) for use in uses):
     nothing, *change = read_maps[f"{role} {target}"].mean(0)
     shape = len(some), len(layers), len(STRENGTHS)
     maps |= dict(zip(some, np.reshape(change, shape) - nothing, strict=True))
-setting = {use: grid[int(changed.argmax())] for use, changed in maps.items()}
 earlier = [k for k, layer in enumerate(layers) if layer < n_layers - 1] or [0]
-rows = {use.name: [*setting[use], changed.max(), changed[earlier].max()] for use, changed in maps.items()}
-columns = ["layer", "strength", "change on explore (nats)", "largest below the last layer"]
+setting = {use: grid[int(changed[earlier].argmax())] for use, changed in maps.items()}
+rows = {use.name: [*setting[use], changed[earlier].max(), changed[-1].max()] for use, changed in maps.items()}
+columns = ["layer", "strength", "change on explore (nats)", f"in layer {layers[-1]}"]
 pd.DataFrame(rows, index=columns).T.astype({"layer": int}).round(2)
-
-# %%
-panels = {
-    use.name: {
-        f"{strength:g}": (changed[:, k], figures.ROLE[use.role]) for k, strength in enumerate(STRENGTHS)
-    }
-    for use, changed in maps.items()
-}
-most = max(maps, key=lambda use: maps[use].max())
-title = (
-    f"Of six uses the {most.name.split(': ')[1]} on the {most.role} acts most: {maps[most].max():+.1f} nats"
-)
-labels = dict(xlabel="layer", ylabel="change of log P (nats)")
-fig = figures.lines(panels, layers, title=title, zero=True, rows=2, **labels)
-note = f"n = {n_map} combined prompts, explore, plain"
-figures.save_figure(fig, "06_layer_and_strength", pair=pair.name, size=(10, 5.2), note=note)
-
-# %% [markdown]
-# **Figure 3: the change of log P by layer and strength.** Above zero the wanted token becomes likelier; a line a strength, as a share of the stream's mean length. These are on `explore`, where the setting is chosen; effects are told on `confirm` below.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# What the model then writes: a large readout at a large strength may be a broken model.
-#
-# </details>
 
 # %% [markdown]
 # ### The dose, on held-out prompts
@@ -650,15 +597,16 @@ figures.save_figure(fig, "06_layer_and_strength", pair=pair.name, size=(10, 5.2)
 # **Question.** At the chosen layers, how does log P grow with the strength, prompt by prompt, and in reverse? **Controls**: random directions of the same length at the chosen strength; shuffled labels or random heads; another family's vector.
 
 # %% [markdown]
-# **Rule for F19, made stricter after a first look at the result**: it holds if for each of the six uses (two kinds of vector, waiting on both models, stopping on the distilled) (a) log P rises on `confirm` by more than 1 nat, with its interval, and (b) the share of random directions with a smaller mean effect is above 0.9, with its interval over directions; it does not hold where an interval of one use lies below.
+# **Rule for F19, made stricter after a first look at the result**: it holds if for each of the six uses (two kinds of vector, waiting on both models, stopping on the distilled) (a) log P rises on `confirm` by more than 1 nat, with its interval, and (b) the share of random directions with a smaller mean effect is above 0.9, with its interval over directions; it does not hold where an interval of one use lies below. By the log-odds of stopping the same two parts, set before they were read: (a) they fall by more than 1 nat where waiting is wanted and rise by as much where stopping is, (b) beyond more than 0.9 of the random directions.
 
 # %%
 doses = [-STRENGTHS[-1], 0.0, *STRENGTHS]
 few = min(len(plain["base", "confirm"]), N_MAP)
 
 
-def read_use(use: tuple, rows: list[int]) -> tuple[np.ndarray, ...]:
-    """The target's log-probability at every dose, under random directions, under two other vectors."""
+def read_use(use: tuple, rows: list[int]) -> dict[str, np.ndarray]:
+    """The target's log-probability at every dose, under random directions, under two other vectors; and the log-odds of
+    stopping as it is, under the vector, under random directions."""
     (role, name, target, _), (layer, strength) = use, setting[use]
     other = name.replace(", function", ", random heads") if "function" in name else f"{name}, shuffled"
     family = "ordering" if target == "wait" else "doubting"
@@ -666,18 +614,17 @@ def read_use(use: tuple, rows: list[int]) -> tuple[np.ndarray, ...]:
     random = [Steering("random", {layer: vector}, strength) for vector in drawn]
     tried = [added(role, name, layer, dose) for dose in doses]
     others = [added(role, kind, layer, strength) for kind in (other, family)]
-    sizes = ((tried, N_COMBINED), (random, few), (others, N_COMBINED))
-    return tuple(read(role, "confirm", target, some, n, rows) for some, n in sizes)
+    sizes = (("own", tried, N_COMBINED), ("random", random, few), ("other", others, N_COMBINED))
+    found = {kind: read(role, "confirm", target, some, n, rows) for kind, some, n in sizes}
+    chosen = [NOTHING, added(role, name, layer, strength)]
+    found["odds"] = read(role, "confirm", "odds", chosen, N_COMBINED, rows)
+    return found | {"odds, random": read(role, "confirm", "odds", random, few, rows)}
 
 
 # %%
 def read_each(rows: list[int]) -> dict:
     """Doses and controls of every use, [prompt, steering]."""
-    kinds, found = ("own", "random", "other"), {}
-    for use in uses:
-        read_out = zip(kinds, read_use(use, rows), strict=True)
-        found |= {f"{use.name}, {kind}": values for kind, values in read_out}
-    return found
+    return {f"{use.name}, {kind}": values for use in uses for kind, values in read_use(use, rows).items()}
 
 
 n_confirm = len(combined["confirm"].questions)
@@ -705,6 +652,22 @@ def effect(use: Use) -> Effect:
 effects = {use: effect(use) for use in uses}
 
 # %% [markdown]
+# The same for the log-odds of stopping, moved the wanted way:
+
+
+# %%
+def odds_effect(use: Use) -> tuple[stats.Interval, stats.Interval]:
+    """How far a vector moves the log-odds of stopping the wanted way, and the share of random directions that do less."""
+    sign = -1 if use.target == "wait" else 1
+    before, after = read_doses[f"{use.name}, odds"].T
+    random = sign * (read_doses[f"{use.name}, odds, random"] - before[:few, None]).mean(0)
+    moved = sign * (after - before)
+    return stats.bootstrap(moved), stats.share(random < moved[:few].mean())
+
+
+odds = {use: odds_effect(use) for use in uses}
+
+# %% [markdown]
 # One row a use, on `confirm`: how far it moves the wanted token, and how its controls compare.
 
 
@@ -718,6 +681,7 @@ def use_row(use: Use) -> dict:
     row |= {"random directions below": f"{seen.below}", "their mean": f"{seen.random.mean():+.1f}"}
     row |= {"shuffled labels or random heads": f"{seen.shuffled.mean():+.1f}"}
     row |= {"other family": f"{seen.family.mean():+.1f}"}
+    row |= {"log-odds of stopping, the wanted way": f"{odds[use][0]}", "random below": f"{odds[use][1]}"}
     return row | {"prompts reversed": f"{(seen.chosen < 0).mean():.0%}"}
 
 
@@ -738,7 +702,6 @@ def dose_panel(use: Use) -> dict:
     return lines | {"random": ([random] * len(doses), figures.CONTROL)}
 
 
-# %%
 panels = {use.name: dose_panel(use) for use in uses}
 title = f"The weakest of six uses, the {weakest.name.split(': ')[1]} on the {weakest.role}, "
 title += f"moves its token by {effects[weakest].rise.estimate:+.1f} nats"
@@ -749,14 +712,7 @@ note = f"n = {n_confirm} combined prompts, confirm, plain; band: {N_CONTROLS} ra
 figures.save_figure(fig, "06_dose", pair=pair.name, size=(10, 5.4), note=note)
 
 # %% [markdown]
-# **Figure 4: dose and response, each prompt a pale line.** Thick: the mean with 95 % bootstrap. Dashed grey: the mean and middle 95 % of random directions of the same length at the chosen strength. Left of zero the vector is subtracted.
-
-# %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# Texts; those come next.
-#
-# </details>
+# **Figure 3: dose and response, each prompt a pale line.** Thick: the mean with 95 % bootstrap. Dashed grey: the mean and middle 95 % of random directions of the same length at the chosen strength. Left of zero the vector is subtracted.
 
 # %% [markdown]
 # ### The vectors in texts
@@ -881,6 +837,8 @@ rise_rule, rank_rule = findings.Rule("above", 1.0), findings.Rule("above", 0.9)
 seen = effects.items()
 rules = [findings.Part(f"(a) {use.name}", one.rise, rise_rule) for use, one in seen]
 rules += [findings.Part(f"(b) random below, {use.name}", one.below, rank_rule) for use, one in seen]
+by_odds = [findings.Part(f"(a) the wanted way, {use.name}", odds[use][0], rise_rule) for use in uses]
+by_odds += [findings.Part(f"(b) random directions less, {use.name}", odds[use][1], rank_rule) for use in uses]
 details = {f"another family's vector, {use.name}": stats.bootstrap(one.family) for use, one in seen}
 noun = {"base": "reasoning answers", "distilled": "stop rate"}
 details |= {
@@ -900,63 +858,11 @@ F19 = findings.record(
     unit="nats",
     interval=effects[weakest].rise,
     rules=rules,
+    stopping=by_odds,
     control=(f"{N_CONTROLS} random directions, same length", stats.bootstrap(random_means)),
     details=details,
 )
 Markdown(findings.sentence(F19))
-
-# %% [markdown]
-# ### Two asides: positions, and what the vectors resemble
-#
-# **Question.** The same vectors at the chosen setting, added at other positions, or spread over three neighbouring layers at a third of the strength each. Metric: mean change of log P on `confirm`.
-
-
-# %%
-def spread(use: Use) -> Steering:
-    """A third of a vector at its layer and at both neighbours."""
-    layer, strength = setting[use]
-    near = [k for k in (layer - 1, layer, layer + 1) if 0 <= k < n_layers]
-    each = [added(use.role, use.vector, k, strength).vectors[k] / len(near) for k in near]
-    return Steering(use.vector, dict(zip(near, each, strict=True)), strength)
-
-
-rows, positions = {}, ("all", "prompt", "last", "generated")
-for use in uses:
-    tried = {where: added(use.role, use.vector, *setting[use], where) for where in positions}
-    tried["three layers, a third each"] = spread(use)
-    nothing, *change = read(use.role, "confirm", use.target, [NOTHING, *tried.values()], N_MAP).T
-    rows[use.name] = dict(zip(tried, np.mean(change - nothing, axis=1), strict=True))
-assert all(abs(row["generated"]) < 1e-3 for row in rows.values()), "nothing is generated yet"
-pd.DataFrame(rows).T.round(2)
-
-# %% [markdown]
-# **Question.** Cosine of the keyword vector, layer by layer, with directions that other notebooks found: the Wait set's writing direction (04: unembedding, centred, final norm folded in), the difference of the two models' streams at the end of combined prompts (03), the most aligned value vector of that layer (04), and the function vector. **Control**: two random directions have a cosine within $\pm 1.96/\sqrt{d}$ in 95 of 100 cases.
-
-# %%
-doubt = vectors["doubting"]
-ends = [activations(m, plain[role, "explore"]).stream for role, m in members.items()]
-difference = (ends[1] - ends[0]).mean(0)[1:].cpu()
-columns = weights.value_vector_cosines(pair.distilled, doubt).abs()
-known = {
-    "Wait unembedding": (weights.writing_direction(pair.distilled, wait).cpu()[None], figures.WAIT),
-    "model difference": (difference, figures.DISTILLED),
-    "function vector": (vectors["wait, function"], figures.THIRD),
-    "stop vector (base)": (vectors["stop"], figures.STOP),
-}
-cosines = {name: (cosine_similarity(doubt, other, dim=1), colour) for name, (other, colour) in known.items()}
-
-# %% [markdown]
-# The curves (folded; open the output below to see them). Dashed grey and its band: random directions. The nearest value vector is the largest of a layer's neurons in size, so it lies above the band partly by selection. And none of it shows cause: a direction can resemble another and act through neither.
-
-# %% jupyter={"outputs_hidden": true}
-bound, closest = 1.96 / width**0.5, max(float(values.abs().max()) for values, _ in cosines.values())
-nearest = torch.stack([columns[layer, layer].max() for layer in range(n_layers)])
-panel = cosines | {"nearest value vector": (nearest, figures.LINE)}
-panel["random"] = [stats.Interval(0.0, -bound, bound, 1)] * n_layers, figures.CONTROL
-title = f"Single value vectors aside, nothing known resembles the doubt vector by more than {closest:.2f}"
-fig = figures.lines({"": panel}, range(n_layers), title=title, xlabel="layer", ylabel="cosine", zero=True)
-note = f"{counted['doubting']} places before words of doubt, explore"
-figures.save_figure(fig, "06_cosines", pair=pair.name, size=(8.5, 4), note=note)
 
 # %% [markdown]
 # ## F20 · A latent of a sparse autoencoder
@@ -1157,37 +1063,212 @@ if coder:
     display(Markdown(findings.sentence(F20)))
 
 # %% [markdown]
-# Dose by dose, beside the random latents:
+# <details><summary>What it does not show</summary> That the latent means doubt: its top contexts above are for the reader to judge.</details>
+
+# %% [markdown]
+# ## F27 · R1's own direction
+#
+# **Question.** Venhoff et al. (2025) published mean activations of DeepSeek-R1-Distill-Qwen-1.5B by kind of sentence, after each layer. The mean over *backtracking* minus the overall mean is a direction of R1's own. Does it make another model of R1's shape and ancestor wait? It is added at all positions of the distilled model's own thoughts, one a question, cut behind the first sentence that a blank line follows; the base reads them in its own template. Measured are log P(Wait set) and the log-odds of the *end*: of stopping on the base, of `</think>` on the distilled.
+#
+# **Rule for F27, written before the result.** It holds if on the base, on `confirm`, (a) log P(Wait set) rises by more than 1 nat, (b) by more than under the largest of the other five kinds, prompt by prompt, and (c) the share of random directions that do less is above 0.9, all with their whole interval.
+
+# %%
+R1_SHAPE, R1_SHA256 = (28, 1536), "56bf70ecf5f8a2289d70c5d5f0520f601d2810bad259f79cb7815d9f6e74b7ca"
+KINDS = ["backtracking", "uncertainty_estimation", "deduction", "adding_knowledge"]
+KINDS += ["example_testing", "initializing"]
+drawn, thoughts = steering.random_directions(max(N_CONTROLS, len(confirm)), width, seed=SEED + 3), {}
+begins = {q: re.match(r"(?s).*?[.!?]\n\n(?=\S.*</think>)", own["distilled"]["text"][q.id]) for q in questions}
+for half, some in (("explore", explore), ("confirm", confirm)):
+    used = [q for q in some if begins[q]][:N_COMBINED]
+    for role, m in members.items():
+        starts = zip(ask(m, used, form="template"), used, strict=True)
+        thoughts[role, half] = [start + begins[q].group() for start, q in starts]
+n_mapped, n_told = min(N_MAP, len(thoughts["base", "explore"])), len(thoughts["base", "confirm"])
+
+# %% [markdown]
+# R1's file is read here, where there is one, and none but that of this hash. Results are stored by the hash, so that all below runs without the file, too.
+
+# %%
+path = pathlib.Path(R1_MEANS or os.environ.get("R1_MEANS", ""))
+path = path / "r1_mean_activations.safetensors" if path.is_dir() else path
+known = path.is_file() and sha256(path) == R1_SHA256
+r1 = types.SimpleNamespace(means=load_file(path) if known else {})  # `kept` does not look into a namespace
+
+
+def r1_added(role: str, kind: str | int, layer: int, share: float) -> Steering:
+    """R1's direction of a kind, an own vector or a random one (a number), at a share of the stream's mean length."""
+    if kind in KINDS and not r1.means:
+        raise UserError(f"nothing fitting is stored, and R1_MEANS names no file of sha256 {R1_SHA256[:12]}")
+    vector = drawn[kind] if isinstance(kind, int) else (vectors | r1.means)[kind][layer]
+    vector = vector - r1.means["overall"][layer] if kind in KINDS else vector
+    return Steering(str(kind), {layer: normalize(vector, dim=0) * reach[role][layer]}, share)
+
+
+def read_ends(role: str, half: str, some: list, rows: list[int]) -> np.ndarray:
+    """Log P(Wait set) and the log-odds of the end, in nats, [prompt, steering, 2]."""
+    m, prompts = members[role], take(thoughts[role, half], rows)
+    ids = [*wait, *([m.groups.end_think] if m.thinks else stop[role])]
+    log_p = steering.steered_logprobs(m, prompts, some, ids).double().transpose(0, 1)
+    waits, ends = log_p[..., : len(wait)].logsumexp(2), log_p[..., len(wait) :].logsumexp(2)
+    return torch.stack([waits, ends - torch.log(-torch.expm1(ends.clamp(max=-1e-7)))], dim=2).numpy()
+
+
+# %% [markdown]
+# On `explore` every layer is tried. Layer and share of largest effect on the base are kept, the last layer left out; there six kinds, this pair's own doubt vector and random directions are read on `confirm`.
+
+# %%
+r1_layers, r1_share = layers if LAYER_STEP > 5 else [*range(n_layers)], STRENGTHS[len(STRENGTHS) // 2]
+r1_grid = [(layer, share) for layer in r1_layers if layer < n_layers - 1 for share in STRENGTHS]
+MAPPED, TOLD = [*KINDS, 0, 1, 2], [*KINDS, "doubting", *range(N_CONTROLS)]
+
+
+def read_r1(rows: list[int]) -> dict:
+    """Under each direction, what it resembles, and as it is: all that a check of a few rows reads, without the file."""
+    found, first = {}, rows[:n_mapped]
+    if len(rows) == max(n_mapped, n_told, n_layers):
+        tried = [r1_added("base", KINDS[0], *at) for at in r1_grid]
+        found["grid"] = read_ends("base", "explore", tried, first)
+        at = r1_grid[int(found["grid"][..., 0].mean(0).argmax())]
+        for role in members:
+            tried = [r1_added(role, kind, layer, r1_share) for kind in MAPPED for layer in r1_layers]
+            found[f"{role}, layers"] = read_ends(role, "explore", tried, first)
+            found[role] = read_ends(role, "confirm", [r1_added(role, kind, *at) for kind in TOLD], rows)
+        found |= resembling()
+    return found | {f"{role}, {half}": read_ends(role, half, [NOTHING], rows) for role, half in thoughts}
+
+
+# %% [markdown]
+# By layer, its cosines with the doubt vector, the stop vector, and the models' difference at these ends (distilled minus base). Streams are long in few directions, so two vectors from them may be close by chance; beside it stand random mixtures of the stream's centred states.
 
 
 # %%
-def latent_panel(role: str) -> dict:
-    """The latent by dose, and the middle 95 % of random latents."""
-    seen = by_role[role]
-    low, high = np.quantile(seen.random, [0.025, 0.975])
-    random = stats.Interval(float(seen.random.mean()), float(low), float(high), len(random_latents))
-    lines = {"latent": (stats.bands(seen.doses), figures.ROLE[role])}
-    return lines | {"random latents": ([random] * seen.doses.shape[1], figures.CONTROL)}
+def resembling() -> dict:
+    """By layer: cosines of R1's direction and of mixtures with this pair's vectors, and tokens it writes towards."""
+    texts = readouts.streams_at_all_positions(pair.distilled, thoughts["distilled", "explore"][:N_MAP])
+    states = torch.cat([text[4:, 1:] for text in texts])  # the first tokens' states are massive
+    amounts = torch.randn(200, len(states), generator=torch.Generator().manual_seed(SEED))
+    mixed = torch.einsum("ds,slw->dlw", amounts, states - states.mean(0))
+    base, distilled = (activations(m, thoughts[m.role, "explore"]).stream.cpu() for m in pair.members)
+    alike = {"doubt": vectors["doubting"], "stop": vectors["stop"], "models": (distilled - base).mean(0)[1:]}
+    one = torch.stack([r1_added("base", KINDS[0], k, 1.0).vectors[k] for k in range(n_layers)])
+    found = {f"{name}, mixtures": cosine_similarity(mixed, v, dim=2).T for name, v in alike.items()}
+    found |= {name: cosine_similarity(one, v, dim=1) for name, v in alike.items()}
+    scores = readouts.vocabulary_scores(pair.base, one, range(pair.base.n_vocab))
+    return found | {"tokens": scores.topk(6).indices.int()}
 
-
-if coder:
-    panels = {role: latent_panel(role) for role in members}
-    title = f"The latent moves log P(Wait set) on the base by {by_role['base'].rise.estimate:+.1f} nats"
-    labels = dict(xlabel="strength (share of the stream's length)", ylabel="change of log P (nats)")
-    ticks = [f"{dose:g}" for dose in (0, *STRENGTHS)]
-    fig = figures.lines(panels, [0.0, *STRENGTHS], title=title, zero=True, ticks=ticks, **labels)
-    note = f"n = {n_confirm} combined prompts, confirm; band: {len(random_latents)} random latents"
-    display(figures.save_figure(fig, "06_latent", pair=pair.name, note=note))
 
 # %% [markdown]
-# **Figure 5: one latent's decoder row added to the stream.** Coloured: the chosen latent with 95 % bootstrap over prompts. Dashed grey: mean and middle 95 % of random live latents at the same length, at the chosen strength.
+# In texts it is held at half of the chosen share, beside a random direction for each question.
+
+
+# %%
+def held(role: str) -> dict[str, pd.DataFrame]:
+    """Answers as they are, with R1's direction held, with random ones; without R1's file those that are stored."""
+    m, some, (layer, share) = members[role], confirm[:N_COMBINED], (r1_at[0], r1_at[1] / 2)
+    kinds, prompts = ("R1's direction", "random direction"), 2 * ask(m, some, form="template")
+    about = f"layer {layer} x{share:g} {float(reach[role][layer]):.2g} {MAX_NEW_TOKENS} {R1_SHA256[:8]}"
+    names = tuple(f"{kind} {about}" for kind in kinds for _ in some)
+    if r1.means:
+        tried = [r1_added(role, kind, layer, share) for kind in KINDS[:1] * len(some) + [*range(len(some))]]
+        how = dict(change=replace(steered(m, tried), names=names), name=f"06_r1_{role}", fresh=RECOMPUTE)
+        done = stored_completions(pair, m, prompts, max_new_tokens=MAX_NEW_TOKENS, **how)
+    else:
+        rows = read_json(data_dir(pair.name) / f"06_r1_{role}.json")
+        stored = {(row["prompt"], row["change"]): Completion(**row) for row in rows}
+        done = [stored[job] for job in zip(prompts, names, strict=True)]
+    nothing = own[role].loc[[q.id for q in some]]
+    return {"nothing": nothing} | by_condition(judged(done, some * 2, opened=m.thinks), kinds)
+
 
 # %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# That the latent *means* doubt: its top contexts above are for the reader to judge.
-#
-# </details>
+# All of it, or one line that says why not:
+
+# %%
+try:
+    if (n_layers, width) != R1_SHAPE or min(n_mapped, n_told) < 2:
+        raise UserError(f"{n_told} thoughts, {(n_layers, width)} layers and width; R1 has {R1_SHAPE}")
+    r1_read = kept(pair, "06_r1", read_r1, n_mapped, n_told, n_layers, fresh=RECOMPUTE)
+    r1_at = r1_grid[int(r1_read["grid"][..., 0].mean(0).argmax())]
+    r1_texts = {role: held(role) for role in members}
+except (UserError, KeyError) as why:
+    r1_at = print(f"F27 is left out: {str(why).replace(str(root), '')[:200]}")
+
+
+def r1_moved(role: str, what: int) -> dict:
+    """Changes of log P(Wait set) (0) or of the log-odds of the end (1), by prompt; of random directions their means."""
+    moved = dict(zip(TOLD, (r1_read[role] - r1_read[f"{role}, confirm"])[..., what].T, strict=True))
+    random = np.array([moved.pop(number).mean() for number in range(N_CONTROLS)])
+    return {"random": random, "own doubt": moved.pop("doubting")} | moved
+
+
+def r1_parts(role: str) -> list[findings.Part]:
+    """The rule's three parts on one model."""
+    seen = r1_moved(role, 0)
+    ours, other = seen[KINDS[0]], max(KINDS[1:], key=lambda kind: seen[kind].mean())
+    beyond, less = stats.paired(ours, seen[other]), stats.share(seen["random"] < ours.mean())
+    rise = findings.Part(f"(a) rise, {role}", stats.bootstrap(ours), rise_rule)
+    more = findings.Part(f"(b) beyond {other}, {role}", beyond, findings.Rule("above", 0))
+    return [rise, more, findings.Part(f"(c) random directions less, {role}", less, rank_rule)]
+
+
+# %% [markdown]
+# Every kind on both models, and the finding:
+
+# %%
+if r1_at:
+    table, details = {}, {part.name: part.interval for part in r1_parts("distilled")}
+    for role, end in (("base", "stopping"), ("distilled", "</think>")):
+        for k, what in enumerate(("log P(Wait set)", f"log-odds of {end}")):
+            moved = {kind: stats.bootstrap(values) for kind, values in r1_moved(role, k).items()}
+            table[f"{role}: {what}"] = {kind: f"{value}" for kind, value in moved.items()}
+            details |= {f"{what}, {kind}, {role}": moved[kind] for kind in (KINDS[0], "own doubt")[1 - k :]}
+        texts = (measured(r1_texts[role][name], "waits") for name in ("R1's direction", "random direction"))
+        details[f"answers that wait beyond random directions, {role}"] = stats.paired(*texts)
+    F27 = findings.record(
+        pair,
+        "F27",
+        notebook="06_steering",
+        quantity=f"change of log P(Wait set) on the base, R1's backtracking x{r1_at[1]:g} in layer {r1_at[0]}",
+        unit="nats",
+        rules=r1_parts("base"),
+        control=(f"{N_CONTROLS} random directions", stats.bootstrap(r1_moved("base", 0)["random"])),
+        details=details,
+    )
+    display(pd.DataFrame(table), Markdown(findings.sentence(F27)))
+
+# %% [markdown]
+# Read through the base's norm and head; in texts; and layer by layer:
+
+# %%
+if r1_at:
+    columns = {f"cosine, {name}": r1_read[name].round(2) for name in ("doubt", "stop", "models")}
+    words = [" ".join(repr(pair.base.tokenizer.decode([i])) for i in ids) for ids in r1_read["tokens"]]
+    display(pd.DataFrame(columns | {"tokens": words}).iloc[sorted({*range(3, n_layers, 4), r1_at[0]})])
+    for role, texts in r1_texts.items():
+        rows = {name: {"waits": some["waits"].mean()} | means(some) for name, some in texts.items()}
+        display(Markdown(f"**{role}**"), pd.DataFrame(rows).T.round(2), pd.DataFrame({"": quoted(texts, 0)}))
+
+# %%
+if r1_at:
+    above, below = {}, {}
+    for role, name in (("base", "stop"), ("distilled", "doubt")):
+        moved = (r1_read[f"{role}, layers"] - r1_read[f"{role}, explore"][:n_mapped])[..., 0]
+        ours, *others = moved.reshape(n_mapped, len(MAPPED), -1).transpose(1, 0, 2)
+        others, seen = np.mean(others, axis=1), {key: r1_read[key][r1_layers] for key in (name, "models")}
+        chance = np.quantile(r1_read[f"{name}, mixtures"][r1_layers], [0.025, 0.975], axis=1)
+        above[role] = {"other kinds": (others[:5], figures.LINE), "random": (others[5:], figures.CONTROL)}
+        above[role] |= {"backtracking": (stats.bands(ours), figures.ROLE[role])}
+        below[role, 1] = {"mixtures": (chance, figures.CONTROL), "models": (seen["models"], figures.THIRD)}
+        below[role, 1] |= {f"{name} vector": (seen[name], figures.ROLE[role])}
+    most = max(one.estimate for one in above["base"]["backtracking"][0])
+    title = f"In its best layer R1's direction moves log P(Wait set) on the base by {most:+.1f} nats"
+    labels = dict(xlabel="layer", ylabel=["change of log P (nats)", "cosine"], zero=True, rows=2)
+    fig = figures.lines(above | below, r1_layers, title=title, **labels)
+    note = f"above: share {r1_share:g}, n = {n_mapped} thoughts, explore"
+    display(figures.save_figure(fig, "06_r1", pair=pair.name, size=(10, 5.4), note=note))
+
+# %% [markdown]
+# **Figure 4: R1's backtracking direction, layer by layer.** Above: its effect at one share (band: 95 % bootstrap over prompts) beside R1's five other kinds and three random directions. Below: its cosine with this pair's stop or doubt vector and with the models' difference; dashed: the middle 95 % of random mixtures of the distilled model's centred states, for the first of the two (random directions: within ±0.05). **What it does not show.** The direction is R1's, but the models are its siblings: their common ancestor, one step of training away, may be all that they share. And *backtracking* is what a language model labelled so, in 790 tokens.
 
 # %% [markdown]
 # ## All methods side by side
@@ -1226,22 +1307,16 @@ note = f"n = {len(held_out)} questions, confirm, template, at most {MAX_STEERED}
 look = dict(pair=pair.name, size=(10, 3.6), note=note)
 title = f"Making the base wait: the best method leads its control by {most_beyond('base')}"
 fig = summary("base", "reasoning answers", title)
-figures.save_figure(fig, "06_summary_base", key={"method": figures.BASE} | key, **look)
-
-# %%
+display(figures.save_figure(fig, "06_summary_base", key={"method": figures.BASE} | key, **look))
 title = f"Making the distilled stop: the best method leads its control by {most_beyond('distilled')}"
 fig = summary("distilled", f"stops within {MAX_STEERED} tokens", title)
 figures.save_figure(fig, "06_summary_distilled", key={"method": figures.DISTILLED} | key, **look)
 
 # %% [markdown]
-# **Figures 6 and 7: every method at its best affordable strength.** Blue and orange the method, grey squares its control of the same size, pink no intervention; 95 % bootstrap over questions. Strengths were chosen on explore under the same limits on lost right answers and added repetition; a star marks methods that kept them at no strength tried. The panels to the right show whether the limits held.
+# **Figures 5 and 6: every method at its best affordable strength.** Blue and orange the method, grey squares its control of the same size, pink no intervention; 95 % bootstrap over questions. Strengths were chosen on explore under the same limits on lost right answers and added repetition; a star marks methods that kept them at no strength tried. The panels to the right show whether the limits held.
 
 # %% [markdown]
-# <details><summary>What it does not show</summary>
-#
-# The best of each method: three strengths were tried on few questions. And right answers of the distilled model need a closed thought, which `MAX_STEERED` tokens seldom hold.
-#
-# </details>
+# <details><summary>What it does not show</summary> The best of each method: three strengths were tried on few questions. And right answers of the distilled model need a closed thought, which so few tokens seldom hold.</details>
 
 # %% [markdown]
 # ### Before and after
@@ -1259,10 +1334,10 @@ for role in members:
 # %% [markdown]
 # ## Try it
 #
-# Choose a method, a layer, a strength and the positions: the next token at once, the text before and after on the button. Figures 4, 6 and 7 are the same for readers without a kernel.
+# Choose a method, a layer, a strength and the positions: the next token at once, the text before and after on the button. Figures 3, 5 and 6 are the same for readers without a kernel.
 
 # %%
-offered = {"keyword (doubt)": doubt, "function vector (wait)": vectors["wait, function"]}
+offered = {"keyword (doubt)": vectors["doubting"], "function vector (wait)": vectors["wait, function"]}
 offered |= {"stop vector": vectors["stop"]}
 offered |= {"random direction": steering.random_directions(n_layers, width, seed=SEED)}
 if coder:
@@ -1275,13 +1350,16 @@ explorers.steering_explorer(pair, offered, reach)
 # %%
 reasoning = {"base": strongest, "distilled": as_is["distilled"]}
 reasoning = {role: f"{measured(texts, 'reasons').mean():.0%}" for role, texts in reasoning.items()}
+n_move = sum(part["verdict"] == "holds" for part in F19["stopping"]["rules"][: len(uses)])
 by_latent = f", a single latent {np.exp(F20['estimate']):.1f} times" if coder else ""
+by_latent += f", R1's own direction {np.exp(F27['estimate']):.1f} times on the base" if r1_at else ""
 Markdown(f"""
 - The distilled model's first word brings the base {F17["estimate"]:.0%} of the way to its length, beyond what
   neutral words do. Kept from stopping, the base reasons in {reasoning["base"]} of its answers, the distilled
   model as it is in {reasoning["distilled"]}.
 - A vector in the stream makes the wanted token likelier: the weakest of six uses
-  {np.exp(F19["estimate"]):.1f} times as likely{by_latent}.
+  {np.exp(F19["estimate"]):.1f} times as likely{by_latent}. On the log-odds of stopping {n_move} of the six act
+  by more than a nat, the wanted way.
 - To move a token is not to move a text: in whole answers the best method leads its control by
   {most_beyond("base")} in making the base reason, and by {most_beyond("distilled")} in making
   the distilled model stop.

@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 
 from helpers.commands.run import run_command
-from helpers.commands.summary import between, findings_table, summary
+from helpers.commands.summary import findings_table, summary
 from helpers.findings import load_findings, sentence
 from helpers.store import ROOT, UserError, atomic, data_dir
 
@@ -61,7 +61,7 @@ def front(pair: str) -> list[Cell]:
     """What stands before the notebooks: the summary, all findings, and the limits of the embedded pair."""
     text = f"# Summary\n\n{summary(pair)}\n\n## All findings\n\n{findings_table(pair)}"
     if pair == "smol":
-        text += "\n\n## " + between((ROOT / "README.md").read_text(encoding="utf-8"), "limits")
+        text += "\n\n#" + (ROOT / "data" / "LIMITS.md").read_text(encoding="utf-8")
     return [nbformat.v4.new_markdown_cell(text, metadata={"chapter": "summary"})]
 
 

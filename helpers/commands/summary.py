@@ -14,7 +14,7 @@ import jupytext
 from PIL import Image
 
 from helpers.commands.bench import table
-from helpers.findings import CLAIMS, as_markdown, as_text, load_findings
+from helpers.findings import CLAIMS, MARKS, as_markdown, as_text, load_findings
 from helpers.store import ROOT, UserError, figures_dir, write_text
 
 NOTED = [f"F{number:02d}" for number in range(1, 26)]  # the claims of the notes; new findings come after them
@@ -82,6 +82,29 @@ def findings_table(pair: str) -> str:
     return "\n".join(lines)
 
 
+def replication() -> str:
+    """README's table: each claim with verdict, number and the ticks of its rule's parts, in R1's published texts, on the
+    pair of R1's shape and on smol; where its own metric is another, the verdict by the log-odds of stopping as well."""
+    ledgers = {"R1's own texts": "published", "`qwen-1.5b`": "qwen-1.5b", "`smol`": "smol"}
+    found = {name: load_findings(ledger) for name, ledger in ledgers.items()}
+    lines = [f"| claim | {' | '.join(ledgers)} |", "|---" * (1 + len(ledgers)) + "|"]
+    for finding, claim in CLAIMS.items():
+        rows = {name: [row for row in ledger if row["id"] == finding] for name, ledger in found.items()}
+        if any(rows.values()):
+            notebook = next(row["notebook"] for some in rows.values() for row in some)
+            link = f"[{finding}]({cell_link(finding, notebook)})"
+            cells = ["; ".join(map(_told, some)) for some in rows.values()]
+            lines.append(f"| {link} {as_markdown(claim)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _told(row: dict[str, Any]) -> str:
+    """One ledger's number with the verdict, and the parts of its rule where there are several."""
+    parts = "".join(MARKS[part["verdict"]] for part in row["rules"])
+    told = f"{MARKS[row['verdict']]} {row['estimate']:.3g}" + f" ({parts})" * (len(parts) > 1)
+    return told + (f", stopping {MARKS[row['stopping']['verdict']]}" if "stopping" in row else "")
+
+
 def cell_link(finding: str, notebook: str) -> str:
     """Where a finding's experiment begins: the notebook at its heading, as Jupyter names headings."""
     for cell in jupytext.read(ROOT / "notebooks" / f"{notebook}.py").cells:
@@ -92,14 +115,19 @@ def cell_link(finding: str, notebook: str) -> str:
 
 
 def write_readme() -> bool:
-    """Renew what stands between README's marks from smol's ledger and the benchmarks; True when it changed."""
-    path = ROOT / "README.md"
-    text = before = path.read_text(encoding="utf-8")
-    text = between(text, "summary", summary("smol"))
-    text = between(between(text, "findings", findings_table("smol")), "bench", bench_tables())
-    if text != before:
-        write_text(path, text)
-    return text != before
+    """Renew what stands between the marks of README (from the ledgers) and of the benchmarks' page; True when one
+    changed."""
+    pages = {"README.md": {"summary": summary("smol"), "findings": replication()}}
+    pages["data/bench/README.md"] = {"bench": bench_tables()}
+    changed = False
+    for name, parts in pages.items():
+        text = before = (ROOT / name).read_text(encoding="utf-8")
+        for mark, new in parts.items():
+            text = between(text, mark, new)
+        if text != before:
+            write_text(ROOT / name, text)
+        changed |= text != before
+    return changed
 
 
 def bench_tables() -> str:
@@ -113,5 +141,5 @@ def between(text: str, name: str, new: str | None = None) -> str:
     head, found, rest = text.partition(start)
     inside, closed, tail = rest.partition(end)
     if not (found and closed):
-        raise UserError(f"README.md has no part between {start} and {end}: put both back")
+        raise UserError(f"the page has no part between {start} and {end}: put both back")
     return inside.strip() if new is None else f"{head}{start}\n{new}\n{end}{tail}"

@@ -23,6 +23,7 @@ from helpers.prompts import load_questions, neutral_sentences
 from helpers.tokens import REASONING, WAIT
 
 BASE_MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>"]
+OF_R1 = {"F27": "06_r1"}  # findings that only pairs of R1's shape have, with their figure
 DISTILLED_MARKS = ["<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>"]
 BASE_TEMPLATE = (
     "<|im_start|>system\nReason step by step.<|im_end|>\n{% for m in messages %}<|im_start|>{{ m['role'] }}\n"

@@ -16,6 +16,7 @@ from helpers.commands.run import run
 from helpers.commands.summary import NOTED
 from helpers.findings import CLAIMS, ONE_MODEL, read_ledger
 from helpers.pairs import load_pair
+from helpers.tests.conftest import OF_R1
 
 # What a finding that compares the models reads where they do not differ.
 NEUTRAL = {"F01": 1.0, "F04": 0.0, "F06": 0.0, "F11": 0.0, "F25": 0.0}
@@ -25,7 +26,7 @@ OF_EACH = {"F03", "F08"}
 
 def nothing_holds(rows: list[dict[str, Any]]) -> None:
     assert {row["id"] for row in rows} >= set(NOTED)
-    if new := sorted(CLAIMS.keys() - {row["id"] for row in rows}):
+    if new := sorted(CLAIMS.keys() - {row["id"] for row in rows} - OF_R1.keys()):
         warnings.warn(f"not on the null pair yet: {new}; `run --pair null --quick --keep` measures it", stacklevel=2)
     assert len({name for row in rows for name in row["models"]}) == 1, "not two copies of one model"
     assert not [row["id"] for row in rows if row["verdict"] == "holds"]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import zipfile
 
 import nbformat
@@ -13,11 +14,11 @@ from helpers import findings, stats
 from helpers.commands import report as report_module
 from helpers.commands import summary as summary_module
 from helpers.commands.report import convert, document, front, read_cells, report
-from helpers.commands.summary import bench_tables, between, cell_link, findings_table, summary, write_readme
+from helpers.commands.summary import bench_tables, between, cell_link, replication, summary, write_readme
 from helpers.generation import load_combined
-from helpers.readouts import next_logprobs
+from helpers.readouts import last_hidden, logprobs_of
 from helpers.store import ROOT, UserError
-from helpers.tests.conftest import Page, entry, numbers
+from helpers.tests.conftest import OF_R1, Page, entry, numbers
 from helpers.tokens import single_id
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,8 +31,9 @@ def smol_page():
 
 def test_readme_holds_what_the_ledger_says():
     assert between(README, "summary") == summary("smol")
-    assert between(README, "findings") == findings_table("smol")
-    assert between(README, "bench") == bench_tables()
+    assert between(README, "findings") == replication()
+    assert between((ROOT / "data/bench/README.md").read_text(encoding="utf-8"), "bench") == bench_tables()
+    assert len(README.split()) <= 2000
 
 
 def test_the_summary_is_short_and_shows_its_figures():
@@ -86,15 +88,16 @@ def test_a_changed_or_missing_verdict_stops_the_summary_and_a_new_finding_leaves
 
 def test_every_finding_links_to_a_heading():
     rows = [row for ledger in ("smol", "published") for row in findings.load_findings(ledger)]
-    assert {row["id"] for row in rows} == set(findings.CLAIMS) and len(rows) == findings_table("smol").count("\n") - 1
+    assert {row["id"] for row in rows} == findings.CLAIMS.keys() - OF_R1.keys()
+    assert len(rows) == findings_table("smol").count("\n") - 1
     assert all(row["id"] in cell_link(row["id"], row["notebook"]) for row in rows)
     with pytest.raises(UserError, match="no heading for F99"):
         cell_link("F99", "01_prompts")
 
 
 def test_readme_is_renewed_only_between_its_marks(tmp_path, monkeypatch):
-    for name in ("notebooks", "data"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    shutil.copytree(ROOT / "data/bench", tmp_path / "data/bench")
     path = tmp_path / "README.md"
     path.write_text(README.replace(between(README, "summary"), "old"))
     monkeypatch.setattr(summary_module, "ROOT", tmp_path)
@@ -109,7 +112,7 @@ def test_the_page_needs_nothing_else_and_has_every_figure_with_its_text(smol_pag
     seen = Page(smol_page)
     assert not seen.fetched and "@import" not in smol_page and "url(" not in smol_page
     assert {link for link in seen.links if link[0] == "#"} <= {f"#{name}" for name in seen.ids}
-    assert set(findings.CLAIMS) <= seen.ids and "math" in seen.tags
+    assert findings.CLAIMS.keys() - OF_R1.keys() <= seen.ids and "math" in seen.tags
     assert not re.search(r"\$[^$<]*\\[a-z]+[^$<]*\$", re.sub(r"<pre>.*?</pre>", "", smol_page, flags=re.S))
     figures = list((ROOT / "figures" / "smol").glob("*.png"))
     assert len(seen.alts) == len(figures) + between(README, "summary").count("![") and all(seen.alts)
@@ -183,8 +186,10 @@ def test_a_ledger_of_another_run_is_refused_and_nothing_written(tmp_path, monkey
 def test_readmes_example_runs(qwen, data_here, monkeypatch):
     code = re.findall(r"```python\n(.*?)```", README, re.S)
     monkeypatch.setitem(findings.CLAIMS, "F28", "The distilled model says “ So” more after the answer.")
-    known = {"pair": qwen, "N_PROMPTS": 24, "load_combined": lambda *a, **k: load_combined(*a, max_new_tokens=24, **k)}
-    known |= {"next_logprobs": next_logprobs, "single_id": single_id, "stats": stats, "findings": findings}
+    combined = load_combined(qwen, n_prompts=24, n_combined=6, max_new_tokens=24)["confirm"]
+    known = {"pair": qwen, "members": {m.role: m for m in qwen.members}, "combined": combined}
+    known |= {"logprobs_of": logprobs_of, "last_hidden": last_hidden, "single_id": single_id}
+    known |= {"stats": stats, "findings": findings}
     for block in code:
         exec(block, known)  # noqa: S102
     (entry,) = findings.load_findings("tiny-qwen2")
