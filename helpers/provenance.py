@@ -95,7 +95,7 @@ def _parts(name: str, value: Any, arrays: dict[str, list[float]]) -> Iterator[An
     value = inspect.unwrap(value) if inspect.isroutine(value) else value
     if inspect.isfunction(value) or inspect.isclass(value):
         yield value
-    elif hasattr(value, "identity"):  # a model of the pair
+    elif hasattr(value, "identity") and hasattr(value, "groups"):  # a model of the pair
         yield f"{name} {value.identity} {value.dtype}"
         yield type(value)
     elif hasattr(value, "members"):
@@ -119,5 +119,8 @@ def _parts(name: str, value: Any, arrays: dict[str, list[float]]) -> Iterator[An
             yield sha256(array.tobytes())
     elif value is None or isinstance(value, str | int | float | bool | range | set | frozenset | re.Pattern | Path):
         yield f"{name} {sorted(value) if isinstance(value, set | frozenset) else value!r}"
-    elif not (inspect.isroutine(value) or inspect.ismodule(value) or type(value).__module__ in ("typing", "types")):
+    elif not (
+        inspect.isroutine(value) or inspect.ismodule(value) or isinstance(value, np.ufunc)
+        or type(value).__module__ in ("typing", "types")
+    ):  # fmt: skip
         raise TypeError(f"{name} is a {type(value).__name__}, whose content is not known: let make read what it holds")

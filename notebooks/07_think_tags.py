@@ -894,7 +894,7 @@ hidden = [[*range(*parts_of(prompt)[2][1:3])] for prompt in first]
 for arm, given in (("tag hidden", hidden), ("all seen", None)):
     one_by_one = odds_of_stopping(distilled, last_hidden(distilled, first, hide=given))
     gap = expit(one_by_one) - expit(arm_odds(arm, "plain")[: len(first)])
-    assert np.abs(gap).max() < 0.02, "the same, prompt by prompt"
+    assert np.abs(gap).max() < (0.02 if distilled.dtype == torch.float32 else 0.2), "the same, each alone"
 
 # %% [markdown]
 # In words, and for F22's details:
