@@ -84,7 +84,7 @@ def findings_table(pair: str) -> str:
 
 def replication() -> str:
     """README's table: each claim with verdict, number and the ticks of its rule's parts, in R1's published texts, on
-    the pair of R1's shape and on smol; where its own metric is another, the verdict by the log-odds of stopping as well."""
+    the pair of R1's shape and on smol; where its own metric is another, the verdict by the odds of stopping as well."""
     ledgers = {"R1's own texts": "published", "`qwen-1.5b`": "qwen-1.5b", "`smol`": "smol"}
     found = {name: load_findings(ledger) for name, ledger in ledgers.items()}
     lines = [f"| claim | {' | '.join(ledgers)} |", "|---" * (1 + len(ledgers)) + "|"]
