@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 _source = cache(inspect.getsource)
 
@@ -101,6 +102,8 @@ def _parts(name: str, value: Any, arrays: dict[str, list[float]]) -> Iterator[An
     elif hasattr(value, "members"):
         for member in value.members:
             yield from _parts(name, member, arrays)
+    elif isinstance(value, pd.DataFrame):
+        yield from _parts(name, value.to_dict("list"), arrays)
     elif is_dataclass(value) or isinstance(value, Mapping | list | tuple):
         if is_dataclass(value):
             yield type(value)
