@@ -191,7 +191,6 @@ def against_words(values: Any, words: Any, *, seed: int = 0) -> Interval:
     """Mean over prompts of a number minus that of control words, [prompt, word]: 95 % bootstrap in which prompts and
     words are both drawn anew, so that other words would be covered. As wide as the fewer of them need."""
     values, words = _numbers(values), _numbers(words, axes=2)
-    check_lengths(values=values, words=words)
     rng, (n, k) = np.random.default_rng(seed), words.shape
     rows = (rng.integers(size, size=(RESAMPLES, size)) for size in (n, k))
     of_prompts, of_words = (np.stack([np.bincount(row, minlength=len(row)) for row in some]) for some in rows)
