@@ -311,8 +311,7 @@ start = n_layers - n_layers // 3
 fed = {role: carried[role][start] for role in members}
 alike = all(share.low > 0.5 for share in fed.values())
 story = (
-    "So the upper layers of both models read a stream much alike: **what differs is what they are fed**, "
-    "though the lens shows it only at the end."
+    "So the upper layers of both models read a stream much alike: **what differs is what they are fed**."
     if alike
     else "So the upper layers themselves are part of the difference, too."
 )
@@ -344,30 +343,23 @@ def by_role(curves: dict, form: str = "plain", *, with_control: bool = True) -> 
 # The lens in both forms, and the exchange:
 
 # %%
-shares = {f"into the {role}": (carried[role], figures.ROLE[role]) for role in members}
+into = {"distilled": "base's stream into the distilled", "base": "distilled's stream into the base"}
 panels = {
-    "through the lens, plain": by_role(odds),
-    "through the lens, template": by_role(odds, "template", with_control=False),
-    "stream exchanged, plain": shares,
+    form: {name: (curve[1:], colour) for name, (curve, colour) in drawn.items()}
+    for form, drawn in (("plain", by_role(odds)), ("template", by_role(odds, "template", with_control=False)))
 }
-earlier = half_carried["distilled"] < parted_odds["plain"].estimate
-title = "The lens shows the models part " + (
-    "later than their streams do" if earlier else "where their streams do"
-)
-fig = figures.lines(
-    panels,
-    depths,
-    title=title,
-    xlabel=depth_label,
-    ylabel="log-odds of stopping (nats);\nright: share",
-    zero=True,
-)
-figures.save_figure(
-    fig, "03_odds_by_depth", pair=pair.name, size=(11, 3.6), note=f"{note}; exchange n = {n_patched}"
-)
+for role, name in into.items():
+    panels[name, 1] = {"": (carried[role][1:], figures.ROLE[role])}
+lag = parted_odds["plain"].estimate - half_carried["distilled"]
+order = "where" if abs(lag) < 0.05 else "later than" if lag > 0 else "earlier than"
+title = f"Through the lens the models part {order} their streams do"
+label = ["log-odds of stopping\nthrough the lens (nats)", "share of the difference,\nstream exchanged"]
+fig = figures.lines(panels, depths[1:], title=title, xlabel=depth_label, ylabel=label, zero=True, rows=2)
+below = f"{note}; exchange n = {n_patched}, plain"
+figures.save_figure(fig, "03_odds_by_depth", pair=pair.name, size=(9, 5.4), note=below)
 
 # %% [markdown]
-# **Figure 1: the log-odds of stopping by depth.** Left and middle through the lens, each model by its own norm and head: blue the base, orange the distilled model, dashed grey the base on shuffled prompts; above zero the model would rather stop. Right the share of the difference that the other model's stream carries when it is put in at that depth, at the last token: orange the base's stream in the distilled model, blue the reverse. Mean and 95 % bootstrap over prompts.
+# **Figure 1: the log-odds of stopping by depth.** Above through the lens, each model by its own norm and head: blue the base, orange the distilled model, dashed grey the base on shuffled prompts; above zero the model would rather stop. Below the share of the difference that the other model's stream carries when it is put in at that depth, at the last token. Mean and 95 % bootstrap over prompts.
 #
 # <details><summary>What it does not show</summary>
 #
