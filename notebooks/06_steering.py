@@ -1149,7 +1149,8 @@ def resembling() -> dict:
     amounts = torch.randn(200, len(states), generator=torch.Generator().manual_seed(SEED))
     mixed = torch.einsum("ds,slw->dlw", amounts, states - states.mean(0))
     base, distilled = (activations(m, thoughts[m.role, "explore"]).stream.cpu() for m in pair.members)
-    alike = {"doubt": vectors["doubting"], "stop": vectors["stop"], "models": (distilled - base).mean(0)[1:]}
+    alike = {"doubt": vectors["doubting"], "stop": vectors["stop"]}
+    alike["difference"] = (distilled - base).mean(0)[1:]
     one = torch.stack([r1_added("base", KINDS[0], k, 1.0).vectors[k] for k in range(n_layers)])
     found = {f"{name}, mixtures": cosine_similarity(mixed, v, dim=2).T for name, v in alike.items()}
     found |= {name: cosine_similarity(one, v, dim=1) for name, v in alike.items()}
@@ -1241,9 +1242,9 @@ if r1_at:
 
 # %%
 if r1_at:
-    columns = {f"cosine, {name}": r1_read[name].round(2) for name in ("doubt", "stop", "models")}
-    words = [" ".join(repr(pair.base.tokenizer.decode([i])) for i in ids) for ids in r1_read["tokens"]]
-    display(pd.DataFrame(columns | {"tokens": words}).iloc[sorted({*range(3, n_layers, 4), r1_at[0]})])
+    columns = {f"cosine, {name}": r1_read[name].round(2) for name in ("doubt", "stop", "difference")}
+    tokens = [" ".join(repr(pair.base.tokenizer.decode([i])) for i in ids) for ids in r1_read["tokens"]]
+    display(pd.DataFrame(columns | {"tokens": tokens}).iloc[sorted({*range(3, n_layers, 4), r1_at[0]})])
     for role, texts in r1_texts.items():
         rows = {name: {"waits": some["waits"].mean()} | means(some) for name, some in texts.items()}
         display(Markdown(f"**{role}**"), pd.DataFrame(rows).T.round(2), pd.DataFrame({"": quoted(texts, 0)}))
@@ -1254,12 +1255,12 @@ if r1_at:
     for role, name in (("base", "stop"), ("distilled", "doubt")):
         moved = (r1_read[f"{role}, layers"] - r1_read[f"{role}, explore"][:n_mapped])[..., 0]
         ours, *others = moved.reshape(n_mapped, len(MAPPED), -1).transpose(1, 0, 2)
-        others, seen = np.mean(others, axis=1), {key: r1_read[key][r1_layers] for key in (name, "models")}
+        others, difference = np.mean(others, axis=1), r1_read["difference"][r1_layers]
         chance = np.quantile(r1_read[f"{name}, mixtures"][r1_layers], [0.025, 0.975], axis=1)
         above[role] = {"other kinds": (others[:5], figures.LINE), "random": (others[5:], figures.CONTROL)}
         above[role] |= {"backtracking": (stats.bands(ours), figures.ROLE[role])}
-        below[role, 1] = {"mixtures": (chance, figures.CONTROL), "models": (seen["models"], figures.THIRD)}
-        below[role, 1] |= {f"{name} vector": (seen[name], figures.ROLE[role])}
+        below[role, 1] = {"mixtures": (chance, figures.CONTROL), "difference": (difference, figures.THIRD)}
+        below[role, 1] |= {f"{name} vector": (r1_read[name][r1_layers], figures.ROLE[role])}
     most = max(one.estimate for one in above["base"]["backtracking"][0])
     title = f"In its best layer R1's direction moves log P(Wait set) on the base by {most:+.1f} nats"
     labels = dict(xlabel="layer", ylabel=["change of log P (nats)", "cosine"], zero=True, rows=2)
