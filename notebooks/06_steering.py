@@ -550,7 +550,7 @@ def added(role: str, name: str, layer: int, strength: float, where: str = "all")
 
 
 def read(role: str, part: str, target: str, steerings: list, n: int, rows=range(10**6)) -> np.ndarray:
-    """Log P of a target set at the end of combined prompts, or the log-odds of stopping, [prompt, steering]."""
+    """Log P of a target set after combined prompts, or the log-odds of stopping, [prompt, steering]."""
     ids = wait if target == "wait" else stop[role]
     prompts = take(plain[role, part][:n], rows)
     log_p = steering.steered_logprobs(members[role], prompts, steerings, ids).logsumexp(2).double().numpy().T
@@ -605,8 +605,8 @@ few = min(len(plain["base", "confirm"]), N_MAP)
 
 
 def read_use(use: tuple, rows: list[int]) -> dict[str, np.ndarray]:
-    """The target's log-probability at every dose, under random directions, under two other vectors; and the log-odds of
-    stopping as it is, under the vector, under random directions."""
+    """The target's log-probability at every dose, under random directions, under two other vectors; and the
+    log-odds of stopping as it is, under the vector, under random directions."""
     (role, name, target, _), (layer, strength) = use, setting[use]
     other = name.replace(", function", ", random heads") if "function" in name else f"{name}, shuffled"
     family = "ordering" if target == "wait" else "doubting"
@@ -657,7 +657,7 @@ effects = {use: effect(use) for use in uses}
 
 # %%
 def odds_effect(use: Use) -> tuple[stats.Interval, stats.Interval]:
-    """How far a vector moves the log-odds of stopping the wanted way, and the share of random directions that do less."""
+    """How far a vector moves the log-odds of stopping the wanted way, and the share of random ones below."""
     sign = -1 if use.target == "wait" else 1
     before, after = read_doses[f"{use.name}, odds"].T
     random = sign * (read_doses[f"{use.name}, odds, random"] - before[:few, None]).mean(0)
@@ -1096,7 +1096,7 @@ r1 = types.SimpleNamespace(means=load_file(path) if known else {})  # `kept` doe
 
 
 def r1_added(role: str, kind: str | int, layer: int, share: float) -> Steering:
-    """R1's direction of a kind, an own vector or a random one (a number), at a share of the stream's mean length."""
+    """R1's direction of a kind, an own vector or a random one (a number), at a share of the stream."""
     if kind in KINDS and not r1.means:
         raise UserError(f"nothing fitting is stored, and R1_MEANS names no file of sha256 {R1_SHA256[:12]}")
     vector = drawn[kind] if isinstance(kind, int) else (vectors | r1.means)[kind][layer]
@@ -1123,7 +1123,7 @@ MAPPED, TOLD = [*KINDS, 0, 1, 2], [*KINDS, "doubting", *range(N_CONTROLS)]
 
 
 def read_r1(rows: list[int]) -> dict:
-    """Under each direction, what it resembles, and as it is: all that a check of a few rows reads, without the file."""
+    """Under each direction, what it resembles, and as it is: all that a check of a few rows reads."""
     found, first = {}, rows[:n_mapped]
     if len(rows) == max(n_mapped, n_told, n_layers):
         tried = [r1_added("base", KINDS[0], *at) for at in r1_grid]
@@ -1143,13 +1143,14 @@ def read_r1(rows: list[int]) -> dict:
 
 # %%
 def resembling() -> dict:
-    """By layer: cosines of R1's direction and of mixtures with this pair's vectors, and tokens it writes towards."""
+    """By layer: cosines of R1's direction and of mixtures with own vectors, and tokens it writes towards."""
     texts = readouts.streams_at_all_positions(pair.distilled, thoughts["distilled", "explore"][:N_MAP])
     states = torch.cat([text[4:, 1:] for text in texts])  # the first tokens' states are massive
     amounts = torch.randn(200, len(states), generator=torch.Generator().manual_seed(SEED))
     mixed = torch.einsum("ds,slw->dlw", amounts, states - states.mean(0))
     base, distilled = (activations(m, thoughts[m.role, "explore"]).stream.cpu() for m in pair.members)
-    alike = {"doubt": vectors["doubting"], "stop": vectors["stop"], "models": (distilled - base).mean(0)[1:]}
+    alike = {"doubt": vectors["doubting"], "stop": vectors["stop"]}
+    alike["difference"] = (distilled - base).mean(0)[1:]
     one = torch.stack([r1_added("base", KINDS[0], k, 1.0).vectors[k] for k in range(n_layers)])
     found = {f"{name}, mixtures": cosine_similarity(mixed, v, dim=2).T for name, v in alike.items()}
     found |= {name: cosine_similarity(one, v, dim=1) for name, v in alike.items()}
@@ -1163,7 +1164,7 @@ def resembling() -> dict:
 
 # %%
 def held(role: str) -> dict[str, pd.DataFrame]:
-    """Answers as they are, with R1's direction held, with random ones; without R1's file those that are stored."""
+    """Answers as they are, with R1's direction held, with random ones; without R1's file what is stored."""
     m, some, (layer, share) = members[role], confirm[:N_COMBINED], (r1_at[0], r1_at[1] / 2)
     kinds, prompts = ("R1's direction", "random direction"), 2 * ask(m, some, form="template")
     about = f"layer {layer} x{share:g} {float(reach[role][layer]):.2g} {MAX_NEW_TOKENS} {R1_SHA256[:8]}"
@@ -1195,7 +1196,7 @@ except (UserError, KeyError) as why:
 
 
 def r1_moved(role: str, what: int) -> dict:
-    """Changes of log P(Wait set) (0) or of the log-odds of the end (1), by prompt; of random directions their means."""
+    """Changes of log P(Wait set) (0) or the log-odds of the end (1), by prompt; of random ones the means."""
     moved = dict(zip(TOLD, (r1_read[role] - r1_read[f"{role}, confirm"])[..., what].T, strict=True))
     random = np.array([moved.pop(number).mean() for number in range(N_CONTROLS)])
     return {"random": random, "own doubt": moved.pop("doubting")} | moved
@@ -1221,14 +1222,14 @@ if r1_at:
         for k, what in enumerate(("log P(Wait set)", f"log-odds of {end}")):
             moved = {kind: stats.bootstrap(values) for kind, values in r1_moved(role, k).items()}
             table[f"{role}: {what}"] = {kind: f"{value}" for kind, value in moved.items()}
-            details |= {f"{what}, {kind}, {role}": moved[kind] for kind in (KINDS[0], "own doubt")[1 - k :]}
+            details |= {f"{what}, {key}, {role}": moved[key] for key in (KINDS[0], "own doubt")[1 - k :]}
         texts = (measured(r1_texts[role][name], "waits") for name in ("R1's direction", "random direction"))
         details[f"answers that wait beyond random directions, {role}"] = stats.paired(*texts)
     F27 = findings.record(
         pair,
         "F27",
         notebook="06_steering",
-        quantity=f"change of log P(Wait set) on the base, R1's backtracking x{r1_at[1]:g} in layer {r1_at[0]}",
+        quantity=f"change of log P(Wait set) on the base, R1's direction x{r1_at[1]:g} in layer {r1_at[0]}",
         unit="nats",
         rules=r1_parts("base"),
         control=(f"{N_CONTROLS} random directions", stats.bootstrap(r1_moved("base", 0)["random"])),
@@ -1241,9 +1242,9 @@ if r1_at:
 
 # %%
 if r1_at:
-    columns = {f"cosine, {name}": r1_read[name].round(2) for name in ("doubt", "stop", "models")}
-    words = [" ".join(repr(pair.base.tokenizer.decode([i])) for i in ids) for ids in r1_read["tokens"]]
-    display(pd.DataFrame(columns | {"tokens": words}).iloc[sorted({*range(3, n_layers, 4), r1_at[0]})])
+    columns = {f"cosine, {name}": r1_read[name].round(2) for name in ("doubt", "stop", "difference")}
+    tokens = [" ".join(repr(pair.base.tokenizer.decode([i])) for i in ids) for ids in r1_read["tokens"]]
+    display(pd.DataFrame(columns | {"tokens": tokens}).iloc[sorted({*range(3, n_layers, 4), r1_at[0]})])
     for role, texts in r1_texts.items():
         rows = {name: {"waits": some["waits"].mean()} | means(some) for name, some in texts.items()}
         display(Markdown(f"**{role}**"), pd.DataFrame(rows).T.round(2), pd.DataFrame({"": quoted(texts, 0)}))
@@ -1254,12 +1255,12 @@ if r1_at:
     for role, name in (("base", "stop"), ("distilled", "doubt")):
         moved = (r1_read[f"{role}, layers"] - r1_read[f"{role}, explore"][:n_mapped])[..., 0]
         ours, *others = moved.reshape(n_mapped, len(MAPPED), -1).transpose(1, 0, 2)
-        others, seen = np.mean(others, axis=1), {key: r1_read[key][r1_layers] for key in (name, "models")}
+        others, difference = np.mean(others, axis=1), r1_read["difference"][r1_layers]
         chance = np.quantile(r1_read[f"{name}, mixtures"][r1_layers], [0.025, 0.975], axis=1)
         above[role] = {"other kinds": (others[:5], figures.LINE), "random": (others[5:], figures.CONTROL)}
         above[role] |= {"backtracking": (stats.bands(ours), figures.ROLE[role])}
-        below[role, 1] = {"mixtures": (chance, figures.CONTROL), "models": (seen["models"], figures.THIRD)}
-        below[role, 1] |= {f"{name} vector": (seen[name], figures.ROLE[role])}
+        below[role, 1] = {"mixtures": (chance, figures.CONTROL), "difference": (difference, figures.THIRD)}
+        below[role, 1] |= {f"{name} vector": (r1_read[name][r1_layers], figures.ROLE[role])}
     most = max(one.estimate for one in above["base"]["backtracking"][0])
     title = f"In its best layer R1's direction moves log P(Wait set) on the base by {most:+.1f} nats"
     labels = dict(xlabel="layer", ylabel=["change of log P (nats)", "cosine"], zero=True, rows=2)
@@ -1358,8 +1359,8 @@ Markdown(f"""
   neutral words do. Kept from stopping, the base reasons in {reasoning["base"]} of its answers, the distilled
   model as it is in {reasoning["distilled"]}.
 - A vector in the stream makes the wanted token likelier: the weakest of six uses
-  {np.exp(F19["estimate"]):.1f} times as likely{by_latent}. On the log-odds of stopping {n_move} of the six act
-  by more than a nat, the wanted way.
+  {np.exp(F19["estimate"]):.1f} times as likely{by_latent}. On the log-odds of stopping {n_move} of the six
+  act by more than a nat, the wanted way.
 - To move a token is not to move a text: in whole answers the best method leads its control by
   {most_beyond("base")} in making the base reason, and by {most_beyond("distilled")} in making
   the distilled model stop.

@@ -59,7 +59,7 @@ def convert(cells: list[Cell], to: str, *options: str) -> bytes:
 
 def front(pair: str) -> list[Cell]:
     """What stands before the notebooks: the summary, all findings, and the limits of the embedded pair."""
-    text = f"# Summary\n\n{summary(pair)}\n\n## All findings\n\n{findings_table(pair)}"
+    text = f"# Summary\n\n{summary()}\n\n## All findings\n\n{findings_table(pair)}"
     if pair == "smol":
         text += "\n\n#" + (ROOT / "data" / "LIMITS.md").read_text(encoding="utf-8")
     return [nbformat.v4.new_markdown_cell(text, metadata={"chapter": "summary"})]

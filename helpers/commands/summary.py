@@ -4,67 +4,79 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import jinja2
 import jupytext
+import pandas as pd
 from PIL import Image
 
 from helpers.commands.bench import table
 from helpers.findings import CLAIMS, MARKS, as_markdown, as_text, load_findings
-from helpers.store import ROOT, UserError, figures_dir, write_text
+from helpers.store import ROOT, UserError, data_dir, figures_dir, write_text
 
-NOTED = [f"F{number:02d}" for number in range(1, 26)]  # the claims of the notes; new findings come after them
 TEMPLATE = Path(__file__).with_name("summary.md.j2")
 
 
-def summary(pair: str) -> str:
-    """The executive summary in Markdown. Its prose was written for smol; any other pair gets its verdicts counted.
-    Raises UserError when what it reads is missing, or a verdict is another than it was written for."""
-    entries = {row["id"]: row for row in load_findings(pair)}
-    if pair != "smol":
-        counts = Counter(row["verdict"] for row in entries.values())
-        counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("holds", "does not hold", "inconclusive"))
-        return f"On pair `{pair}`, of {len(CLAIMS)} findings {len(entries)} were measured: {counted}."
-    if lacking := [name for name in NOTED if name not in entries]:
-        raise UserError(f"the ledger of smol lacks {', '.join(lacking)}: run all notebooks before the report")
-    verdicts = {name: row["verdict"] for name, row in entries.items()}
-    own = {row["source"]: row for row in load_findings("published") if row["id"] == "F26"}  # R1's own texts
-
-    def written_for(**expected: str) -> str:
-        if changed := [f"{name} {verdicts[name]!r}" for name, verdict in expected.items() if verdicts[name] != verdict]:
-            raise UserError(f"{TEMPLATE.name} was written for other verdicts: now {', '.join(changed)}; rewrite it")
-        return ""
-
-    known = {"R1": own, "verdicts": Counter(verdicts[name] for name in NOTED), "count": len(NOTED)}
-    known |= {"written_for": written_for, "measured": measured, "percent": percent, "text": as_text, "figure": figure}
+def summary() -> str:
+    """The executive summary in Markdown, from the ledgers of both embedded pairs and of R1's published texts. Raises
+    UserError when what it reads is missing, or a verdict is another than it was written for."""
+    known: dict[str, Any] = {"R1": {row["source"]: row for row in load_findings("published") if row["id"] == "F26"}}
+    known |= {"S": _by_id("smol"), "Q": _by_id("qwen-1.5b"), "written_for": written_for, "measured": measured}
+    known |= {"tokens": tokens, "trained": trained, "share": share, "figure": figure}
     template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined)
-    return template.render(**entries, **known).strip()
+    return template.render(**known).strip()
 
 
-def measured(entry: dict[str, Any], name: str, *, short: bool = False) -> str:
-    """A part or detail of a finding by its name, two places: the number, and its interval unless `short`. Raises
-    UserError when there is none."""
-    named = entry["details"] | {part["name"]: part for part in entry["rules"]}
-    if name not in named:
-        raise UserError(f"{TEMPLATE.name} reads {name!r} of {entry['id']}: there are {', '.join(named)}")
-    if isinstance(found := named[name], float):
-        return f"{found:.2f}"
-    return ("{estimate:.2f}" if short else "{estimate:.2f} ({low:.2f} to {high:.2f})").format(**found)
+def _by_id(pair: str) -> dict[str, Any]:
+    return {row["id"]: row for row in load_findings(pair)}
 
 
-def percent(entry: dict[str, Any]) -> str:
-    """An estimate in percent."""
-    return f"{100 * entry['estimate']:.{3 if entry['estimate'] >= 1 else 2}g} %"
+def written_for(ledger: dict[str, Any], **expected: str) -> str:
+    """Nothing, where the verdicts are those that the prose was written for."""
+    found = {name: ledger.get(name, {"verdict": "missing"})["verdict"] for name in expected}
+    if changed := [f"{name} {found[name]!r}" for name, verdict in expected.items() if found[name] != verdict]:
+        raise UserError(f"{TEMPLATE.name} was written for other verdicts: now {', '.join(changed)}; rewrite it")
+    return ""
 
 
-def figure(slug: str) -> str:
-    """A committed figure of smol, with the alternative text it carries."""
-    with Image.open(figures_dir("smol") / f"{slug}.png") as picture:
-        return f"![{as_markdown(picture.info['Description'])}](figures/smol/{slug}.png)"
+def named(entry: dict[str, Any], name: str) -> Any:
+    """A part or detail of a finding by its name. Raises UserError when there is none."""
+    parts = entry["rules"] + entry.get("stopping", {"rules": []})["rules"]
+    found = entry["details"] | {part["name"]: part for part in parts}
+    if name not in found:
+        raise UserError(f"{TEMPLATE.name} reads {name!r} of {entry['id']}: there are {', '.join(found)}")
+    return found[name]
+
+
+def measured(entry: dict[str, Any], name: str) -> str:
+    """A part or detail by its name, two places, with its interval."""
+    return "{estimate:.2f} ({low:.2f} to {high:.2f})".format(**named(entry, name))
+
+
+def share(entry: dict[str, Any], name: str) -> str:
+    """A part or detail in percent."""
+    return f"{100 * named(entry, name)['estimate']:.2g} %"
+
+
+def tokens(entry: dict[str, Any], push: str, what: str = "one new line") -> str:
+    """Tokens more or fewer after a push of F26."""
+    return f"{named(entry, f'tokens more, {what} {push} nats')['estimate']:+.0f}"
+
+
+def trained(pair: str, training: str, measure: str) -> str:
+    """One measure of a training, three digits."""
+    table = pd.read_csv(data_dir(pair) / "trainings.csv")
+    (value,) = table[(table["training"] == training) & (table["measure"] == measure) & (table["seed"] == 0)]["estimate"]
+    return f"{value:.0f}" if value > 10 else f"{value:.2f}"
+
+
+def figure(pair: str, slug: str) -> str:
+    """A committed figure, with the alternative text it carries."""
+    with Image.open(figures_dir(pair) / f"{slug}.png") as picture:
+        return f"![{as_markdown(picture.info['Description'])}](figures/{pair}/{slug}.png)"
 
 
 def findings_table(pair: str) -> str:
@@ -117,7 +129,7 @@ def cell_link(finding: str, notebook: str) -> str:
 def write_readme() -> bool:
     """Renew what stands between the marks of README (from the ledgers) and of the benchmarks' page; True when one
     changed."""
-    pages = {"README.md": {"summary": summary("smol"), "findings": replication()}}
+    pages = {"README.md": {"summary": summary(), "findings": replication()}}
     pages["data/bench/README.md"] = {"bench": bench_tables()}
     changed = False
     for name, parts in pages.items():

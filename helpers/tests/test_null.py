@@ -13,7 +13,6 @@ import pytest
 from helpers import stats
 from helpers.commands.recheck import committed, differences
 from helpers.commands.run import run
-from helpers.commands.summary import NOTED
 from helpers.findings import CLAIMS, ONE_MODEL, read_ledger
 from helpers.pairs import load_pair
 from helpers.tests.conftest import OF_R1
@@ -25,11 +24,12 @@ OF_EACH = {"F03", "F08"}
 
 
 def nothing_holds(rows: list[dict[str, Any]]) -> None:
-    assert {row["id"] for row in rows} >= set(NOTED)
+    assert len(rows) > 20
     if new := sorted(CLAIMS.keys() - {row["id"] for row in rows} - OF_R1.keys()):
         warnings.warn(f"not on the null pair yet: {new}; `run --pair null --quick --keep` measures it", stacklevel=2)
     assert len({name for row in rows for name in row["models"]}) == 1, "not two copies of one model"
     assert not [row["id"] for row in rows if row["verdict"] == "holds"]
+    assert not [row["id"] for row in rows if row.get("stopping", row)["verdict"] == "holds"], "by the log-odds"
     met = {row["id"] for row in rows if row["remark"] == ONE_MODEL}
     assert met <= OF_EACH, f"a rule that compares the models is met by two copies of one: {met - OF_EACH}"
 

@@ -14,11 +14,19 @@ from helpers import findings, stats
 from helpers.commands import report as report_module
 from helpers.commands import summary as summary_module
 from helpers.commands.report import convert, document, front, read_cells, report
-from helpers.commands.summary import bench_tables, between, cell_link, replication, summary, write_readme
+from helpers.commands.summary import (
+    bench_tables,
+    between,
+    cell_link,
+    findings_table,
+    replication,
+    summary,
+    write_readme,
+)
 from helpers.generation import load_combined
 from helpers.readouts import last_hidden, logprobs_of
 from helpers.store import ROOT, UserError
-from helpers.tests.conftest import OF_R1, Page, entry, numbers
+from helpers.tests.conftest import OF_R1, Page, numbers
 from helpers.tokens import single_id
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,7 +38,7 @@ def smol_page():
 
 
 def test_readme_holds_what_the_ledger_says():
-    assert between(README, "summary") == summary("smol")
+    assert between(README, "summary") == summary()
     assert between(README, "findings") == replication()
     assert between((ROOT / "data/bench/README.md").read_text(encoding="utf-8"), "bench") == bench_tables()
     assert len(README.split()) <= 2000
@@ -40,50 +48,39 @@ def test_the_summary_is_short_and_shows_its_figures():
     text = between(README, "summary")
     words = re.sub(r"!\[.*\]\(.*\)", "", text)
     assert 300 < len(words.split()) <= 600
-    pictures = re.findall(r"!\[.+\]\((figures/smol/\w+\.png)\)", text)
+    pictures = re.findall(r"!\[.+\]\((figures/[\w.-]+/\w+\.png)\)", text)
     assert 5 <= len(pictures) <= 7 and all((ROOT / path).exists() for path in pictures)
 
 
 @pytest.fixture
-def ledger(monkeypatch):
-    """An invented ledger of smol, with the verdicts, parts and details that the summary was written for."""
-    text = summary_module.TEMPLATE.read_text(encoding="utf-8")
-    measured = numbers(0.4)
-    verdicts = dict(re.findall(r'(F\d\d)="([^"]+)"', text))
-    read = re.findall(r'(?:measured|percent)\((F\d\d), "([^"]+)"', text)
-    read += re.findall(r'(F\d\d)\.details\["([^"]+)"', text)
-    texts = [entry("F26", source=name) for name in ("gsm8k_pair", "math_sampled", "math500_think_or_not")]
-    rows = [entry(name, rules=[], control=measured, **measured) for name in (*summary_module.NOTED, "F26")]
-    for row in rows:
-        row["details"] = {name: measured for finding, name in read if finding == row["id"]}
-        row["verdict"] = verdicts.get(row["id"], "holds")
-    monkeypatch.setattr(summary_module, "load_findings", lambda pair: texts if pair == "published" else rows)
-    return rows
+def ledgers(monkeypatch):
+    """The committed ledgers, to be changed."""
+    found = {name: findings.load_findings(name) for name in ("smol", "qwen-1.5b", "published")}
+    monkeypatch.setattr(summary_module, "load_findings", found.__getitem__)
+    return found
 
 
-def test_the_summary_reads_parts_and_details_by_their_names(ledger):
-    said = summary("smol")
-    assert 'Wait" spellings gain 0.40 (-0.10 to 0.90)' in said and "P(stop) is already 0.40, after it 0.4." in said
-    details = ledger[4]["details"]
-    ledger[4]["rules"] = [{"name": name, **measured} for name, measured in details.items()]
-    ledger[4]["details"] = {}
-    assert summary("smol") == said, "a detail or a part"
-    ledger[4]["rules"].pop()
-    with pytest.raises(UserError, match="reads 'distilled minus base, template' of F05: there are "):
-        summary("smol")
+def test_the_summary_reads_parts_and_details_by_their_names(ledgers):
+    (fork,) = (row for row in ledgers["qwen-1.5b"] if row["id"] == "F26")
+    name = "P(</think>) in mid-thought, one new line put there"
+    fork["details"][name] = numbers(0.4)
+    assert "closes there is 0.40 (" in summary()
+    del fork["details"][name]
+    with pytest.raises(UserError, match=re.escape(f"reads {name!r} of F26: there are ")):
+        summary()
 
 
-def test_a_changed_or_missing_verdict_stops_the_summary_and_a_new_finding_leaves_it(ledger):
-    said = summary("smol")
-    assert "26 were measured: " in summary("another")
-    ledger.append(ledger[0] | {"id": "F28"})
-    assert summary("smol") == said
-    ledger[0]["verdict"] = "inconclusive"
-    with pytest.raises(UserError, match="written for other verdicts: now F01 'inconclusive'"):
-        summary("smol")
-    del ledger[0]
-    with pytest.raises(UserError, match="lacks F01: run all notebooks"):
-        summary("smol")
+def test_a_changed_or_missing_verdict_stops_the_summary_and_a_new_finding_leaves_it(ledgers):
+    said = summary()
+    ledgers["smol"].append(ledgers["smol"][0] | {"id": "F28"})
+    assert summary() == said
+    (fork,) = (row for row in ledgers["smol"] if row["id"] == "F26")
+    fork["verdict"] = "inconclusive"
+    with pytest.raises(UserError, match="written for other verdicts: now F26 'inconclusive'"):
+        summary()
+    ledgers["smol"].remove(fork)
+    with pytest.raises(UserError, match="now F26 'missing'"):
+        summary()
 
 
 def test_every_finding_links_to_a_heading():

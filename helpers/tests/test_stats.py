@@ -113,5 +113,5 @@ def test_drawing_control_words_too_covers_other_words_and_nothing_else():
     words = alike + rng.normal(size=12)
     wide, error = stats.against_words(0 * values, words), words[0].std() / np.sqrt(12)
     assert wide.estimate == pytest.approx(-words[0].mean()) and 3.4 < (wide.high - wide.low) / error < 5.2
-    with pytest.raises(UserError):
+    with pytest.raises(ValueError):
         stats.against_words(values[:-1], words)
