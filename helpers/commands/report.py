@@ -66,10 +66,11 @@ def front(pair: str) -> list[Cell]:
 
 
 def read_cells(root: Path, pair: str) -> list[Cell]:
-    """The cells of the executed notebooks, each with its chapter. Raises UserError for outputs that are missing or of
-    another run than the ledger."""
+    """The cells of the executed notebooks (a pair's own, where its data hold them), each with its chapter. Raises
+    UserError for outputs that are missing or of another run than the ledger."""
     cells = []
-    for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+    executed = root / "data" / pair / "notebooks"
+    for path in sorted((executed if executed.exists() else root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         own = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type in ("markdown", "code")]
         if not any(cell.get("outputs") or cell.get("execution_count") for cell in own):
             raise UserError(f"{path.name} has no outputs: run `{run_command(pair)}` first")
