@@ -25,7 +25,7 @@ def summary() -> str:
     UserError when what it reads is missing, or a verdict is another than it was written for."""
     known: dict[str, Any] = {"R1": {row["source"]: row for row in load_findings("published") if row["id"] == "F26"}}
     known |= {"S": _by_id("smol"), "Q": _by_id("qwen-1.5b"), "written_for": written_for, "measured": measured}
-    known |= {"tokens": tokens, "trained": trained, "share": share, "figure": figure}
+    known |= {"trained": trained, "share": share, "figure": figure}
     template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined)
     return template.render(**known).strip()
 
@@ -51,19 +51,15 @@ def named(entry: dict[str, Any], name: str) -> Any:
     return found[name]
 
 
-def measured(entry: dict[str, Any], name: str) -> str:
-    """A part or detail by its name, two places, with its interval."""
-    return "{estimate:.2f} ({low:.2f} to {high:.2f})".format(**named(entry, name))
+def measured(entry: dict[str, Any], name: str, places: int = 2) -> str:
+    """A part or detail by its name, with its interval."""
+    found = named(entry, name)
+    return "{:.{p}f} ({:.{p}f} to {:.{p}f})".format(*(found[key] for key in ("estimate", "low", "high")), p=places)
 
 
 def share(entry: dict[str, Any], name: str) -> str:
     """A part or detail in percent."""
     return f"{100 * named(entry, name)['estimate']:.2g} %"
-
-
-def tokens(entry: dict[str, Any], push: str, what: str = "one new line") -> str:
-    """Tokens more or fewer after a push of F26."""
-    return f"{named(entry, f'tokens more, {what} {push} nats')['estimate']:+.0f}"
 
 
 def trained(pair: str, training: str, measure: str) -> str:
