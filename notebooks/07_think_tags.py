@@ -452,7 +452,7 @@ if len(trained):
 def shown_by(measure: str) -> list[str]:
     """Control trainings that make at least half of what the whole texts make."""
     means = trained[trained["measure"] == measure].groupby("training")["estimate"].mean()
-    return [kind for kind in KINDS[1:] if kind in means and abs(means[kind]) >= 0.5 * abs(means["whole"])]
+    return [kind for kind in KINDS[1:] if kind in means and means[kind] / means["whole"] >= 0.5]
 
 
 def told(measure: str) -> str:
