@@ -91,18 +91,18 @@ def findings_table(pair: str) -> str:
 
 
 def replication() -> str:
-    """README's table: each claim with verdict, number and the ticks of its rule's parts, in R1's published texts, on
+    """README's table: each question with verdict, number and the ticks of its rule's parts, in R1's published texts, on
     the pair of R1's shape and on smol; where its own metric is another, the verdict by the odds of stopping as well."""
     ledgers = {"R1's own texts": "published", "`qwen-1.5b`": "qwen-1.5b", "`smol`": "smol"}
     found = {name: load_findings(ledger) for name, ledger in ledgers.items()}
-    lines = [f"| claim | {' | '.join(ledgers)} |", "|---" * (1 + len(ledgers)) + "|"]
-    for finding, claim in CLAIMS.items():
+    lines = [f"| question | {' | '.join(ledgers)} |", "|---" * (1 + len(ledgers)) + "|"]
+    for finding in CLAIMS:
         rows = {name: [row for row in ledger if row["id"] == finding] for name, ledger in found.items()}
         if any(rows.values()):
             notebook = next(row["notebook"] for some in rows.values() for row in some)
-            link = f"[{finding}]({cell_link(finding, notebook)})"
-            cells = ["; ".join(map(_told, some)) for some in rows.values()]
-            lines.append(f"| {link} {as_markdown(claim)} | " + " | ".join(cells) + " |")
+            heading, address = heading_of(finding, notebook)
+            cells = [f"[{finding}]({address}) {heading}", *("; ".join(map(_told, some)) for some in rows.values())]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -115,10 +115,16 @@ def _told(row: dict[str, Any]) -> str:
 
 def cell_link(finding: str, notebook: str) -> str:
     """Where a finding's experiment begins: the notebook at its heading, as Jupyter names headings."""
+    return heading_of(finding, notebook)[1]
+
+
+def heading_of(finding: str, notebook: str) -> tuple[str, str]:
+    """The question over a finding's experiment, and its address. Raises UserError where there is none."""
     for cell in jupytext.read(ROOT / "notebooks" / f"{notebook}.py").cells:
         heading = cell.source.partition("\n")[0]
         if cell.cell_type == "markdown" and re.match(rf"## .*\b{finding}\b.* · ", heading):
-            return f"notebooks/{notebook}.ipynb#{quote(heading.lstrip('# ').replace(' ', '-'))}"
+            address = f"notebooks/{notebook}.ipynb#{quote(heading.lstrip('# ').replace(' ', '-'))}"
+            return heading.partition(" · ")[2], address
     raise UserError(f"{notebook} has no heading for {finding}: begin one with `## {finding} · `")
 
 
