@@ -343,13 +343,13 @@ def by_role(curves: dict, form: str = "plain", *, with_control: bool = True) -> 
 # The lens in both forms, and the exchange:
 
 # %%
-into = {"distilled": "base's stream into the distilled", "base": "distilled's stream into the base"}
+into = {"distilled": "base's stream\nin the distilled", "base": "distilled's\nin the base"}
 panels = {
     form: {name: (curve[1:], colour) for name, (curve, colour) in drawn.items()}
     for form, drawn in (("plain", by_role(odds)), ("template", by_role(odds, "template", with_control=False)))
 }
-for role, name in into.items():
-    panels[name, 1] = {"": (carried[role][1:], figures.ROLE[role])}
+for (role, name), form in zip(into.items(), ("plain", "template"), strict=True):
+    panels[form, 1] = {name: (carried[role][1:], figures.ROLE[role])}
 lag = parted_odds["plain"].estimate - half_carried["distilled"]
 order = "where" if abs(lag) < 0.05 else "later than" if lag > 0 else "earlier than"
 title = f"Through the lens the models part {order} their streams do"

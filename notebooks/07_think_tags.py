@@ -394,8 +394,8 @@ EFFECTS = {
     "length, tokens": "length (tokens)",
     "waits": "texts with a wait",
     "log-odds of stopping, minus the base's, plain": "log-odds of stopping,\nminus the base's (nats)",
-    "P(</think> after one new line), mid-thought": "mid-thought, one new line:\nP(</think>)",
-    "P(</think> after blank line), its own end": "own end, blank line:\nP(</think>)",
+    "P(</think> after one new line), mid-thought": "P(closes), one new\nline mid-thought",
+    "P(</think> after blank line), its own end": "P(closes), blank\nline at its end",
 }
 KINDS = ["whole", "shuffled", "no-waits", "blank", "joined", "answers"]
 table = data_dir(pair.name) / "trainings.csv"
@@ -437,7 +437,8 @@ if len(trained):
     panels = {name: training_rows(measure) for measure, name in EFFECTS.items()}
     key = {"whole": figures.DISTILLED, "changed texts": figures.CONTROL, "the pair's own": figures.THIRD}
     fig = figures.interval_rows(panels, title=title, unit="mean over confirm questions, or share")
-    note = f"{trained['n'].max():.0f} confirm questions, {pair.name}"
+    asked_of = trained.loc[trained["measure"] == "length, tokens", "n"].max()
+    note = f"{asked_of:.0f} confirm questions; of the fork fewer"
     display(figures.save_figure(fig, "07_trainings", pair=pair.name, size=(13, 4.2), note=note, key=key))
 
 # %% [markdown]
@@ -451,7 +452,7 @@ if len(trained):
 def shown_by(measure: str) -> list[str]:
     """Control trainings that make at least half of what the whole texts make."""
     means = trained[trained["measure"] == measure].groupby("training")["estimate"].mean()
-    return [kind for kind in KINDS[1:] if kind in means and abs(means[kind]) >= 0.5 * abs(means["whole"])]
+    return [kind for kind in KINDS[1:] if kind in means and means[kind] / means["whole"] >= 0.5]
 
 
 def told(measure: str) -> str:
