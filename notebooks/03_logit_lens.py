@@ -52,6 +52,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
+from scipy.special import expit
 
 from helpers import explorers, figures, findings, stats
 from helpers.generation import load_combined
@@ -551,7 +552,7 @@ figures.save_figure(fig, "03_last_token_moves", pair=pair.name, note=f"{note}; {
 rising = {
     "logit, base": z_stop["base", "plain"],
     "logit, distilled": z_stop["distilled", "plain"],
-    "P(stop), base": 1 / (1 + np.exp(-odds["base", "plain"])),
+    "P(stop), base": expit(odds["base", "plain"]),
     "logit, base, shuffled": z_stop["base", "shuffled"],
     "log-odds, base": odds["base", "plain"],
 }

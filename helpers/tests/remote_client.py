@@ -138,7 +138,10 @@ ASKED: dict[str, Callable[[Pair], Any]] = {
     ),
     "complete, a latent held": lambda pair: written(
         generation.complete(
-            pair.base, TEXTS, max_new_tokens=LIMIT, lm=steering.with_latent(pair.base, coder(pair), 3, 5.0)
+            pair.base,
+            TEXTS,
+            max_new_tokens=LIMIT,
+            change=generation.Change(lm=steering.with_latent(pair.base, coder(pair), 3, 5.0)),
         )
     ),
     "complete, steered row by row": steered_texts,
