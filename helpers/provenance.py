@@ -111,7 +111,7 @@ def _parts(name: str, value: Any, arrays: dict[str, list[float]]) -> Iterator[An
         yield f"{name} {type(value).__name__} {len(value)}"
         for key, one in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _parts(f"{name}[{key}]", one, arrays)
-    elif hasattr(value, "shape") and hasattr(value, "dtype"):
+    elif hasattr(value, "shape") and hasattr(value, "dtype") and not inspect.ismodule(value):  # as numpy has both
         array = np.asarray(value.detach().float().cpu() if hasattr(value, "detach") else value)
         yield f"{name} {array.shape}"
         if array.dtype.kind == "f":
