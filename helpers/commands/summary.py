@@ -63,10 +63,11 @@ def share(entry: dict[str, Any], name: str) -> str:
 
 
 def trained(pair: str, training: str, measure: str) -> str:
-    """One measure of a training, three digits."""
-    table = pd.read_csv(data_dir(pair) / "trainings.csv")
-    (value,) = table[(table["training"] == training) & (table["measure"] == measure) & (table["seed"] == 0)]["estimate"]
-    return f"{value:.0f}" if value > 10 else f"{value:.2f}"
+    """One measure of a training with its interval over questions."""
+    table = pd.read_csv(data_dir(pair) / "trainings.csv").query("seed == 0")
+    (row,) = table[(table["training"] == training) & (table["measure"] == measure)].itertuples()
+    places = 0 if row.estimate > 10 else 2
+    return f"{row.estimate:.{places}f} [{row.low:.{places}f}, {row.high:.{places}f}]"
 
 
 def figure(pair: str, slug: str) -> str:
